@@ -1,0 +1,185 @@
+"""What the commands print: tables, plans, reports and the progress bar."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tfreader.training import training_state
+
+if TYPE_CHECKING:
+    from tfreader import Checkpoint
+    from tfreader.mapping import Plan, Report
+
+_NUMBER = re.compile(r"\d+")
+
+
+def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows as aligned columns. Plain text of any width, made for grep as much as for eyes."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(cells).rstrip()
+
+
+def size(nbytes: int) -> str:
+    """Bytes for people, in decimal units."""
+    value = float(nbytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}" if unit != "B" else f"{nbytes} B"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def shape(dimensions: Iterable[int]) -> str:
+    return "[" + ", ".join(map(str, dimensions)) + "]"
+
+
+def printable(name: str) -> str:
+    """A variable name without what would break a line or the terminal."""
+    return name if name.isprintable() else repr(name)[1:-1]
+
+
+def inspect_data(checkpoint: Checkpoint, pattern: re.Pattern[str]) -> dict[str, Any]:
+    infos = list(checkpoint.infos)
+    training = training_state(infos)
+    return {
+        "path": checkpoint.path,
+        "format": checkpoint.format,
+        "variables": [
+            {
+                **info._asdict(),
+                "slices": [piece._asdict() for piece in info.slices],
+                "training": str(training[info.name]) if info.name in training else None,
+            }
+            for info in infos
+            if pattern.search(info.name)
+        ],
+        "notes": list(checkpoint.notes),
+    }
+
+
+def inspect_lines(
+    checkpoint: Checkpoint, pattern: re.Pattern[str], show_all: bool
+) -> Iterator[str]:
+    infos = list(checkpoint.infos)
+    training = training_state(infos)
+    slots: dict[str, list[str]] = defaultdict(list)
+    for name, state in training.items():
+        if state.base and state.slot:
+            slots[state.base].append(state.slot)
+    rows = [("variable", "dtype", "shape", "shard", "bytes", "slots")]
+    for info in infos:
+        folded = info.name in training and training[info.name].slot and not show_all
+        if folded or not pattern.search(info.name):
+            continue
+        shard = f"{len(info.slices)} slices" if info.slices else str(info.shard)
+        own = [] if show_all else sorted(set(slots.get(info.name, ())))
+        rows.append(
+            (printable(info.name), info.dtype, shape(info.shape), shard, str(info.nbytes),
+             ", ".join(own))
+        )
+    yield from table(rows)
+    in_slots = sum(info.nbytes for info in infos if info.name in training)
+    total = sum(info.nbytes for info in infos)
+    yield (
+        f"{checkpoint.path}: {checkpoint.format}, {len(infos)} variables, {size(total)}, of them "
+        f"{len(training)} of training state, {size(in_slots)}"
+    )
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """The whole plan, variables that differ only in numbers folded into one line."""
+    kind = plan.family.model_type if plan.family else "rule file"
+    yield f"{plan.path} -> {plan.architecture or 'state dict'} ({kind})"
+    yield from (f"note: {note}" for note in plan.notes)
+    groups: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
+    for entry in plan.entries:
+        source = ", ".join(map(printable, entry.sources))
+        key = (
+            _NUMBER.sub("#", source),
+            _NUMBER.sub("#", entry.target),
+            entry.operation,
+            shape(entry.shape),
+            str(entry.dtype),
+        )
+        groups[key].append((source, entry.target))
+    rows = [("variable", "tensor", "operation", "shape", "dtype")]
+    for key, names in groups.items():
+        sources, targets = zip(*names, strict=True)
+        rows.append((fold(sources), fold(targets), key[2], key[3], key[4]))
+    yield from table(rows)
+    for alias, target in plan.ties.items():
+        yield f"tied: {alias} = {target}"
+    yield from dropped_lines(plan.dropped)
+    yield f"{len(plan.entries)} tensors, {size(plan.nbytes)}"
+
+
+def fold(names: Sequence[str]) -> str:
+    """Names that differ only in numbers as one, such as layer_{0...11}."""
+    columns = zip(*(_NUMBER.findall(name) for name in names), strict=True)
+    numbers = iter([sorted(set(map(int, column))) for column in columns])
+
+    def spell(_: re.Match[str]) -> str:
+        values = next(numbers)
+        return str(values[0]) if len(values) == 1 else f"{{{values[0]}...{values[-1]}}}"
+
+    return _NUMBER.sub(spell, names[0])
+
+
+def dropped_lines(dropped: Mapping[str, str]) -> Iterator[str]:
+    """Left-out variables, one line a reason."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for name, reason in dropped.items():
+        kind = reason.partition(" of ")[0]
+        first.setdefault(kind, name)
+        counts[kind] += 1
+    for kind, count in counts.items():
+        others = f" and {count - 1} more" if count > 1 else ""
+        yield f"left out ({kind}): {printable(first[kind])}{others}"
+
+
+def report_lines(report: Report) -> Iterator[str]:
+    yield from (f"note: {note}" for note in report.notes)
+    yield from dropped_lines(report.plan.dropped)
+    kind = report.plan.architecture or "state dict"
+    yield f"{kind}: {len(report.plan.entries)} tensors, {size(report.plan.nbytes)}, written to"
+    yield from (f"  {file}" for file in report.files)
+
+
+@contextmanager
+def progress_bar(quiet: bool) -> Iterator[Callable[[Plan], Callable[[int], None]] | None]:
+    """A bar with rate and time left on stderr, where that is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+
+        def start(plan: Plan) -> Callable[[int], None]:
+            task = bar.add_task(plan.architecture or "converting", total=plan.nbytes)
+            return lambda count: bar.update(task, advance=count)
+
+        yield start

@@ -1,0 +1,22 @@
+"""Map TensorFlow checkpoints to PyTorch state dicts.
+
+>>> from tfreader.mapping import convert
+>>> report = convert("bert_model.ckpt", "bert-base", model_type="bert")
+"""
+
+from .convert import Report, convert, load_state_dict
+from .plan import Entry, Plan, make_plan
+from .rule import Rule, RuleSet, dump_rules, load_rules
+
+__all__ = [
+    "Entry",
+    "Plan",
+    "Report",
+    "Rule",
+    "RuleSet",
+    "convert",
+    "dump_rules",
+    "load_rules",
+    "load_state_dict",
+    "make_plan",
+]

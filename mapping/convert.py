@@ -1,0 +1,201 @@
+"""From a checkpoint to files or to a state dict, in one call."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tfreader
+from tfreader.checkpoint import Array, Checkpoint
+from tfreader.errors import ConfigError
+
+from .execute import execute
+from .family import SideFiles
+from .output import staged
+from .plan import Entry, Plan, make_plan
+from .rule import RuleSet, load_rules
+from .writers import safetensors
+from .writers import torch as torch_writer
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_SHARD_SIZE = "50GB"  # as transformers 5
+TORCH_SUFFIXES = (".bin", ".pt", ".pth")
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes just written."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `convert` did: its plan, and the files written (absolute order of writing not kept)."""
+
+    plan: Plan
+    output: str
+    files: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def to_data(self) -> dict[str, Any]:
+        """The report as plain data, for JSON."""
+        return {
+            **self.plan.to_data(),
+            "output": self.output,
+            "files": list(self.files),
+            "notes": list(self.notes),
+        }
+
+
+def load_state_dict(
+    path: str | os.PathLike[str],
+    model_type: str = "auto",
+    *,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    rules: str | os.PathLike[str] | RuleSet | None = None,
+    **options: Any,
+) -> dict[str, torch.Tensor]:
+    """The PyTorch state dict of a checkpoint, in memory.
+
+    It holds tied names too (sharing storage), so `model.load_state_dict` takes it as it is.
+    `options` are those of `make_plan`: architecture, dtype, overrides, ignore, moving_averages.
+    Needs the extra `torch`. Raises TFReaderError.
+    """
+    with tfreader.open(path) as checkpoint:
+        plan = make_plan(
+            checkpoint, model_type, config=_path(config), rules=_rules(rules), **options
+        )
+        torch_writer.check_torch(plan.entries)
+        checkpoint.check_shards(_sources(plan))
+        return torch_writer.to_state_dict(execute(plan, checkpoint), plan.ties)
+
+
+def convert(
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    model_type: str = "auto",
+    *,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    rules: str | os.PathLike[str] | RuleSet | None = None,
+    max_shard_size: str | int = DEFAULT_SHARD_SIZE,
+    progress: Callable[[Plan], Progress] | None = None,
+    **options: Any,
+) -> Report:
+    """Convert a checkpoint to files.
+
+    `output` ending in .bin, .pt or .pth becomes one torch file (needs the extra `torch`), in
+    .safetensors one safetensors file, anything else a folder that `from_pretrained` loads.
+    `progress` is called with the plan before the first byte is read, and gives a function that is
+    told of bytes written. The other `options` are those of `make_plan`.
+
+    Raises TFReaderError; then nothing has been written.
+    """
+    output = Path(output)
+    size = safetensors.parse_size(max_shard_size)
+    with tfreader.open(path) as checkpoint:
+        plan = make_plan(
+            checkpoint, model_type, config=_path(config), rules=_rules(rules), **options
+        )
+        return write(plan, checkpoint, output, size, progress)
+
+
+def write(
+    plan: Plan,
+    checkpoint: Checkpoint,
+    output: Path,
+    max_shard_size: int,
+    progress: Callable[[Plan], Progress] | None = None,
+) -> Report:
+    """Carry out a plan. Raises TFReaderError; then nothing has been written."""
+    is_torch = output.suffix in TORCH_SUFFIXES
+    is_folder = not is_torch and output.suffix != ".safetensors"
+    side = _side_files(plan) if is_folder else SideFiles({})
+    if is_torch:
+        torch_writer.check_torch(plan.entries)
+    else:
+        safetensors.layout(plan.entries)
+    checkpoint.check_shards(_sources(plan))
+
+    with staged(output, is_folder) as stage:
+        tensors = _reporting(execute(plan, checkpoint), progress(plan) if progress else None)
+        if is_torch:
+            torch_writer.save(
+                torch_writer.to_state_dict(tensors, plan.ties), stage / output.name
+            )
+        elif not is_folder:
+            _write_safetensors(tensors, stage, [list(plan.entries)], [output.name])
+        else:
+            files = safetensors.shards(plan.entries, max_shard_size)
+            names = safetensors.shard_names(len(files))
+            _write_safetensors(tensors, stage, files, names)
+            if len(files) > 1:
+                index = safetensors.index_json(files, names)
+                (stage / "model.safetensors.index.json").write_bytes(index)
+            for name, contents in side.contents.items():
+                (stage / name).write_bytes(contents)
+        written = sorted(file.name for file in stage.iterdir())
+    folder = output if is_folder else output.parent
+    return Report(
+        plan,
+        str(output),
+        tuple(str(folder / name) for name in written),
+        (*plan.notes, *side.notes),
+    )
+
+
+def _side_files(plan: Plan) -> SideFiles:
+    """config.json and the tokenizer's files."""
+    if plan.family is None or plan.config is None:
+        return SideFiles({}, ("no family is known: no config.json written",))
+    for key in plan.family.needs:
+        if key not in plan.config:
+            files = " or ".join(plan.family.config_files)
+            raise ConfigError(
+                f"{plan.path}: config.json needs {key}, which no shape tells\n"
+                f"Pass --config {files}, or --set {key}=N"
+            )
+    tokenizer = plan.family.side_files(Path(plan.path).parent, plan.config)
+    config = json.dumps(dict(sorted(plan.config.items())), indent=2) + "\n"
+    return SideFiles({**tokenizer.contents, "config.json": config.encode()}, tokenizer.notes)
+
+
+def _write_safetensors(
+    tensors: Iterable[tuple[Entry, Array]],
+    stage: Path,
+    files: Sequence[Sequence[Entry]],
+    names: Sequence[str],
+) -> None:
+    with ExitStack() as stack:
+        home = {}
+        for entries, name in zip(files, names, strict=True):
+            file = stack.enter_context(safetensors.SafetensorsFile(stage / name, entries))
+            home.update(dict.fromkeys((entry.target for entry in entries), file))
+        for entry, array in tensors:
+            home[entry.target].write(entry, array)
+
+
+def _reporting(
+    tensors: Iterable[tuple[Entry, Array]], progress: Progress | None
+) -> Iterator[tuple[Entry, Array]]:
+    for entry, array in tensors:
+        yield entry, array
+        if progress:
+            progress(entry.nbytes)
+
+
+def _sources(plan: Plan) -> list[str]:
+    return [name for entry in plan.entries for name in entry.sources]
+
+
+def _path(
+    config: str | os.PathLike[str] | Mapping[str, Any] | None,
+) -> str | Mapping[str, Any] | None:
+    return os.fspath(config) if isinstance(config, os.PathLike) else config
+
+
+def _rules(rules: str | os.PathLike[str] | RuleSet | None) -> RuleSet | None:
+    return rules if rules is None or isinstance(rules, RuleSet) else load_rules(Path(rules))

@@ -1,0 +1,45 @@
+"""Carry a plan out: read each variable once, in the order it lies on disk, and apply its rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tfreader.checkpoint import Array, Checkpoint
+from tfreader.errors import UnsupportedError
+
+from .plan import Entry, Plan
+
+
+def execute(plan: Plan, checkpoint: Checkpoint) -> Iterator[tuple[Entry, Array]]:
+    """The plan's tensors one by one, in its dtypes; the arrays need not be contiguous.
+
+    Raises what `Checkpoint.read` raises, and UnsupportedError where a cast would overflow.
+    """
+    last: tuple[str, Array] | None = None
+    for entry in sorted(plan.entries, key=lambda entry: _position(checkpoint, entry)):
+        if last is None or entry.sources != (last[0],):
+            arrays = [checkpoint.read(name) for name in entry.sources]
+            last = (entry.sources[0], arrays[0]) if len(arrays) == 1 else None
+        else:
+            arrays = [last[1]]  # several tensors cut from one variable
+        yield entry, _cast(entry, entry.apply(arrays))
+
+
+def _position(checkpoint: Checkpoint, entry: Entry) -> tuple[int, int]:
+    info = checkpoint.info(entry.sources[0])
+    return (-1, 0) if info.shard is None or info.offset is None else (info.shard, info.offset)
+
+
+def _cast(entry: Entry, array: Array) -> Array:
+    if array.dtype == entry.dtype:
+        return array
+    with np.errstate(over="ignore"):
+        result = array.astype(entry.dtype)
+    if not np.isfinite(result).all() and np.isfinite(array).all():
+        raise UnsupportedError(
+            f"variable {entry.sources[0]!r}: values up to {np.abs(array).max():g} overflow "
+            f"{entry.dtype}; use --dtype bfloat16 or keep"
+        )
+    return result

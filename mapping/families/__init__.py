@@ -1,0 +1,1 @@
+"""One module for each model type; `tfreader.mapping.family` finds them."""

@@ -1,0 +1,224 @@
+"""The operations of a rule: a small closed set, each with shape inference and application.
+
+All of them are exact: they move values and never change one. (Casts belong to the output, see
+`tfreader.mapping.execute`.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tfreader.checkpoint import Array
+from tfreader.errors import RuleError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation. `shape` raises ValueError where it does not fit its input."""
+
+    name: ClassVar[str]
+
+    def shape(self, shape: Shape) -> Shape:
+        raise NotImplementedError
+
+    def apply(self, array: Array) -> Array:
+        raise NotImplementedError
+
+    def resolve(self, dimension: Callable[[int | str], int]) -> Op:
+        """The same operation with config keys replaced by their values."""
+        return self
+
+    def to_data(self) -> str | dict[str, Any]:
+        """The operation as a rule file spells it."""
+        arguments = {field.name: getattr(self, field.name) for field in fields(self)}
+        arguments = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in arguments.items()
+        }
+        return {"op": self.name, **arguments} if arguments else self.name
+
+    def __str__(self) -> str:
+        arguments = ", ".join(
+            f"{f.name}={getattr(self, f.name)}".replace(" ", "") for f in fields(self)
+        )
+        return f"{self.name}({arguments})" if arguments else self.name
+
+
+@dataclass(frozen=True)
+class Transpose(Op):
+    """Reverse the axes; of a matrix, TensorFlow's [in, out] to PyTorch's [out, in]."""
+
+    name = "transpose"
+
+    def shape(self, shape: Shape) -> Shape:
+        if len(shape) < 2:
+            raise ValueError(f"transpose needs two axes or more, the shape is {list(shape)}")
+        return shape[::-1]
+
+    def apply(self, array: Array) -> Array:
+        return array.T
+
+
+@dataclass(frozen=True)
+class Permute(Op):
+    """Reorder the axes: axis i of the result is axis `axes[i]` of the input."""
+
+    axes: tuple[int, ...]
+    name = "permute"
+
+    def shape(self, shape: Shape) -> Shape:
+        if sorted(self.axes) != list(range(len(shape))):
+            raise ValueError(f"permute {list(self.axes)} does not fit the shape {list(shape)}")
+        return tuple(shape[axis] for axis in self.axes)
+
+    def apply(self, array: Array) -> Array:
+        return array.transpose(self.axes)
+
+
+@dataclass(frozen=True)
+class Reshape(Op):
+    """Give the same values, in row-major order, another shape. Dimensions may be config keys."""
+
+    to: tuple[int | str, ...]
+    name = "reshape"
+
+    def resolve(self, dimension: Callable[[int | str], int]) -> Reshape:
+        return Reshape(tuple(dimension(size) for size in self.to))
+
+    def shape(self, shape: Shape) -> Shape:
+        to = tuple(int(size) for size in self.to)
+        if to.count(-1) == 1:
+            rest = prod(size for size in to if size != -1)
+            if rest > 0 and prod(shape) % rest == 0:
+                to = tuple(prod(shape) // rest if size == -1 else size for size in to)
+        if prod(to) != prod(shape) or any(size < 0 for size in to):
+            raise ValueError(f"shape {list(shape)} cannot be reshaped to {list(to)}")
+        return to
+
+    def apply(self, array: Array) -> Array:
+        return array.reshape(self.shape(array.shape))
+
+
+@dataclass(frozen=True)
+class Squeeze(Op):
+    """Drop an axis of size 1."""
+
+    axis: int
+    name = "squeeze"
+
+    def shape(self, shape: Shape) -> Shape:
+        if not 0 <= self.axis < len(shape) or shape[self.axis] != 1:
+            raise ValueError(f"axis {self.axis} of the shape {list(shape)} is not of size 1")
+        return shape[: self.axis] + shape[self.axis + 1 :]
+
+    def apply(self, array: Array) -> Array:
+        return array.squeeze(self.axis)
+
+
+@dataclass(frozen=True)
+class Slice(Op):
+    """Keep `start` to `stop` (exclusive) along an axis. Both may be config keys."""
+
+    axis: int
+    start: int | str
+    stop: int | str
+    name = "slice"
+
+    def resolve(self, dimension: Callable[[int | str], int]) -> Slice:
+        return Slice(self.axis, dimension(self.start), dimension(self.stop))
+
+    def shape(self, shape: Shape) -> Shape:
+        start, stop = int(self.start), int(self.stop)
+        if not (0 <= self.axis < len(shape) and 0 <= start <= stop <= shape[self.axis]):
+            raise ValueError(f"slice {start}:{stop} of axis {self.axis} leaves {list(shape)}")
+        return (*shape[: self.axis], stop - start, *shape[self.axis + 1 :])
+
+    def apply(self, array: Array) -> Array:
+        index = (slice(None),) * self.axis + (slice(int(self.start), int(self.stop)),)
+        return array[index]
+
+
+@dataclass(frozen=True)
+class Split(Op):
+    """Cut into as many equal parts along `axis` as the rule has targets."""
+
+    axis: int
+    name = "split"
+
+
+@dataclass(frozen=True)
+class Unstack(Op):
+    """One target for each index of `axis`, which is dropped; the target says `{index}`."""
+
+    axis: int
+    index: str
+    name = "unstack"
+
+
+@dataclass(frozen=True)
+class Concat(Op):
+    """Join the rule's sources, in the order given, along an axis that they have."""
+
+    axis: int
+    name = "concat"
+
+
+@dataclass(frozen=True)
+class Stack(Op):
+    """Join the rule's sources, in the order given, along a new axis."""
+
+    axis: int
+    name = "stack"
+
+
+OPS: dict[str, type[Op]] = {
+    op.name: op for op in (Transpose, Permute, Reshape, Squeeze, Slice, Split, Unstack, Concat, Stack)
+}
+
+
+def op_from_data(data: str | Mapping[str, Any]) -> Op:
+    """An operation as a rule file spells it: "transpose" or {op = "permute", axes = [2, 0, 1]}."""
+    arguments = {} if isinstance(data, str) else dict(data)
+    name = data if isinstance(data, str) else arguments.pop("op", None)
+    if name not in OPS:
+        raise RuleError(f"unknown operation {name!r}; there are {', '.join(OPS)}")
+    kind = OPS[name]
+    try:
+        return kind(
+            **{
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in arguments.items()
+            }
+        )
+    except TypeError:
+        wanted = ", ".join(field.name for field in fields(kind)) or "no arguments"
+        raise RuleError(f"operation {name!r} takes {wanted}, not {sorted(arguments)}") from None
+
+
+def join_shape(op: Op, shapes: Sequence[Shape]) -> Shape:
+    """The shape of `shapes` joined by a Concat or Stack; ValueError where they do not fit."""
+    axis = op.axis if isinstance(op, Concat | Stack) else 0
+    first = shapes[0]
+    if isinstance(op, Stack):
+        if any(shape != first for shape in shapes) or not 0 <= axis <= len(first):
+            raise ValueError(f"shapes {[list(s) for s in shapes]} cannot be stacked on axis {axis}")
+        return (*first[:axis], len(shapes), *first[axis:])
+    if not 0 <= axis < len(first) or any(
+        s[:axis] != first[:axis] or s[axis + 1 :] != first[axis + 1 :] for s in shapes
+    ):
+        raise ValueError(f"shapes {[list(s) for s in shapes]} cannot be joined on axis {axis}")
+    return (*first[:axis], sum(s[axis] for s in shapes), *first[axis + 1 :])
+
+
+def join(op: Op, arrays: Sequence[Array]) -> Array:
+    if isinstance(op, Stack):
+        return np.stack(arrays, op.axis)
+    assert isinstance(op, Concat)
+    return np.concatenate(arrays, op.axis)

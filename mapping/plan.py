@@ -1,0 +1,612 @@
+"""The plan: what becomes of every variable and where every tensor comes from.
+
+Made from names, shapes and dtypes alone, before any value is read, and total on both sides: each
+variable is used or left out for a stated reason, each tensor that the model needs is filled once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from tfreader.checkpoint import Array, Checkpoint, TensorInfo
+from tfreader.errors import ConfigError, PlanError, RuleError, UnknownModelTypeError
+from tfreader.training import MOVING_AVERAGE, Training, training_state
+
+from .config import SourceConfig, read_config
+from .family import Config, Family, families, get_family
+from .ops import Concat, Op, Shape, Slice, Split, Squeeze, Stack, Unstack, join, join_shape
+from .rule import Architecture, Rule, RuleSet
+
+FLOATS: dict[str, np.dtype[Any]] = {
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float32": np.dtype(np.float32),
+}
+_CASTABLE = {*FLOATS.values(), np.dtype(np.float64)}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor to write: `target` is `ops` applied to `sources`, in `shape` and `dtype`."""
+
+    target: str
+    sources: tuple[str, ...]
+    ops: tuple[Op, ...]
+    shape: Shape
+    dtype: np.dtype[Any]
+    source_dtype: np.dtype[Any]
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
+    def apply(self, arrays: Sequence[Array]) -> Array:
+        """The tensor's values, before any cast, from those of its sources in their order."""
+        current = list(arrays)
+        for op in self.ops:
+            if isinstance(op, Concat | Stack):
+                current = [join(op, current)]
+            else:
+                current = [op.apply(array) for array in current]
+        return current[0]
+
+    @property
+    def operation(self) -> str:
+        cast = [f"cast({self.dtype})"] if self.dtype != self.source_dtype else []
+        return ", ".join([*map(str, self.ops), *cast]) or "copy"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a conversion will do.
+
+    `dropped` gives the reason for each variable that is left out, `ties` the other names under
+    which the PyTorch model knows a tensor, `config` the translated config (None without a family),
+    `notes` what the user should know.
+    """
+
+    path: str
+    family: Family | None
+    architecture: str | None
+    entries: tuple[Entry, ...]
+    dropped: Mapping[str, str]
+    ties: Mapping[str, str]
+    config: Config | None
+    config_path: str | None
+    notes: tuple[str, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors as they will be written."""
+        return sum(entry.nbytes for entry in self.entries)
+
+    def to_data(self) -> dict[str, Any]:
+        """The plan as plain data, for JSON."""
+        return {
+            "checkpoint": self.path,
+            "model_type": self.family.model_type if self.family else None,
+            "architecture": self.architecture,
+            "tensors": [
+                {
+                    "target": entry.target,
+                    "sources": list(entry.sources),
+                    "operations": entry.operation,
+                    "shape": list(entry.shape),
+                    "dtype": str(entry.dtype),
+                }
+                for entry in self.entries
+            ],
+            "dropped": dict(self.dropped),
+            "ties": dict(self.ties),
+            "config": self.config,
+            "nbytes": self.nbytes,
+            "notes": list(self.notes),
+        }
+
+
+def make_plan(
+    checkpoint: Checkpoint,
+    model_type: str = "auto",
+    *,
+    config: str | Mapping[str, Any] | None = None,
+    rules: RuleSet | None = None,
+    architecture: str | None = None,
+    dtype: str = "keep",
+    overrides: Mapping[str, Any] | None = None,
+    ignore: Sequence[str] = (),
+    moving_averages: str = "drop",
+    finetuning_task_name: str | None = None,
+) -> Plan:
+    """Plan the conversion of a checkpoint.
+
+    `config` is the original config file, or its contents; by default the one beside the checkpoint.
+    `rules` replaces the family's rules. `architecture` overrides the model class that the heads
+    found decide. `dtype` ("float16", "bfloat16", "float32" or "keep") is that of all floating-point
+    tensors. `overrides` sets keys of the written config. Variables that fully match a regex of
+    `ignore` are left out. `moving_averages` is "drop", or "use" to convert each variable's moving
+    average in its place.
+
+    Raises PlanError, whose `problems` lists all that does not fit; UnknownModelTypeError;
+    ConfigError; RuleError.
+    """
+    if dtype != "keep" and dtype not in FLOATS:
+        raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(FLOATS)}, keep")
+    infos = {info.name: info for info in checkpoint.infos}
+    training = training_state(infos.values())
+    family = _choose_family(checkpoint, infos, model_type, rules)
+    source = read_config(checkpoint.path, family, config, overrides or {}, finetuning_task_name)
+    return _Planner(checkpoint, infos, training, family, source).plan(
+        rules or _family_rules(family), architecture, dtype, ignore, moving_averages
+    )
+
+
+def _family_rules(family: Family | None) -> RuleSet:
+    assert family is not None
+    return family.rules
+
+
+def _choose_family(
+    checkpoint: Checkpoint, names: Iterable[str], model_type: str, rules: RuleSet | None
+) -> Family | None:
+    if model_type != "auto":
+        return get_family(model_type)
+    if rules is not None:
+        return get_family(rules.family) if rules.family else None
+    names = list(names)
+    found = [
+        family
+        for family in families().values()
+        if all(any(re.fullmatch(regex, name) for name in names) for regex in family.evidence)
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        kinds = ", ".join(family.model_type for family in found)
+        raise PlanError(f"{checkpoint.path}: could be any of {kinds}; choose with --model_type")
+    shown = ", ".join(names[:3])
+    raise PlanError(
+        f"{checkpoint.path}: no known family has variables like {shown}\n"
+        f"Known: {', '.join(families())}. For another model, write a rule file and pass --rules."
+    )
+
+
+@dataclass(frozen=True)
+class _Match:
+    """A rule that matches a variable, with the values of its groups and the source it matched."""
+
+    rule: Rule
+    source: int
+    groups: Mapping[str, str]
+    info: TensorInfo
+
+
+class _Planner:
+    """The steps of one planning; `problems` collects what does not fit, causes before effects."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        infos: Mapping[str, TensorInfo],
+        training: Mapping[str, Training],
+        family: Family | None,
+        source: SourceConfig,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.infos = infos
+        self.training = training
+        self.family = family
+        self.source = source
+        self.config: Config = dict(source.values)
+        self.inferred: dict[str, tuple[int, str]] = {}
+        self.problems: list[str] = []
+        self.notes: list[str] = [*checkpoint.notes, *source.notes]
+        self.dropped: dict[str, str] = {}
+
+    def plan(
+        self,
+        rules: RuleSet,
+        wanted: str | None,
+        dtype: str,
+        ignore: Sequence[str],
+        moving_averages: str,
+    ) -> Plan:
+        variables = self._select(moving_averages)
+        matches = self._match(variables, rules)
+        architecture = self._architecture(rules, matches, wanted)
+        parts = architecture.all_parts if architecture else rules.parts
+        active = self._account(variables, matches, parts, architecture, rules, ignore)
+        counts = self._counts(rules, active)
+        self._check_shapes(active)
+        strip = architecture.strip if architecture else ""
+        entries = self._entries(active, strip, dtype)
+        optional = architecture.optional_parts if architecture else set()
+        self._check_required(rules, parts, optional, active, counts, entries, strip)
+        if self.problems:
+            raise self._error(architecture)
+        targets = {entry.target for entry in entries}
+        ties = {
+            tie.alias.removeprefix(strip): tie.target.removeprefix(strip)
+            for tie in rules.ties
+            if tie.part in parts and tie.target.removeprefix(strip) in targets
+        }
+        config = self._finish_config(architecture, entries) if self.family else None
+        if self.family and config is not None:
+            self.notes += self.family.remarks(config)
+        return Plan(
+            path=self.checkpoint.path,
+            family=self.family,
+            architecture=architecture.name if architecture else None,
+            entries=tuple(entries),
+            dropped=self.dropped,
+            ties=ties,
+            config=config,
+            config_path=self.source.path,
+            notes=tuple(self.notes),
+        )
+
+    def _select(self, moving_averages: str) -> dict[str, TensorInfo]:
+        """The variables to map, under the names that rules see; training state is left out."""
+        chosen = {
+            name: info for name, info in self.infos.items() if name not in self.training
+        }
+        averages = {
+            state.base: name
+            for name, state in self.training.items()
+            if state.kind == "moving average" and name.endswith("/" + MOVING_AVERAGE)
+        }
+        self.dropped = {name: str(state) for name, state in self.training.items()}
+        if averages and moving_averages == "use":
+            for base, name in averages.items():
+                assert base is not None
+                chosen[base] = self.infos[name]
+                self.dropped[base] = f"replaced by its moving average {name}"
+                del self.dropped[name]
+            self.notes.append(f"moving averages: used for {len(averages)} variables")
+        elif averages:
+            self.notes.append(
+                f"moving averages: {len(averages)} left out; --moving-averages use converts them "
+                "in place of the raw values"
+            )
+        return chosen
+
+    def _match(
+        self, variables: Mapping[str, TensorInfo], rules: RuleSet
+    ) -> dict[str, list[_Match]]:
+        sources = [
+            (rule, number, pattern)
+            for rule in rules.rules
+            for number, pattern in enumerate(rule.patterns)
+        ]
+        return {
+            name: [
+                _Match(rule, number, match.groupdict(), info)
+                for rule, number, pattern in sources
+                if (match := pattern.fullmatch(name))
+            ]
+            for name, info in variables.items()
+        }
+
+    def _architecture(
+        self, rules: RuleSet, matches: Mapping[str, list[_Match]], wanted: str | None
+    ) -> Architecture | None:
+        """The model class: the one asked for, or the one whose heads are those found."""
+        if wanted is not None:
+            found = rules.architecture(wanted)
+            if found is None:
+                known = ", ".join(a.name for a in rules.architectures) or "none"
+                raise UnknownModelTypeError(f"unknown architecture {wanted!r}; known: {known}")
+            return found
+        if not rules.architectures:
+            return None
+        present = {match.rule.part for found in matches.values() for match in found}
+        all_heads = {head for a in rules.architectures for head in a.heads}
+        heads = present & all_heads
+        candidates = [a for a in rules.architectures if set(a.heads) == heads]
+        if not candidates:
+            raise PlanError(
+                f"{self.checkpoint.path}: no model class has just the heads found "
+                f"({', '.join(sorted(heads))})\nChoose one with --architecture: "
+                + ", ".join(a.name for a in rules.architectures)
+            )
+        for candidate in candidates:
+            if candidate.all_parts - candidate.optional_parts <= present:
+                break
+        else:
+            candidate = candidates[0]
+        found_heads = f"heads found: {', '.join(sorted(heads))}" if heads else "no head found"
+        self.notes.append(f"{candidate.name} ({found_heads}; --architecture chooses another)")
+        return candidate
+
+    def _account(
+        self,
+        variables: Mapping[str, TensorInfo],
+        matches: Mapping[str, list[_Match]],
+        parts: Collection[str],
+        architecture: Architecture | None,
+        rules: RuleSet,
+        ignore: Sequence[str],
+    ) -> list[_Match]:
+        """The matches that count; every variable without one is dropped with a reason or unknown."""
+        ignored = [(_regex(regex), "ignored as asked (--ignore)") for regex in ignore]
+        reasons = ignored + [(_regex(drop.source), drop.reason) for drop in rules.drops]
+        active: list[_Match] = []
+        unknown: list[str] = []
+        for name, info in variables.items():
+            reason = next((why for regex, why in reasons if regex.fullmatch(name)), None)
+            mine = [match for match in matches[name] if match.rule.part in parts]
+            if reason is not None:
+                self.dropped[info.name] = reason
+            elif mine:
+                active += mine
+            elif matches[name]:
+                part = matches[name][0].rule.part
+                kind = architecture.name if architecture else "this model"
+                self.dropped[info.name] = f"{part}: not in {kind}"
+            else:
+                unknown.append(f"{name} {list(info.shape)}")
+        if unknown:
+            self.problems.append(
+                f"{_count(unknown, 'variable')} that no rule knows: {_some(unknown)}; "
+                "leave out with --ignore REGEX, or map with --rules FILE"
+            )
+        return active
+
+    def _counts(self, rules: RuleSet, active: Iterable[_Match]) -> dict[str, int]:
+        """How many of each counted group there are; a gap or a number against the config is wrong."""
+        seen: dict[str, set[int]] = defaultdict(set)
+        for match in active:
+            for group in rules.counts.keys() & match.groups.keys():
+                seen[group].add(int(match.groups[group]))
+        counts = {}
+        for group, key in rules.counts.items():
+            found = seen[group]
+            number = len(found)
+            self.config.setdefault(key, number)
+            configured = self._dimension(key)
+            if found == set(range(configured)):
+                pass
+            elif found == set(range(number)):
+                self.problems.insert(
+                    0,
+                    f"{key} = {configured} in {self.source.origin(key)}, but the checkpoint has "
+                    f"{number} ({group} 0 to {number - 1}): correct the config, or the "
+                    "checkpoint is incomplete",
+                )
+            else:
+                missing = sorted(set(range(max(found) + 1)) - found)
+                self.problems.append(f"{group} {_some(missing)} of {max(found) + 1} is missing")
+            counts[group] = min(configured, number)
+        return counts
+
+    def _check_shapes(self, active: Iterable[_Match]) -> None:
+        """Bind the rules' dimensions to the config, or infer what the config leaves open."""
+        wrong: dict[str, list[str]] = defaultdict(list)
+        for match in active:
+            expected, info = match.rule.shape, match.info
+            if expected is None or match.source != 0:
+                continue
+            if len(expected) != len(info.shape):
+                self.problems.append(
+                    f"variable {info.name} has shape {list(info.shape)}, expected "
+                    f"[{', '.join(map(str, expected))}]"
+                )
+                continue
+            for dimension, size in zip(expected, info.shape, strict=True):
+                self._bind(dimension, size, info.name, wrong)
+        for message, names in wrong.items():
+            more = f", as have {len(names) - 1} more variables" if len(names) > 1 else ""
+            self.problems.insert(0, message.format(name=names[0], more=more))
+
+    def _bind(
+        self, dimension: int | str, size: int, name: str, wrong: dict[str, list[str]]
+    ) -> None:
+        if dimension == "*":
+            return
+        if isinstance(dimension, str) and dimension not in self.config:
+            if "*" not in dimension:
+                self.config[dimension] = size
+                self.inferred[dimension] = (size, name)
+                return
+        if (value := self._dimension(dimension)) == size:
+            return
+        if isinstance(dimension, int):
+            wrong[f"{{name}} has {size} where {dimension} is expected{{more}}"].append(name)
+        elif dimension in self.inferred:
+            other = self.inferred[dimension][1]
+            wrong[f"{dimension} is {value} in {other}, but {{name}} has {size}{{more}}"].append(name)
+        else:
+            wrong[
+                f"{dimension} = {value} in {self.source.origin(dimension)}, but the checkpoint "
+                f"has {size} ({{name}}{{more}})"
+            ].append(name)
+
+    def _dimension(self, dimension: int | str) -> int:
+        """The value of a dimension: a number, a config key, or a product of them."""
+        value = 1
+        for factor in str(dimension).split("*"):
+            if factor.lstrip("-").isdigit():
+                value *= int(factor)
+            elif isinstance(self.config.get(factor), int):
+                value *= self.config[factor]
+            else:
+                raise ConfigError(
+                    f"{self.source.origin(factor)}: the rules need an integer {factor!r}; "
+                    f"give it with --set {factor}=N"
+                )
+        return value
+
+    def _entries(self, active: Iterable[_Match], strip: str, dtype: str) -> list[Entry]:
+        grouped: dict[tuple[int, tuple[tuple[str, str], ...]], list[_Match]] = defaultdict(list)
+        for match in active:
+            grouped[id(match.rule), tuple(match.groups.items())].append(match)
+        entries: list[Entry] = []
+        filled: dict[str, str] = {}
+        for found in grouped.values():
+            found.sort(key=lambda match: match.source)
+            if [match.source for match in found] != list(range(len(found[0].rule.sources))):
+                names = ", ".join(match.info.name for match in found)
+                self.problems.append(f"a rule needs {len(found[0].rule.sources)} sources: {names}")
+                continue
+            try:
+                made = self._apply_rule(found, strip, dtype)
+            except ValueError as error:
+                self.problems.append(f"variable {found[0].info.name}: {error}")
+                continue
+            for entry in made:
+                if entry.target in filled:
+                    self.problems.append(
+                        f"{entry.target} is filled twice: by {filled[entry.target]} "
+                        f"and by {entry.sources[0]}"
+                    )
+                filled[entry.target] = entry.sources[0]
+            entries += made
+        return entries
+
+    def _apply_rule(self, found: Sequence[_Match], strip: str, dtype: str) -> list[Entry]:
+        """The entries that one rule makes of its sources. ValueError where shapes do not fit."""
+        rule = found[0].rule
+        infos = [match.info for match in found]
+        numpy = infos[0].dtype.numpy
+        if numpy is None or any(info.dtype != infos[0].dtype for info in infos):
+            kinds = ", ".join(info.dtype for info in infos)
+            raise ValueError(f"values of type {kinds} cannot be converted")
+        ops = [op.resolve(self._dimension) for op in rule.ops]
+        shapes = [info.shape for info in infos]
+        for op in ops:
+            if isinstance(op, Concat | Stack):
+                shapes = [join_shape(op, shapes)]
+            elif not isinstance(op, Split | Unstack):
+                shapes = [op.shape(shape) for shape in shapes]
+        (shape,) = shapes
+        output = FLOATS[dtype] if dtype != "keep" and numpy in _CASTABLE else numpy
+
+        entries = []
+        for template, groups, last in _outputs(rule, found[0].groups, shape):
+            final = shape
+            for op in last:
+                final = op.shape(final)
+            plain = [op for op in ops if not isinstance(op, Split | Unstack)]
+            entries.append(
+                Entry(
+                    target=template.format(**groups).removeprefix(strip),
+                    sources=tuple(info.name for info in infos),
+                    ops=(*plain, *last),
+                    shape=final,
+                    dtype=output,
+                    source_dtype=numpy,
+                )
+            )
+        return entries
+
+    def _check_required(
+        self,
+        rules: RuleSet,
+        parts: Collection[str],
+        optional: Collection[str],
+        active: Iterable[_Match],
+        counts: Mapping[str, int],
+        entries: Iterable[Entry],
+        strip: str,
+    ) -> None:
+        """Every required rule of a wanted part must have filled its targets, for every layer."""
+        filled = {entry.target for entry in entries}
+        fired = {id(match.rule) for match in active}
+        present = {match.rule.part for match in active}
+        missing: dict[str, str] = {}
+        for rule in rules.rules:
+            if not rule.required or rule.part not in parts:
+                continue
+            if rule.part in optional and rule.part not in present:
+                continue
+            domains = rule.domains(counts)
+            if domains is None or rule.unstack is not None:
+                if id(rule) not in fired:
+                    missing.setdefault(rule.targets[0], rule.sources[0])
+                continue
+            for groups in domains:
+                for target in rule.targets:
+                    name = target.format(**groups).removeprefix(strip)
+                    if name not in filled:
+                        missing.setdefault(name, rule.example(groups))
+        for part in sorted(optional - present):
+            self.notes.append(f"the checkpoint has no {part}: the model is written without it")
+        if missing:
+            wanted = [f"{target} (from {source})" for target, source in missing.items()]
+            self.problems.append(
+                f"{_count(wanted, 'tensor')} that the model needs, but no variable fills: "
+                f"{_some(wanted)}"
+            )
+
+    def _finish_config(self, architecture: Architecture | None, entries: list[Entry]) -> Config:
+        assert self.family is not None
+        config: Config = {"model_type": self.family.model_type}
+        if architecture:
+            config["architectures"] = [architecture.name]
+        config |= {**self.family.defaults, **self.config}
+        labels = config.pop("num_labels", None)
+        if labels is not None and len(config.get("id2label", ())) != labels:
+            names = [f"LABEL_{i}" for i in range(labels)]
+            config["id2label"] = {str(i): name for i, name in enumerate(names)}
+            config["label2id"] = {name: i for i, name in enumerate(names)}
+        floats = [str(entry.dtype) for entry in entries if entry.dtype in _CASTABLE]
+        if floats:
+            config["dtype"] = max(floats, key=floats.count)
+        return config
+
+    def _error(self, architecture: Architecture | None) -> PlanError:
+        kind = architecture.name if architecture else "the rules"
+        shown = self.problems[:2]
+        more = len(self.problems) - len(shown)
+        tail = f" (and {more} more problem{'s' if more > 1 else ''})" if more else ""
+        message = f"{self.checkpoint.path} does not fit {kind}: " + "\n".join(shown) + tail
+        return PlanError(message, tuple(self.problems))
+
+
+def _outputs(
+    rule: Rule, groups: Mapping[str, str], shape: Shape
+) -> list[tuple[str, Mapping[str, str], tuple[Op, ...]]]:
+    """Per tensor that a rule makes: its target template, group values and last operations."""
+    last = rule.ops[-1] if rule.ops else None
+    if isinstance(last, Unstack | Split) and not 0 <= last.axis < len(shape):
+        raise ValueError(f"{last} does not fit the shape {list(shape)}")
+    if isinstance(last, Unstack):
+        return [
+            (
+                rule.targets[0],
+                {**groups, last.index: str(i)},
+                (Slice(last.axis, i, i + 1), Squeeze(last.axis)),
+            )
+            for i in range(shape[last.axis])
+        ]
+    if isinstance(last, Split):
+        size, rest = divmod(shape[last.axis], len(rule.targets))
+        if rest:
+            raise ValueError(f"{list(shape)} cannot be split into {len(rule.targets)} equal parts")
+        return [
+            (target, groups, (Slice(last.axis, i * size, (i + 1) * size),))
+            for i, target in enumerate(rule.targets)
+        ]
+    return [(rule.targets[0], groups, ())]
+
+
+def _regex(source: str) -> re.Pattern[str]:
+    try:
+        return re.compile(source)
+    except re.error as error:
+        raise RuleError(f"bad regular expression {source!r}: {error}") from None
+
+
+def _some(items: Sequence[Any], limit: int = 3) -> str:
+    shown = ", ".join(map(str, items[:limit]))
+    return f"{shown} and {len(items) - limit} more" if len(items) > limit else shown
+
+
+def _count(items: Sequence[Any], noun: str) -> str:
+    return f"{len(items)} {noun}{'s' if len(items) != 1 else ''}"

@@ -1,0 +1,168 @@
+"""safetensors files, written tensor by tensor at offsets that are known beforehand.
+
+Layout as the safetensors format says: the header's length (8 bytes, little-endian), the header
+(JSON, padded with spaces to a multiple of 8), then all tensors without gaps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from tfreader.checkpoint import Array
+from tfreader.errors import ConfigError, UnsupportedError
+
+from ..plan import Entry
+
+DTYPE_NAMES = {
+    "bool": "BOOL",
+    "uint8": "U8",
+    "int8": "I8",
+    "uint16": "U16",
+    "int16": "I16",
+    "uint32": "U32",
+    "int32": "I32",
+    "uint64": "U64",
+    "int64": "I64",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float32": "F32",
+    "float64": "F64",
+    "complex64": "C64",
+}
+METADATA = {"format": "pt"}
+MAX_HEADER_SIZE = 100_000_000  # the safetensors library refuses longer ones
+
+
+class SafetensorsFile:
+    """One file being written. Every tensor announced must be given to `write` once, in any order.
+
+    Raises UnsupportedError for a dtype that the format does not have, OSError when writing fails.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], entries: Sequence[Entry]) -> None:
+        header, self._offsets, self._size = layout(entries)
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by close
+        self._file.write(header)
+        self._file.truncate(self._size)
+
+    def write(self, entry: Entry, array: Array) -> None:
+        data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        offset = self._offsets[entry.target]
+        while data:
+            count = os.pwrite(self._file.fileno(), data, offset)
+            data, offset = data[count:], offset + count
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def layout(entries: Iterable[Entry]) -> tuple[bytes, dict[str, int], int]:
+    """The file's first bytes, each tensor's offset in the file, and the file's size.
+
+    Tensors lie in the order of descending dtype width, then of name, as the library writes them,
+    so that every one is aligned.
+    """
+    header: dict[str, Any] = {"__metadata__": METADATA}
+    position = 0
+    for entry in sorted(entries, key=lambda e: (-e.dtype.itemsize, e.target)):
+        header[entry.target] = {
+            "dtype": dtype_name(entry),
+            "shape": list(entry.shape),
+            "data_offsets": [position, position + entry.nbytes],
+        }
+        position += entry.nbytes
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER_SIZE:
+        raise UnsupportedError(
+            f"the safetensors header would take {len(text)} bytes, {MAX_HEADER_SIZE} are allowed; "
+            "write several files with --max-shard-size"
+        )
+    start = 8 + len(text)
+    offsets = {
+        name: start + tensor["data_offsets"][0]
+        for name, tensor in header.items()
+        if name != "__metadata__"
+    }
+    return len(text).to_bytes(8, "little") + text, offsets, start + position
+
+
+def dtype_name(entry: Entry) -> str:
+    name = DTYPE_NAMES.get(str(entry.dtype))
+    if name is None:
+        raise UnsupportedError(
+            f"variable {entry.sources[0]!r}: safetensors has no type {entry.dtype}; "
+            "leave it out with --ignore"
+        )
+    return name
+
+
+def shards(entries: Iterable[Entry], max_size: int) -> list[list[Entry]]:
+    """Entries in files of at most `max_size` bytes of tensors, filled greedily in name order.
+
+    A larger tensor gets a file of its own.
+    """
+    files: list[list[Entry]] = []
+    room = 0
+    for entry in sorted(entries, key=lambda entry: entry.target):
+        if not files or entry.nbytes > room:
+            files.append([])
+            room = max_size
+        files[-1].append(entry)
+        room -= entry.nbytes
+    return files
+
+
+def shard_names(count: int, stem: str = "model") -> list[str]:
+    """The file names that transformers gives to so many shards."""
+    if count == 1:
+        return [f"{stem}.safetensors"]
+    return [f"{stem}-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
+
+
+def index_json(files: Sequence[Sequence[Entry]], names: Sequence[str]) -> bytes:
+    """The index file that says which tensor lies in which shard."""
+    entries = [entry for file in files for entry in file]
+    weight_map = {
+        entry.target: name for file, name in zip(files, names, strict=True) for entry in file
+    }
+    index = {
+        "metadata": {
+            "total_parameters": sum(e.nbytes // e.dtype.itemsize for e in entries),
+            "total_size": sum(e.nbytes for e in entries),
+        },
+        "weight_map": dict(sorted(weight_map.items())),
+    }
+    return (json.dumps(index, indent=2) + "\n").encode()
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def parse_size(size: str | int) -> int:
+    """A number of bytes from "5GB" (decimal), "5GiB" (binary) or a plain number."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Z]*)", str(size).strip().upper())
+    if not match or match[2] not in _UNITS or (value := int(float(match[1]) * _UNITS[match[2]])) < 1:
+        raise ConfigError(f"{size!r} is no size; write it as 5GB or 200MB")
+    return value

@@ -1,0 +1,67 @@
+# Generated from proto/checkpoint.proto by proto/generate.py. Do not edit.
+"""Protobuf messages of TensorFlow checkpoint files."""
+
+from google.protobuf import descriptor_pool
+from google.protobuf.internal import builder
+
+DESCRIPTOR = descriptor_pool.Default().AddSerializedFile(
+    b'\n\x19tfreader/checkpoin'
+    b't.proto\x12\x13tfreader.ch'
+    b'eckpoint"\x88\x01\n\x0cBundleH'
+    b'eader\x12\x1d\n\nnum_shards\x18'
+    b'\x01 \x01(\x03R\tnumShards\x12\x1e\n\n'
+    b'endianness\x18\x02 \x01(\x03R\nen'
+    b'dianness\x129\n\x07version\x18'
+    b'\x03 \x01(\x0b2\x1f.tfreader.che'
+    b'ckpoint.VersionDefR\x07'
+    b'version"p\n\nVersionDe'
+    b'f\x12\x1a\n\x08producer\x18\x01 \x01(\x03R'
+    b'\x08producer\x12!\n\x0cmin_con'
+    b'sumer\x18\x02 \x01(\x03R\x0bminCons'
+    b'umer\x12#\n\rbad_consumer'
+    b's\x18\x03 \x03(\x03R\x0cbadConsumer'
+    b's"\xf4\x01\n\x0bBundleEntry\x12\x14\n'
+    b'\x05dtype\x18\x01 \x01(\x03R\x05dtype\x12'
+    b'6\n\x05shape\x18\x02 \x01(\x0b2 .tfr'
+    b'eader.checkpoint.Ten'
+    b'sorShapeR\x05shape\x12\x19\n\x08s'
+    b'hard_id\x18\x03 \x01(\x03R\x07shard'
+    b'Id\x12\x16\n\x06offset\x18\x04 \x01(\x03R\x06'
+    b'offset\x12\x12\n\x04size\x18\x05 \x01(\x03'
+    b'R\x04size\x12\x16\n\x06crc32c\x18\x06 \x01'
+    b'(\x07R\x06crc32c\x128\n\x06slices'
+    b'\x18\x07 \x03(\x0b2 .tfreader.ch'
+    b'eckpoint.TensorSlice'
+    b'R\x06slices"\x83\x01\n\x0bTensorS'
+    b'hape\x126\n\x03dim\x18\x02 \x03(\x0b2$.'
+    b'tfreader.checkpoint.'
+    b'TensorShape.DimR\x03dim'
+    b'\x12!\n\x0cunknown_rank\x18\x03 \x01'
+    b'(\x08R\x0bunknownRank\x1a\x19\n\x03D'
+    b'im\x12\x12\n\x04size\x18\x01 \x01(\x03R\x04si'
+    b'ze"\x96\x01\n\x0bTensorSlice\x12?'
+    b"\n\x06extent\x18\x01 \x03(\x0b2'.tfr"
+    b'eader.checkpoint.Ten'
+    b'sorSlice.ExtentR\x06ext'
+    b'ent\x1aF\n\x06Extent\x12\x14\n\x05sta'
+    b'rt\x18\x01 \x01(\x03R\x05start\x12\x1b\n\x06l'
+    b'ength\x18\x02 \x01(\x03H\x00R\x06lengt'
+    b'h\x88\x01\x01B\t\n\x07_length"\x83\x02\n\x0f'
+    b'CheckpointState\x122\n\x15m'
+    b'odel_checkpoint_path'
+    b'\x18\x01 \x01(\x0cR\x13modelCheckpo'
+    b'intPath\x12;\n\x1aall_model'
+    b'_checkpoint_paths\x18\x02 '
+    b'\x03(\x0cR\x17allModelCheckpo'
+    b'intPaths\x12E\n\x1fall_mode'
+    b'l_checkpoint_timesta'
+    b'mps\x18\x03 \x03(\x01R\x1callModelC'
+    b'heckpointTimestamps\x12'
+    b'8\n\x18last_preserved_ti'
+    b'mestamp\x18\x04 \x01(\x01R\x16lastP'
+    b'reservedTimestampb\x06p'
+    b'roto3'
+)
+
+builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
+builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "tfreader.checkpoint_pb2", globals())

@@ -1,0 +1,192 @@
+"""The sorted string table (LevelDB's table format) that holds a checkpoint's index.
+
+Data blocks of prefix-compressed entries, a metaindex block, an index block, and a footer of 48
+bytes; every block has a masked CRC-32C. See LevelDB's doc/table_format.md.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from crc32c import crc32c
+
+from .errors import ChecksumError, CorruptCheckpointError, MissingExtraError
+from .files import LocalFile, but_it_is
+
+MAGIC = 0xDB4775248B80FB57
+FOOTER_SIZE = 48
+TRAILER_SIZE = 5  # compression type and masked checksum
+SNAPPY_EXPANSION = 22  # no Snappy element yields more than 64 bytes from 3
+MAX_BLOCK_SIZE = 1 << 31  # a protobuf message, the largest thing a block can hold, is below 2 GiB
+
+
+def mask_crc(crc: int) -> int:
+    """The form in which a CRC-32C is stored beside the data that it covers."""
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def unmask_crc(masked: int) -> int:
+    rotated = (masked - 0xA282EAD8) & 0xFFFFFFFF
+    return ((rotated >> 17) | (rotated << 15)) & 0xFFFFFFFF
+
+
+def read_varint(data: bytes | bytearray, position: int, limit: int) -> tuple[int, int]:
+    """A base-128 integer of at most 64 bits at `position`, and the position after it.
+
+    Raises ValueError when it runs past `limit` or is too long.
+    """
+    value = shift = 0
+    while position < limit:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if value >> 64:
+                break
+            return value, position
+        shift += 7
+        if shift > 63:
+            break
+    raise ValueError("bad varint")
+
+
+def read_table(file: LocalFile) -> Iterator[tuple[bytes, bytes]]:
+    """All (key, value) pairs of the table in key order, one block in memory at a time.
+
+    Raises CorruptCheckpointError on anything that the format does not allow, ChecksumError where a
+    block's checksum does not match.
+    """
+    if file.size < FOOTER_SIZE:
+        raise CorruptCheckpointError(
+            f"{file.path}: not a checkpoint index: {file.size} bytes, "
+            f"a table has at least {FOOTER_SIZE}{but_it_is(file.path)}"
+        )
+    footer = file.read(file.size - FOOTER_SIZE, FOOTER_SIZE)
+    (magic,) = struct.unpack_from("<Q", footer, 40)
+    if magic != MAGIC:
+        raise CorruptCheckpointError(
+            f"{file.path}: not a checkpoint index (bad magic number {magic:#018x} in the footer)"
+            f"{but_it_is(file.path)}"
+        )
+    limit = file.size - FOOTER_SIZE
+    try:
+        meta_offset, meta_size, position = _read_handle(footer, 0)
+        index_offset, index_size, _ = _read_handle(footer, position)
+    except ValueError:
+        raise CorruptCheckpointError(f"{file.path}: bad block handle in the footer") from None
+    _read_block(file, meta_offset, meta_size, limit)
+    index = list(_entries(file, index_offset, _read_block(file, index_offset, index_size, limit)))
+
+    previous = None
+    for bound, handle in index:
+        try:
+            offset, size, _ = _read_handle(handle, 0)
+        except ValueError:
+            raise CorruptCheckpointError(
+                f"{file.path}: bad block handle in the index block at offset {index_offset}"
+            ) from None
+        for key, value in _entries(file, offset, _read_block(file, offset, size, limit)):
+            if previous is not None and key <= previous:
+                raise CorruptCheckpointError(
+                    f"{file.path}: keys out of order in the block at offset {offset}: "
+                    f"{key[:80]!r} after {previous[:80]!r}"
+                )
+            previous = key
+            yield key, value
+        if previous is not None and bound < previous:
+            raise CorruptCheckpointError(
+                f"{file.path}: index key {bound[:80]!r} lies before the last key "
+                f"{previous[:80]!r} of its block at offset {offset}"
+            )
+
+
+def _read_handle(data: bytes | bytearray, position: int) -> tuple[int, int, int]:
+    offset, position = read_varint(data, position, len(data))
+    size, position = read_varint(data, position, len(data))
+    return offset, size, position
+
+
+def _read_block(file: LocalFile, offset: int, size: int, limit: int) -> bytes:
+    """The uncompressed contents of the block at `offset`, checked against its checksum."""
+    where = f"{file.path}: block at offset {offset}"
+    if offset + size + TRAILER_SIZE > limit:
+        raise CorruptCheckpointError(
+            f"{where}: its {size} bytes run past the end of the table at {limit}; "
+            "the file is damaged, fetch it again"
+        )
+    block = file.read(offset, size + TRAILER_SIZE)
+    kind = block[size]
+    (stored,) = struct.unpack_from("<I", block, size + 1)
+    found = crc32c(memoryview(block)[: size + 1])
+    if unmask_crc(stored) != found:
+        raise ChecksumError(
+            f"{where}: checksum mismatch: {unmask_crc(stored):#010x} is stored, the bytes give "
+            f"{found:#010x}; the file is damaged, fetch it again{but_it_is(file.path)}"
+        )
+    if kind == 0:
+        return bytes(memoryview(block)[:size])
+    if kind == 1:
+        return _uncompress(where, bytes(memoryview(block)[:size]))
+    raise CorruptCheckpointError(f"{where}: unknown compression type {kind}")
+
+
+def _uncompress(where: str, data: bytes) -> bytes:
+    try:
+        import cramjam
+    except ImportError:
+        raise MissingExtraError(f"{where}: reading Snappy-compressed blocks", "snappy") from None
+    try:
+        size, _ = read_varint(data, 0, min(5, len(data)))
+    except ValueError:
+        raise CorruptCheckpointError(f"{where}: bad Snappy length") from None
+    if size > min(SNAPPY_EXPANSION * len(data), MAX_BLOCK_SIZE):
+        raise CorruptCheckpointError(
+            f"{where}: Snappy length {size} is impossible for {len(data)} compressed bytes"
+        )
+    try:
+        contents = bytes(cramjam.snappy.decompress_raw(data))
+    except cramjam.DecompressionError as error:
+        raise CorruptCheckpointError(f"{where}: damaged Snappy data ({error})") from None
+    if len(contents) != size:
+        raise CorruptCheckpointError(
+            f"{where}: Snappy data has {len(contents)} bytes, {size} were declared"
+        )
+    return contents
+
+
+def _entries(file: LocalFile, offset: int, block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The (key, value) pairs of a block's contents."""
+    size = len(block)
+    restarts = struct.unpack_from("<I", block, size - 4)[0] if size >= 4 else 0
+    limit = size - 4 - 4 * restarts
+    if size < 4 or limit < 0 or (restarts == 0 and limit > 0):
+        raise CorruptCheckpointError(
+            f"{file.path}: block at offset {offset}: {size} bytes cannot hold {restarts} restarts"
+        )
+    if any(r > limit for r in struct.unpack_from(f"<{restarts}I", block, limit)):
+        raise CorruptCheckpointError(
+            f"{file.path}: block at offset {offset}: a restart lies past the entries"
+        )
+    key = b""
+    position = 0
+    try:
+        while position < limit:
+            shared, non_shared, value_size = block[position : position + 3]
+            if shared | non_shared | value_size < 0x80:  # the usual case: three one-byte varints
+                position += 3
+            else:
+                shared, position = read_varint(block, position, min(limit, position + 5))
+                non_shared, position = read_varint(block, position, min(limit, position + 5))
+                value_size, position = read_varint(block, position, min(limit, position + 5))
+            value_start = position + non_shared
+            end = value_start + value_size
+            if shared > len(key) or end > limit:
+                raise ValueError("entry runs past the block")
+            key = key[:shared] + block[position:value_start]
+            yield key, block[value_start:end]
+            position = end
+    except ValueError as error:
+        raise CorruptCheckpointError(
+            f"{file.path}: block at offset {offset}: malformed entry at {position} ({error})"
+        ) from None
