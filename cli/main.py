@@ -72,29 +72,79 @@ def _settings(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
 
 
 @main.command()
-@click.option("--model_type", "--model-type", default="auto", show_default=True,
-              help="The model's family, or auto to tell it from the variable names.")
-@click.option("--tf_checkpoint", "--tf-checkpoint", required=True, metavar="PATH",
-              help="Prefix, .index file, folder or SavedModel of the checkpoint.")
-@click.option("--config", metavar="FILE", help="The original config file; by default the one "
-              "beside the checkpoint.")
-@click.option("--pytorch_dump_output", "--pytorch-dump-output", required=True, metavar="OUT",
-              help="A .safetensors, .bin, .pt or .pth file, or a folder for from_pretrained.")
-@click.option("--finetuning_task_name", "--finetuning-task-name", metavar="T",
-              help="Recorded in config.json as finetuning_task.")
-@click.option("--architecture", metavar="CLASS", help="The model class to write, such as "
-              "BertForMaskedLM; by default the heads found decide.")
+@click.option(
+    "--model_type",
+    "--model-type",
+    default="auto",
+    show_default=True,
+    help="The model's family, or auto to tell it from the variable names.",
+)
+@click.option(
+    "--tf_checkpoint",
+    "--tf-checkpoint",
+    required=True,
+    metavar="PATH",
+    help="Prefix, .index file, folder or SavedModel of the checkpoint.",
+)
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="The original config file; by default the one beside the checkpoint.",
+)
+@click.option(
+    "--pytorch_dump_output",
+    "--pytorch-dump-output",
+    required=True,
+    metavar="OUT",
+    help="A .safetensors, .bin, .pt or .pth file, or a folder for from_pretrained.",
+)
+@click.option(
+    "--finetuning_task_name",
+    "--finetuning-task-name",
+    metavar="T",
+    help="Recorded in config.json as finetuning_task.",
+)
+@click.option(
+    "--architecture",
+    metavar="CLASS",
+    help="The model class to write, such as BertForMaskedLM; by default the heads found decide.",
+)
 @click.option("--rules", metavar="FILE", help="A rule file (TOML) in place of the family's rules.")
-@click.option("--ignore", multiple=True, metavar="REGEX", help="Leave out variables whose whole "
-              "name matches. May be repeated.")
-@click.option("--moving-averages", type=click.Choice(["drop", "use"]), default="drop",
-              show_default=True, help="What to do with ExponentialMovingAverage copies.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", callback=_settings,
-              help="Set a key of the written config. May be repeated.")
-@click.option("--dtype", type=click.Choice(["float16", "bfloat16", "float32", "keep"]),
-              default="keep", show_default=True, help="Type of all floating-point tensors.")
-@click.option("--max-shard-size", "--max_shard_size", default="50GB", show_default=True,
-              help="Largest weights file of a folder.")
+@click.option(
+    "--ignore",
+    multiple=True,
+    metavar="REGEX",
+    help="Leave out variables whose whole name matches. May be repeated.",
+)
+@click.option(
+    "--moving-averages",
+    type=click.Choice(["drop", "use"]),
+    default="drop",
+    show_default=True,
+    help="What to do with ExponentialMovingAverage copies.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_settings,
+    help="Set a key of the written config. May be repeated.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "bfloat16", "float32", "keep"]),
+    default="keep",
+    show_default=True,
+    help="Type of all floating-point tensors.",
+)
+@click.option(
+    "--max-shard-size",
+    "--max_shard_size",
+    default="50GB",
+    show_default=True,
+    help="Largest weights file of a folder.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -110,9 +160,10 @@ def convert(
     **options: Any,
 ) -> None:
     """Convert a TensorFlow checkpoint to PyTorch."""
-    import tfreader
-    from tfreader.mapping import load_rules, make_plan
     from tfreader.mapping import convert as run
+    from tfreader.mapping import load_rules, make_plan
+
+    import tfreader
 
     from .show import plan_lines, progress_bar, report_lines
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from tfreader.training import training_state
 
 if TYPE_CHECKING:
-    from tfreader import Checkpoint
     from tfreader.mapping import Plan, Report
+
+    from tfreader import Checkpoint
 
 _NUMBER = re.compile(r"\d+")
 
@@ -70,7 +71,7 @@ def inspect_lines(
     infos = list(checkpoint.infos)
     training = training_state(infos)
     slots: dict[str, list[str]] = defaultdict(list)
-    for name, state in training.items():
+    for state in training.values():
         if state.base and state.slot:
             slots[state.base].append(state.slot)
     rows = [("variable", "dtype", "shape", "shard", "bytes", "slots")]
@@ -81,8 +82,14 @@ def inspect_lines(
         shard = f"{len(info.slices)} slices" if info.slices else str(info.shard)
         own = [] if show_all else sorted(set(slots.get(info.name, ())))
         rows.append(
-            (printable(info.name), info.dtype, shape(info.shape), shard, str(info.nbytes),
-             ", ".join(own))
+            (
+                printable(info.name),
+                info.dtype,
+                shape(info.shape),
+                shard,
+                str(info.nbytes),
+                ", ".join(own),
+            )
         )
     yield from table(rows)
     in_slots = sum(info.nbytes for info in infos if info.name in training)
@@ -109,10 +116,10 @@ def plan_lines(plan: Plan) -> Iterator[str]:
             str(entry.dtype),
         )
         groups[key].append((source, entry.target))
-    rows = [("variable", "tensor", "operation", "shape", "dtype")]
+    rows: list[tuple[str, ...]] = [("variable", "tensor", "operation", "shape", "dtype")]
     for key, names in groups.items():
-        sources, targets = zip(*names, strict=True)
-        rows.append((fold(sources), fold(targets), key[2], key[3], key[4]))
+        folded = [fold(column) for column in zip(*names, strict=True)]
+        rows.append((*folded, *key[2:]))
     yield from table(rows)
     for alias, target in plan.ties.items():
         yield f"tied: {alias} = {target}"

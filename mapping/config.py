@@ -15,7 +15,7 @@ from .family import Config, Family
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """The config as given: translated `values`, the file they come from, keys that were overridden."""
+    """The config as given: translated `values`, their file, the keys that were overridden."""
 
     values: Config
     path: str | None = None
@@ -35,7 +35,7 @@ def read_config(
     overrides: Mapping[str, Any],
     finetuning_task_name: str | None,
 ) -> SourceConfig:
-    """The config given, else the one beside the checkpoint, else an empty one. Raises ConfigError."""
+    """The config given, else the one beside the checkpoint, else none. Raises ConfigError."""
     path, notes = None, []
     if config is None and family is not None:
         beside = [Path(prefix).parent / name for name in family.config_files]

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tfreader
-from tfreader.checkpoint import Array, Checkpoint
+from tfreader.checkpoint import Checkpoint
+from tfreader.dtypes import Array
 from tfreader.errors import ConfigError
 
 from .execute import execute
@@ -123,9 +124,7 @@ def write(
     with staged(output, is_folder) as stage:
         tensors = _reporting(execute(plan, checkpoint), progress(plan) if progress else None)
         if is_torch:
-            torch_writer.save(
-                torch_writer.to_state_dict(tensors, plan.ties), stage / output.name
-            )
+            torch_writer.save(torch_writer.to_state_dict(tensors, plan.ties), stage / output.name)
         elif not is_folder:
             _write_safetensors(tensors, stage, [list(plan.entries)], [output.name])
         else:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tfreader.checkpoint import Array, Checkpoint
+from tfreader.checkpoint import Checkpoint
+from tfreader.dtypes import Array
 from tfreader.errors import UnsupportedError
 
 from .plan import Entry, Plan

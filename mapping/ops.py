@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tfreader.checkpoint import Array
+from tfreader.dtypes import Array
 from tfreader.errors import RuleError
 
 Shape = tuple[int, ...]
@@ -179,7 +179,8 @@ class Stack(Op):
 
 
 OPS: dict[str, type[Op]] = {
-    op.name: op for op in (Transpose, Permute, Reshape, Squeeze, Slice, Split, Unstack, Concat, Stack)
+    op.name: op
+    for op in (Transpose, Permute, Reshape, Squeeze, Slice, Split, Unstack, Concat, Stack)
 }
 
 

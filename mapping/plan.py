@@ -15,7 +15,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from tfreader.checkpoint import Array, Checkpoint, TensorInfo
+from tfreader.checkpoint import Checkpoint, TensorInfo
+from tfreader.dtypes import Array
 from tfreader.errors import ConfigError, PlanError, RuleError, UnknownModelTypeError
 from tfreader.training import MOVING_AVERAGE, Training, training_state
 
@@ -253,9 +254,7 @@ class _Planner:
 
     def _select(self, moving_averages: str) -> dict[str, TensorInfo]:
         """The variables to map, under the names that rules see; training state is left out."""
-        chosen = {
-            name: info for name, info in self.infos.items() if name not in self.training
-        }
+        chosen = {name: info for name, info in self.infos.items() if name not in self.training}
         averages = {
             state.base: name
             for name, state in self.training.items()
@@ -333,7 +332,7 @@ class _Planner:
         rules: RuleSet,
         ignore: Sequence[str],
     ) -> list[_Match]:
-        """The matches that count; every variable without one is dropped with a reason or unknown."""
+        """The matches that count; a variable without one is dropped with a reason or unknown."""
         ignored = [(_regex(regex), "ignored as asked (--ignore)") for regex in ignore]
         reasons = ignored + [(_regex(drop.source), drop.reason) for drop in rules.drops]
         active: list[_Match] = []
@@ -359,7 +358,7 @@ class _Planner:
         return active
 
     def _counts(self, rules: RuleSet, active: Iterable[_Match]) -> dict[str, int]:
-        """How many of each counted group there are; a gap or a number against the config is wrong."""
+        """How many of each counted group there are, without gaps and as the config says."""
         seen: dict[str, set[int]] = defaultdict(set)
         for match in active:
             for group in rules.counts.keys() & match.groups.keys():
@@ -409,18 +408,19 @@ class _Planner:
     ) -> None:
         if dimension == "*":
             return
-        if isinstance(dimension, str) and dimension not in self.config:
-            if "*" not in dimension:
-                self.config[dimension] = size
-                self.inferred[dimension] = (size, name)
-                return
+        if isinstance(dimension, str) and "*" not in dimension and dimension not in self.config:
+            self.config[dimension] = size
+            self.inferred[dimension] = (size, name)
+            return
         if (value := self._dimension(dimension)) == size:
             return
         if isinstance(dimension, int):
             wrong[f"{{name}} has {size} where {dimension} is expected{{more}}"].append(name)
         elif dimension in self.inferred:
             other = self.inferred[dimension][1]
-            wrong[f"{dimension} is {value} in {other}, but {{name}} has {size}{{more}}"].append(name)
+            wrong[f"{dimension} is {value} in {other}, but {{name}} has {size}{{more}}"].append(
+                name
+            )
         else:
             wrong[
                 f"{dimension} = {value} in {self.source.origin(dimension)}, but the checkpoint "
@@ -535,7 +535,7 @@ class _Planner:
                     name = target.format(**groups).removeprefix(strip)
                     if name not in filled:
                         missing.setdefault(name, rule.example(groups))
-        for part in sorted(optional - present):
+        for part in sorted(set(optional) - present):
             self.notes.append(f"the checkpoint has no {part}: the model is written without it")
         if missing:
             wanted = [f"{target} (from {source})" for target, source in missing.items()]

@@ -1,8 +1,8 @@
 """Write tfreader/checkpoint_pb2.py (and its type stub) from proto/checkpoint.proto.
 
 protoc's own Python output refuses any protobuf runtime older than itself. This module embeds the
-serialized file descriptor instead, which every runtime from 4.25 on loads. Run it with `make proto`;
-protoc comes from the development dependency grpcio-tools.
+serialized file descriptor instead, which every runtime from 4.25 on loads. Run it with `make
+proto`; protoc comes from the development dependency grpcio-tools.
 """
 
 import sys

@@ -138,8 +138,8 @@ def bert_adam(loss, variables):
         name, zeros = variable.op.name, tf.zeros(variable.shape)
         m = v1.get_variable(name + "/adam_m", initializer=zeros, trainable=False)
         v = v1.get_variable(name + "/adam_v", initializer=zeros, trainable=False)
-        gradient = tf.convert_to_tensor(gradient)
-        next_m, next_v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        dense = tf.convert_to_tensor(gradient)
+        next_m, next_v = 0.9 * m + 0.1 * dense, 0.999 * v + 0.001 * dense**2
         change = 0.01 * next_m / (tf.sqrt(next_v) + 1e-6)
         steps += [variable.assign_sub(change), m.assign(next_m), v.assign(next_v)]
     return tf.group(steps)
@@ -173,9 +173,7 @@ def make_bert(folder, head, train, seed, *, cased=False, prefix="bert_model.ckpt
     segments = (np.arange(12) > 6).astype(np.int64)[None].repeat(2, 0)
     with tf.Graph().as_default(), v1.Session() as session:
         model = Bert(seed)
-        sequence, pooled = model.base(
-            tf.constant(ids), tf.constant(mask), tf.constant(segments)
-        )
+        sequence, pooled = model.base(tf.constant(ids), tf.constant(mask), tf.constant(segments))
         outputs = getattr(model, head)(sequence, pooled)
         variables = v1.trainable_variables()
         loss = tf.add_n([tf.reduce_mean(tf.square(output)) for output in outputs.values()])
@@ -226,7 +224,9 @@ def make_reader_data(folder):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     random = np.random.default_rng(3)
-    kinds = "float32 float64 float16 bfloat16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool"
+    kinds = (
+        "float32 float64 float16 bfloat16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool"
+    )
     kinds += " complex64 complex128"
     values = {
         kind: tf.cast(tf.constant(random.integers(0, 100, (3, 2))), getattr(tf, kind))
@@ -244,7 +244,10 @@ def make_reader_data(folder):
     del values["text"]
     np.savez_compressed(
         folder / "dtypes.npz",
-        **{k: v.numpy().view(np.uint16) if k == "bfloat16" else v.numpy() for k, v in values.items()},
+        **{
+            k: v.numpy().view(np.uint16) if k == "bfloat16" else v.numpy()
+            for k, v in values.items()
+        },
     )
     parts = []
     for shard in range(3):
@@ -256,9 +259,7 @@ def make_reader_data(folder):
             names.append("partitioned")
             tensors.append(tf.reshape(tf.range(shard * 6.0, shard * 6.0 + 6), (2, 3)))
             slices.append(f"4 3 {shard * 2},2:0,3")
-        tf.raw_ops.SaveV2(
-            prefix=part, tensor_names=names, shape_and_slices=slices, tensors=tensors
-        )
+        tf.raw_ops.SaveV2(prefix=part, tensor_names=names, shape_and_slices=slices, tensors=tensors)
         parts.append(part)
     tf.raw_ops.MergeV2Checkpoints(
         checkpoint_prefixes=parts, destination_prefix=str(folder / "sharded")

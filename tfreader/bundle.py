@@ -10,9 +10,9 @@ import numpy as np
 from crc32c import crc32c
 from google.protobuf.message import DecodeError
 
-from .checkpoint import Array, Checkpoint, TensorInfo, VerifyReport
+from .checkpoint import Checkpoint, TensorInfo, VerifyReport
 from .checkpoint_pb2 import BundleEntry, BundleHeader
-from .dtypes import DTYPES, dtype_of, from_stored
+from .dtypes import DTYPES, Array, dtype_of, from_stored
 from .errors import (
     CheckpointNotFoundError,
     ChecksumError,
@@ -120,9 +120,7 @@ class Bundle(Checkpoint):
         shape = self._shape(name, entry)
         if not entry.slices:
             crc = unmask_crc(entry.crc32c)
-            return TensorInfo(
-                name, dtype, shape, entry.size, entry.shard_id, entry.offset, crc
-            )
+            return TensorInfo(name, dtype, shape, entry.size, entry.shard_id, entry.offset, crc)
         slices = tuple(map(from_proto, entry.slices))
         pieces = (self._entries.get(slice_key(key, piece)) for piece in slices)
         nbytes = sum(piece.size for piece in pieces if piece is not None)
@@ -244,7 +242,7 @@ class Bundle(Checkpoint):
         self.check_shards([info.name])  # before allocating the whole
         whole = np.empty(info.shape, info.dtype.numpy)
         for piece, entry in zip(resolved, entries, strict=True):
-            whole[piece.index] = self._read_plain(info.name, entry)
+            whole[piece.box] = self._read_plain(info.name, entry)
         return whole
 
     def _read_plain(self, name: str, entry: Any) -> Array:
@@ -253,7 +251,7 @@ class Bundle(Checkpoint):
             raise self._too_short(name, entry.shard_id, entry.offset + entry.size)
         data = np.empty(entry.size, np.uint8)
         shard.read_into(entry.offset, data)
-        self._check_crc(name, entry, crc32c(data))
+        self._check_crc(name, entry, crc32c(data.data))
         shape = tuple(dim.size for dim in entry.shape.dim)
         dtype = DTYPES[entry.dtype]
         if dtype == "string":

@@ -5,15 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
-import numpy as np
-
-from .dtypes import DType
+from .dtypes import Array, DType
 from .errors import VariableNotFoundError
 from .slices import Slice
-
-Array = np.ndarray[Any, Any]
 
 
 class TensorInfo(NamedTuple):
@@ -45,7 +41,7 @@ class Checkpoint(Mapping[str, Array]):
     """A read-only mapping from variable names to numpy arrays. Use it as a context manager.
 
     Strings come as object arrays of bytes; bfloat16, float8 and int4 with their ml_dtypes types.
-    `path` is the prefix, `format` is "v2" and so on, `notes` says what was assumed on the way to it.
+    `path` is the prefix, `format` is "v2" and so on, `notes` says what was assumed to find it.
     """
 
     path: str
@@ -56,7 +52,7 @@ class Checkpoint(Mapping[str, Array]):
     def info(self, name: str) -> TensorInfo:
         """The variable's description.
 
-        Raises VariableNotFoundError for an unknown name, CorruptCheckpointError for a damaged entry.
+        Raises VariableNotFoundError for an unknown name, CorruptCheckpointError for a bad entry.
         """
 
     @abstractmethod

@@ -11,11 +11,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+Array = np.ndarray[Any, Any]
+
 
 class DType(str):
     """A TensorFlow dtype: its name as a `str`, and how its elements are stored.
 
-    `numpy` is the numpy dtype of the values, or None where there is none (`variant`, unknown types).
+    `numpy` is the numpy dtype of the values, or None (`variant`, unknown types).
     """
 
     __slots__ = ("number", "numpy")
@@ -29,8 +31,8 @@ class DType(str):
         self.numpy = None if numpy is None else np.dtype(numpy)
         return self
 
-    def __getnewargs__(self) -> tuple[str, int, Any]:
-        return str(self), self.number, self.numpy
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DType, (str(self), self.number, self.numpy)
 
     @property
     def itemsize(self) -> int | None:
@@ -83,7 +85,7 @@ def dtype_of(number: int) -> DType:
     return DTYPES.get(number) or DType(f"unknown({number})", number)
 
 
-def from_stored(data: np.ndarray[Any, Any], dtype: DType, big_endian: bool) -> np.ndarray[Any, Any]:
+def from_stored(data: Array, dtype: DType, big_endian: bool) -> Array:
     """Values of `dtype` from the stored bytes `data` (uint8, writable; may be changed in place)."""
     assert dtype.numpy is not None
     if big_endian and dtype.numpy.itemsize > 1:
@@ -91,7 +93,7 @@ def from_stored(data: np.ndarray[Any, Any], dtype: DType, big_endian: bool) -> n
         if component > 1:
             data.view(f"V{component}").view(f"u{component}").byteswap(inplace=True)
     if dtype == "bool":
-        return data != 0
+        return data.astype(np.bool_)
     if dtype in ("int4", "int2"):
         half = 8 if dtype == "int4" else 2
         return (((data & (2 * half - 1)) ^ half).astype(np.int8) - half).astype(dtype.numpy)

@@ -39,7 +39,7 @@ def sniff(path: str) -> str | None:
 
 
 def but_it_is(path: str) -> str:
-    """A clause for the end of an error message about `path`: what the file really is, or nothing."""
+    """A clause for the end of an error message: what the file really is, or nothing."""
     meaning = sniff(path)
     return f"; the file is {meaning}" if meaning else ""
 

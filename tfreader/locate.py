@@ -86,7 +86,7 @@ def prefixes(folder: str) -> list[str]:
 
 
 def _latest(state: str) -> str:
-    """The path of the latest checkpoint as the state file spells it; ValueError if there is none."""
+    """The latest checkpoint's path as the state file spells it; ValueError if there is none."""
     from google.protobuf import text_format
 
     with open(state, "rb") as file:

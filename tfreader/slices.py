@@ -31,7 +31,7 @@ class Slice(NamedTuple):
         return Slice(self.start, lengths)
 
     @property
-    def index(self) -> tuple[slice, ...]:
+    def box(self) -> tuple[slice, ...]:
         """The slice as a numpy index (of a resolved slice)."""
         return tuple(
             slice(start, start + length)
@@ -71,9 +71,7 @@ def check_cover(slices: Iterable[Slice], shape: tuple[int, ...]) -> None:
 
 def slice_key(name: bytes, piece: Slice) -> bytes:
     """The key under which the slice of the tensor `name` is stored, as written, not resolved."""
-    escaped = b"\x00\xff".join(
-        part.replace(b"\xff", b"\xff\x00") for part in name.split(b"\x00")
-    )
+    escaped = b"\x00\xff".join(part.replace(b"\xff", b"\xff\x00") for part in name.split(b"\x00"))
     parts = [_number(0), escaped, b"\x00\x01", _number(len(piece.start))]
     for start, length in zip(piece.start, piece.length, strict=True):
         parts += [_signed(start), _signed(length)]

@@ -96,9 +96,7 @@ def _owner(base: str, slot: str, shapes: Mapping[str, tuple[int, ...]]) -> str |
     return None
 
 
-def _related(
-    shape: tuple[int, ...], base: tuple[int, ...], slot: str, partitioned: bool
-) -> bool:
+def _related(shape: tuple[int, ...], base: tuple[int, ...], slot: str, partitioned: bool) -> bool:
     if shape == base:
         return True
     if partitioned:

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tfreader.checkpoint import Array
+from tfreader.dtypes import Array
 from tfreader.errors import ConfigError, UnsupportedError
 
 from ..plan import Entry
@@ -55,7 +55,7 @@ class SafetensorsFile:
         self._file.truncate(self._size)
 
     def write(self, entry: Entry, array: Array) -> None:
-        data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         offset = self._offsets[entry.target]
         while data:
             count = os.pwrite(self._file.fileno(), data, offset)
@@ -163,6 +163,10 @@ _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 def parse_size(size: str | int) -> int:
     """A number of bytes from "5GB" (decimal), "5GiB" (binary) or a plain number."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Z]*)", str(size).strip().upper())
-    if not match or match[2] not in _UNITS or (value := int(float(match[1]) * _UNITS[match[2]])) < 1:
+    if (
+        not match
+        or match[2] not in _UNITS
+        or (value := int(float(match[1]) * _UNITS[match[2]])) < 1
+    ):
         raise ConfigError(f"{size!r} is no size; write it as 5GB or 200MB")
     return value

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfreader.checkpoint import Array
+from tfreader.dtypes import Array
 from tfreader.errors import MissingExtraError, UnsupportedError
 
 from ..plan import Entry

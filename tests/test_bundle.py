@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from bundle_writer import write_bundle
+from conftest import BERT, DATA
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tfreader
+from tfreader.slices import Slice, check_cover, slice_key
+
+READER = DATA / "reader"
+
+
+def test_every_dtype_has_the_values_that_tensorflow_reads():
+    expected = np.load(READER / "dtypes.npz")
+    with tfreader.open(READER / "dtypes") as checkpoint:
+        assert set(checkpoint) == {*expected.files, "text"}
+        for name in expected.files:
+            value = checkpoint[name]
+            bits = value.view(np.uint16) if name == "bfloat16" else value
+            assert bits.dtype == expected[name].dtype
+            assert bits.shape == expected[name].shape == checkpoint.info(name).shape
+            assert bits.tobytes() == expected[name].tobytes()
+            assert value.flags.writeable
+        assert checkpoint["bfloat16"].dtype == ml_dtypes.bfloat16
+        assert checkpoint.info("bfloat16").dtype == "bfloat16"
+        assert checkpoint.info("text").dtype == "string"
+
+
+def test_three_shards_and_a_partitioned_variable():
+    with tfreader.open(READER / "sharded") as checkpoint:
+        assert len(checkpoint) == 401
+        for i in range(400):
+            np.testing.assert_array_equal(checkpoint[f"block/{i:03d}/weights"], [i, i])
+        np.testing.assert_array_equal(
+            checkpoint["partitioned"], np.arange(12, dtype=np.float32).reshape(4, 3)
+        )
+        info = checkpoint.info("partitioned")
+        assert info.slices == (Slice((0, 0), (2, 3)), Slice((2, 0), (2, 3)))
+        assert info.nbytes == 48
+        assert checkpoint.verify().tensors == 401
+
+
+def test_the_interface_is_a_mapping():
+    with tfreader.open(BERT) as checkpoint:
+        assert "global_step" in checkpoint
+        assert "nothing" not in checkpoint
+        assert checkpoint["global_step"].shape == ()
+        assert checkpoint["global_step"] == 2
+        assert len(list(checkpoint)) == len(checkpoint)
+        assert checkpoint.format == "v2"
+        with pytest.raises(KeyError, match="global_step"):
+            checkpoint["global_stop"]
+        info = checkpoint.info("global_step")
+        assert pickle.loads(pickle.dumps(info)) == info
+        assert json.dumps(info.dtype) == '"int64"'
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=30),
+        st.tuples(
+            st.sampled_from(["float32", "float64", "int32", "float16"]),
+            st.lists(st.integers(0, 4), max_size=4),
+        ),
+        min_size=1,
+        max_size=30,
+    ),
+    st.integers(1, 4),
+    st.integers(20, 400),
+)
+def test_any_tensors_in_any_layout(tmp_path_factory, kinds, num_shards, block_size):
+    tensors = {
+        name: np.arange(np.prod(shape, dtype=int)).astype(dtype).reshape(shape)
+        for name, (dtype, shape) in kinds.items()
+    }
+    prefix = tmp_path_factory.mktemp("any") / "model.ckpt"
+    write_bundle(prefix, tensors, num_shards=num_shards, block_size=block_size)
+    with tfreader.open(prefix) as checkpoint:
+        assert set(checkpoint) == set(tensors)
+        for name, array in tensors.items():
+            np.testing.assert_array_equal(checkpoint[name], array)
+            assert checkpoint[name].dtype == array.dtype
+
+
+def data_file(folder: Path) -> Path:
+    (path,) = folder.glob("*.data-*")
+    return path
+
+
+def test_a_flipped_bit_in_a_shard_is_refused_and_the_rest_is_read(copy):
+    folder = copy(BERT)
+    with tfreader.open(folder) as checkpoint:
+        offset = checkpoint.info("bert/pooler/dense/kernel").offset
+    data = bytearray(data_file(folder).read_bytes())
+    data[offset + 5] ^= 16
+    data_file(folder).write_bytes(data)
+    with tfreader.open(folder) as checkpoint:
+        assert checkpoint["bert/pooler/dense/bias"].size == 24
+        with pytest.raises(tfreader.ChecksumError) as caught:
+            checkpoint["bert/pooler/dense/kernel"]
+        for part in (str(data_file(folder)), "bert/pooler/dense/kernel", f"offset {offset}"):
+            assert part in str(caught.value)
+        with pytest.raises(tfreader.ChecksumError) as caught:
+            checkpoint.verify()
+        assert len(caught.value.problems) == 1
+
+
+def test_a_missing_shard_leaves_the_others_readable(tmp_path):
+    prefix = write_bundle(
+        tmp_path / "m", {"a": np.ones(3, "f4"), "b": np.ones(3, "f4")}, num_shards=2
+    )
+    Path(f"{prefix}.data-00001-of-00002").unlink()
+    with tfreader.open(prefix) as checkpoint:
+        assert checkpoint["a"].sum() == 3
+        with pytest.raises(FileNotFoundError, match="data-00001-of-00002.*'b'"):
+            checkpoint["b"]
+
+
+@pytest.mark.parametrize(
+    ("contents", "meaning"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer.*git lfs pull"),
+        (b"<html>\n" * 50_000, "HTML page"),
+        (b"", "truncated"),
+    ],
+)
+def test_something_else_in_place_of_a_shard_is_named(copy, contents, meaning):
+    folder = copy(BERT)
+    data_file(folder).write_bytes(contents)
+    with (
+        tfreader.open(folder) as checkpoint,
+        pytest.raises(tfreader.CorruptCheckpointError, match=meaning),
+    ):
+        checkpoint["bert/pooler/dense/kernel"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"size": 11},
+        {"size": -12},
+        {"offset": -1},
+        {"offset": 2**62},
+        {"shard": 5},
+        {"dtype": 0},
+        {"dtype": 99},
+        {"dtype": 101},
+        {"crc": 0},
+    ],
+)
+def test_an_impossible_entry_spoils_only_its_own_variable(tmp_path, override):
+    tensors = {"good": np.ones(3, "f4"), "x": np.ones(3, "f4")}
+    prefix = write_bundle(tmp_path / "m", tensors, overrides={"x": override})
+    with tfreader.open(prefix) as checkpoint:
+        assert list(checkpoint) == ["good", "x"]
+        assert checkpoint["good"].sum() == 3
+        with pytest.raises(tfreader.TFReaderError, match="'x'"):
+            checkpoint["x"]
+
+
+# Keys that TensorFlow wrote, from the format's description.
+@pytest.mark.parametrize(
+    ("name", "piece", "key"),
+    [
+        (b"p0", Slice((0, 0), (2, -1)), "00 7030 0001 0102 8082 807f"),
+        (b"emb/table", Slice((4, 0), (3, 4)), "00 656d622f7461626c65 0001 0102 8483 8084"),
+        (b"n\0u\xff", Slice((1, 0), (3, 1)), "00 6e00ff75ff00 0001 0102 8183 8081"),
+        (b"s", Slice((), ()), "00 73 0001 00"),
+        (b"t", Slice((64, 8192), (2**20, 2**63 - 3)),
+         "00 74 0001 0102 c040 f0100000 e02000 ffc07ffffffffffffffd"),
+    ],
+)  # fmt: skip
+def test_slice_keys(name, piece, key):
+    assert slice_key(name, piece) == bytes.fromhex(key)
+
+
+@pytest.mark.parametrize(
+    ("slices", "message"),
+    [
+        ([Slice((0, 0), (2, 3))], "6 of the tensor's 12"),
+        ([Slice((0, 0), (3, 3)), Slice((2, 0), (2, 3))], "overlap"),
+        ([Slice((0, 0), (2, 3)), Slice((0, 0), (2, 3))], "overlap"),
+    ],
+)
+def test_slices_must_cover_the_whole_once(slices, message):
+    with pytest.raises(ValueError, match=message):
+        check_cover(slices, (4, 3))

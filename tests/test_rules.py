@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from bundle_writer import write_bundle
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from tfreader.mapping import dump_rules, load_rules, make_plan
+from tfreader.mapping.execute import execute
+from tfreader.mapping.family import families
+from tfreader.mapping.ops import Permute, Reshape, Slice, Squeeze, Transpose
+from tfreader.mapping.rule import rules_from_data
+
+import tfreader
+
+
+def convert(tmp_path, tensors, rules, **options):
+    prefix = write_bundle(tmp_path / "m", tensors)
+    with tfreader.open(prefix) as checkpoint:
+        plan = make_plan(checkpoint, rules=rules_from_data(rules, "test"), **options)
+        return {entry.target: array for entry, array in execute(plan, checkpoint)}
+
+
+@given(st.data(), arrays(np.int32, array_shapes(min_dims=2, max_dims=4, max_side=5)))
+def test_the_shape_an_operation_announces_is_the_shape_it_makes(data, array):
+    axes = tuple(data.draw(st.permutations(range(array.ndim))))
+    start = data.draw(st.integers(0, array.shape[0]))
+    stop = data.draw(st.integers(start, array.shape[0]))
+    ops = [Transpose(), Permute(axes), Reshape((-1,)), Slice(0, start, stop)]
+    if array.shape[0] == 1:
+        ops.append(Squeeze(0))
+    for op in ops:
+        assert op.apply(array).shape == op.shape(array.shape)
+
+
+@pytest.mark.parametrize(
+    ("op", "shape"),
+    [
+        (Transpose(), (3,)),
+        (Permute((0, 1)), (2, 3, 4)),
+        (Reshape((5, 2)), (3, 3)),
+        (Squeeze(0), (2, 3)),
+        (Slice(0, 1, 9), (3,)),
+    ],
+)
+def test_an_operation_refuses_a_shape_that_does_not_fit(op, shape):
+    with pytest.raises(ValueError, match=r"\d"):
+        op.shape(shape)
+
+
+X = np.arange(24, dtype=np.float32).reshape(4, 6)
+
+
+def test_split_unstack_concat_and_stack(tmp_path):
+    tensors = {
+        "qkv": X,
+        "stacked": X,
+        "part/a": X,
+        "part/b": X + 1,
+        "expert_0": X,
+        "kernel": X.reshape(1, 4, 6),
+    }
+    found = convert(
+        tmp_path,
+        tensors,
+        {
+            "rule": [
+                {
+                    "source": "qkv",
+                    "target": ["q", "k", "v"],
+                    "ops": ["transpose", {"op": "split", "axis": 0}],
+                },
+                {
+                    "source": "stacked",
+                    "target": "layer.{i}.w",
+                    "ops": [{"op": "unstack", "axis": 0, "index": "i"}],
+                },
+                {
+                    "source": ["part/a", "part/b"],
+                    "target": "joined",
+                    "ops": ["transpose", {"op": "concat", "axis": 0}],
+                },
+                {
+                    "source": ["part/b", "part/a"],
+                    "target": "piled",
+                    "ops": [{"op": "stack", "axis": 1}, {"op": "permute", "axes": [1, 0, 2]}],
+                },
+                {"source": r"expert_(?P<n>\d+)", "target": "expert.{n}"},
+                {
+                    "source": "kernel",
+                    "target": "flat",
+                    "ops": [{"op": "squeeze", "axis": 0}, {"op": "reshape", "to": [2, -1]}],
+                },
+            ]
+        },
+    )
+    for i, name in enumerate("qkv"):
+        np.testing.assert_array_equal(found[name], X.T[2 * i : 2 * i + 2])
+    for i in range(4):
+        np.testing.assert_array_equal(found[f"layer.{i}.w"], X[i])
+    np.testing.assert_array_equal(found["joined"], np.concatenate([X.T, X.T + 1]))
+    np.testing.assert_array_equal(found["piled"], np.stack([X + 1, X]))
+    np.testing.assert_array_equal(found["flat"], X.reshape(2, 12))
+
+
+def test_drop_and_config_dimensions(tmp_path):
+    rules = {
+        "drop": [{"source": "junk/.*", "reason": "not wanted"}],
+        "rule": [
+            {
+                "source": "w",
+                "target": "w",
+                "shape": ["rows", "heads*size"],
+                "ops": [{"op": "reshape", "to": ["rows", "heads", "size"]}],
+            }
+        ],
+    }
+    tensors = {"w": X, "junk/a": X}
+    config = {"heads": 2, "size": 3}
+    assert convert(tmp_path, tensors, rules, config=config)["w"].shape == (4, 2, 3)
+    with pytest.raises(tfreader.PlanError, match=r"heads\*size = 8 .*has 6 \(w"):
+        convert(tmp_path, tensors, rules, config={"heads": 2, "size": 4})
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"source": "(", "target": "x"}, "bad regular expression"),
+        ({"source": "a", "target": "{layer}"}, "no group named"),
+        ({"source": ["a", "b"], "target": "x"}, "concat or stack"),
+        ({"source": "a", "target": ["x", "y"]}, "split"),
+        ({"source": "a", "target": "x", "ops": ["flip"]}, "unknown operation 'flip'"),
+        ({"source": "a", "target": "x", "ops": [{"op": "permute"}]}, "takes axes"),
+        ({"source": "a", "traget": "x"}, "needs source and target"),
+    ],
+)
+def test_a_malformed_rule_is_explained(rule, message):
+    with pytest.raises(tfreader.RuleError, match=message):
+        rules_from_data({"rule": [rule]}, "test")
+
+
+def test_two_rules_for_one_tensor_are_refused(tmp_path):
+    rules = {"rule": [{"source": "a", "target": "x"}, {"source": "b", "target": "x"}]}
+    with pytest.raises(tfreader.PlanError, match="x is filled twice: by a and by b"):
+        convert(tmp_path, {"a": X, "b": X}, rules)
+
+
+def test_an_overflowing_cast_is_refused(tmp_path):
+    rules = {"rule": [{"source": "a", "target": "a"}]}
+    with pytest.raises(tfreader.UnsupportedError, match="'a'.*overflow float16"):
+        convert(tmp_path, {"a": X * 1e6}, rules, dtype="float16")
+
+
+def test_printed_rules_of_every_family_read_back_equal(tmp_path):
+    for family in families().values():
+        path = tmp_path / f"{family.model_type}.toml"
+        path.write_text(dump_rules(family.rules))
+        loaded = load_rules(path)
+        assert loaded.rules == family.rules.rules
+        assert loaded.counts == family.rules.counts
+        assert loaded.ties == family.rules.ties
+        assert loaded.drops == family.rules.drops
+        assert loaded.architectures == family.rules.architectures
