@@ -1,0 +1,272 @@
+"""BERT end to end, on checkpoints and forward passes that TensorFlow made."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+import transformers
+from bundle_writer import write_bundle
+from conftest import BERT, DATA
+from tfreader.mapping import convert, load_state_dict
+
+import tfreader
+
+CASES = {
+    "BertForPreTraining": BERT,
+    "BertForSequenceClassification": DATA / "classifier",
+    "BertForQuestionAnswering": DATA / "squad",
+    "BertModel": DATA / "encoder",
+}
+TASKS = [pytest.param(name, folder, id=name) for name, folder in CASES.items()]
+
+
+def load(folder, architecture):
+    """The model, as a user of the newest transformers loads it; every key must fit."""
+    kind = getattr(transformers, architecture)
+    model, info = kind.from_pretrained(folder, output_loading_info=True)
+    assert {key: set(value) for key, value in info.items() if value} == {}
+    return model.eval()
+
+
+def forward(model, folder):
+    """The largest difference between the model's outputs and TensorFlow's."""
+    stored = np.load(folder / "forward.npz")
+    inputs = ("input_ids", "attention_mask", "token_type_ids")
+    with torch.no_grad():
+        outputs = model(**{name: torch.from_numpy(stored[name]) for name in inputs})
+    return max(
+        np.abs(outputs[name.removeprefix("output_")].numpy() - stored[name]).max()
+        for name in stored.files
+        if name.startswith("output_")
+    )
+
+
+def expected_tensors(folder):
+    """What each tensor must be, by the original names: renamed, and kernels transposed."""
+    expected = {}
+    with tfreader.open(folder) as checkpoint:
+        for name in checkpoint:
+            if re.search(r"adam_|/Adam|global_step|beta\d_power|ExponentialMovingAverage", name):
+                continue
+            value = checkpoint[name]
+            target = name.replace("cls/squad/output", "qa_outputs/output")
+            if target.startswith("output_"):
+                target = "classifier/" + target
+            target = re.sub(r"layer_(\d+)", r"layer/\1", target)
+            target = re.sub(r"(kernel|gamma|output_weights)$", "weight", target)
+            target = re.sub(r"(beta|output_bias)$", "bias", target)
+            target = re.sub(r"_embeddings$", "_embeddings/weight", target)
+            kernel = name.endswith("kernel")
+            expected[target.replace("/", ".")] = value.T if kernel else value
+    return expected
+
+
+@pytest.mark.parametrize(("architecture", "folder"), TASKS)
+def test_the_head_found_decides_and_the_model_computes_what_tensorflow_did(
+    tmp_path, architecture, folder
+):
+    report = convert(folder, tmp_path / "out")
+    assert report.plan.architecture == architecture
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["architectures"] == [architecture]
+    assert forward(load(tmp_path / "out", architecture), folder) < 1e-5
+    auto = transformers.AutoModel.from_pretrained(tmp_path / "out")
+    assert type(auto).__name__ == "BertModel"
+
+
+@pytest.mark.parametrize(("architecture", "folder"), TASKS)
+def test_tensors_are_the_variables_bit_for_bit_whatever_the_output(tmp_path, architecture, folder):
+    expected = expected_tensors(folder)
+    if architecture == "BertModel":
+        expected = {name.removeprefix("bert."): value for name, value in expected.items()}
+    if architecture == "BertForQuestionAnswering":
+        expected = {name: value for name, value in expected.items() if "pooler" not in name}
+
+    convert(folder, tmp_path / "folder")
+    convert(folder, tmp_path / "sharded", max_shard_size="20KB")
+    convert(folder, tmp_path / "one.safetensors")
+    convert(folder, tmp_path / "torch.bin")
+    sharded = {}
+    for file in (tmp_path / "sharded").glob("model-*.safetensors"):
+        sharded |= safetensors.numpy.load_file(file)
+    index = json.loads((tmp_path / "sharded" / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"]) == set(expected)
+    results = {
+        "folder": safetensors.numpy.load_file(tmp_path / "folder" / "model.safetensors"),
+        "sharded": sharded,
+        "one file": safetensors.numpy.load_file(tmp_path / "one.safetensors"),
+    }
+    for tensors in results.values():
+        assert set(tensors) == set(expected)
+    ties = {
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    }
+    if architecture != "BertForPreTraining":
+        ties = {}
+    for name, state_dict in {
+        "torch": torch.load(tmp_path / "torch.bin", weights_only=True),
+        "memory": load_state_dict(folder),
+    }.items():
+        assert set(state_dict) == {*expected, *ties}
+        for alias, target in ties.items():
+            assert state_dict[alias].data_ptr() == state_dict[target].data_ptr()
+        results[name] = {key: state_dict[key].numpy() for key in expected}
+    for tensors in results.values():
+        for name, value in expected.items():
+            assert tensors[name].dtype == value.dtype
+            np.testing.assert_array_equal(tensors[name], value)
+    assert load(tmp_path / "sharded", architecture)
+
+
+def test_a_state_dict_loads_strictly_into_the_model():
+    config = transformers.BertConfig(**json.loads((BERT / "bert_config.json").read_text()))
+    model = transformers.BertForPreTraining(config)
+    model.load_state_dict(load_state_dict(BERT, "bert"))
+    assert forward(model.eval(), BERT) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("architecture", "dropped"),
+    [
+        ("BertForMaskedLM", "nsp"),
+        ("BertForNextSentencePrediction", "mlm"),
+        ("BertModel", "mlm"),
+    ],
+)
+def test_the_architecture_can_be_chosen(tmp_path, architecture, dropped):
+    report = convert(BERT, tmp_path / "out", architecture=architecture)
+    load(tmp_path / "out", architecture)
+    assert f"{dropped}: not in {architecture}" in report.plan.dropped.values()
+
+
+def test_an_architecture_that_lacks_its_head_is_refused(tmp_path):
+    with pytest.raises(tfreader.PlanError, match=r"qa_outputs.weight \(from cls/squad/output_w"):
+        convert(BERT, tmp_path / "out", architecture="BertForQuestionAnswering")
+    with pytest.raises(tfreader.UnknownModelTypeError, match="BertForMaskedLM"):
+        convert(BERT, tmp_path / "out", architecture="BertForEverything")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("folder", "lower"), [(BERT, True), (DATA / "classifier", False)])
+def test_the_tokenizer_loads_and_knows_its_case(tmp_path, folder, lower):
+    convert(folder, tmp_path / "out")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    tokens = tokenizer.tokenize("The model reads a B")
+    assert tokens == (
+        ["the", "model", "reads", "a", "b"] if lower else ["[UNK]", "model", "reads", "a", "B"]
+    )
+    assert tokenizer("a")["input_ids"] == [2, 5, 3]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_dtype_casts_every_float(tmp_path, dtype):
+    convert(BERT, tmp_path / "out", dtype=dtype)
+    model = transformers.BertForPreTraining.from_pretrained(tmp_path / "out")
+    exact = load_state_dict(BERT)
+    for name, tensor in load_state_dict(BERT, dtype=dtype).items():
+        assert tensor.dtype == getattr(torch, dtype)
+        assert torch.equal(tensor, exact[name].to(tensor.dtype))
+        assert torch.equal(model.state_dict()[name], tensor)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == dtype
+
+
+def test_moving_averages_are_left_out_or_used_but_never_mixed_in_unsaid():
+    folder = DATA / "classifier"
+    name = "bert/embeddings/word_embeddings"
+    with tfreader.open(folder) as checkpoint:
+        raw, average = checkpoint[name], checkpoint[f"{name}/ExponentialMovingAverage"]
+    assert not np.array_equal(raw, average)
+    key = "bert.embeddings.word_embeddings.weight"
+    np.testing.assert_array_equal(load_state_dict(folder)[key], raw)
+    used = load_state_dict(folder, moving_averages="use")
+    np.testing.assert_array_equal(used[key], average)
+
+
+def variables(folder=BERT):
+    with tfreader.open(folder) as checkpoint:
+        return {name: checkpoint[name] for name in checkpoint if "adam" not in name}
+
+
+def refused(tmp_path, tensors, config=None, **options):
+    """Write such a checkpoint and convert it: the message with which that is refused."""
+    prefix = write_bundle(tmp_path / "source" / "model.ckpt", tensors)
+    shutil.copy(BERT / "bert_config.json", tmp_path / "source")
+    if config:
+        options["config"] = json.loads((BERT / "bert_config.json").read_text()) | config
+    with pytest.raises(tfreader.PlanError) as caught:
+        convert(prefix, tmp_path / "out", "bert", **options)
+    assert not (tmp_path / "out").exists()
+    return str(caught.value)
+
+
+def test_an_unknown_variable_is_named_with_its_shape(tmp_path):
+    tensors = variables() | {"bert/embeddings/relation_embedding": np.ones((3, 5), "f4")}
+    message = refused(tmp_path, tensors)
+    assert "bert/embeddings/relation_embedding [3, 5]" in message
+    assert "--ignore" in message
+    report = convert(tmp_path / "source", tmp_path / "out", ignore=[".*/relation_embedding"])
+    assert "--ignore" in report.plan.dropped["bert/embeddings/relation_embedding"]
+
+
+def test_a_missing_variable_is_named_with_its_tensor(tmp_path):
+    tensors = variables()
+    del tensors["bert/encoder/layer_1/attention/self/key/bias"]
+    message = refused(tmp_path, tensors)
+    assert "bert.encoder.layer.1.attention.self.key.bias" in message
+    assert "bert/encoder/layer_1/attention/self/key/bias" in message
+
+
+def test_a_missing_layer_is_named(tmp_path):
+    last = {n: v for n, v in variables().items() if "layer_1/" not in n}
+    assert "num_hidden_layers = 2" in refused(tmp_path, last)
+    first = {n: v for n, v in variables().items() if "layer_0/" not in n}
+    assert "layer 0 of 2 is missing" in refused(tmp_path, first)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_size", 48),
+        ("vocab_size", 100),
+        ("num_hidden_layers", 3),
+        ("num_hidden_layers", 1),
+        ("intermediate_size", 41),
+        ("max_position_embeddings", 512),
+        ("type_vocab_size", 1),
+    ],
+)
+def test_a_wrong_config_is_refused_by_the_name_of_its_key(tmp_path, key, value):
+    assert f"{key} = {value}" in refused(tmp_path, variables(), {key: value})
+
+
+def test_without_a_config_shapes_tell_all_but_the_heads(tmp_path):
+    prefix = write_bundle(tmp_path / "model.ckpt", variables())
+    with pytest.raises(tfreader.ConfigError, match="num_attention_heads"):
+        convert(prefix, tmp_path / "out")
+    convert(prefix, tmp_path / "out", overrides={"num_attention_heads": 3})
+    assert forward(load(tmp_path / "out", "BertForPreTraining"), BERT) < 1e-5
+
+
+@pytest.mark.parametrize("layers", [1, 11])
+def test_any_number_of_layers(tmp_path, layers):
+    tensors = {name: value for name, value in variables().items() if "/layer_" not in name}
+    for name, value in variables().items():
+        if "/layer_0/" in name:
+            for layer in range(layers):
+                tensors[name.replace("layer_0", f"layer_{layer}")] = value + layer
+    prefix = write_bundle(tmp_path / "model.ckpt", tensors, num_shards=3)
+    config = json.loads((BERT / "bert_config.json").read_text()) | {"num_hidden_layers": layers}
+    convert(prefix, tmp_path / "out", config=config)
+    state_dict = load(tmp_path / "out", "BertForPreTraining").state_dict()
+    for layer in range(layers):
+        np.testing.assert_array_equal(
+            state_dict[f"bert.encoder.layer.{layer}.output.dense.bias"],
+            tensors["bert/encoder/layer_0/output/dense/bias"] + layer,
+        )

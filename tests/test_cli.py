@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from conftest import BERT, DATA
+from tfreader.cli.main import main
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def convert(out, *arguments, checkpoint=BERT, code=0):
+    return run(
+        "convert",
+        "--tf_checkpoint",
+        checkpoint,
+        "--pytorch_dump_output",
+        out,
+        *arguments,
+        code=code,
+    )
+
+
+def test_the_old_flags_in_both_spellings(tmp_path):
+    config = BERT / "bert_config.json"
+    for name in ("model_type", "model-type"):
+        out = tmp_path / name
+        convert(out, f"--{name}", "bert", "--config", config, "--finetuning_task_name", "mnli")
+        assert json.loads((out / "config.json").read_text())["finetuning_task"] == "mnli"
+
+
+def test_the_plan_of_a_dry_run_is_folded_over_layers_and_writes_nothing(tmp_path):
+    output = convert(tmp_path / "out", "--dry-run").stdout
+    assert "bert.encoder.layer.{0...1}.output.dense.weight" in output
+    assert "transpose" in output
+    assert "tied: cls.predictions.decoder.weight" in output
+    assert "left out (slot variable adam_m)" in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_json_is_one_document(tmp_path):
+    for arguments in (["--dry-run"], []):
+        data = json.loads(convert(tmp_path / "out", "--json", *arguments).stdout)
+        assert data["architecture"] == "BertForPreTraining"
+        (tensor,) = (t for t in data["tensors"] if t["target"] == "bert.pooler.dense.weight")
+        assert tensor == {
+            "target": "bert.pooler.dense.weight",
+            "sources": ["bert/pooler/dense/kernel"],
+            "operations": "transpose",
+            "shape": [24, 24],
+            "dtype": "float32",
+        }
+    assert str(tmp_path / "out" / "model.safetensors") in data["files"]
+
+
+def test_set_overrides_any_key_of_the_config(tmp_path):
+    convert(tmp_path / "out", "--set", "hidden_act=gelu_new", "--set", "pad_token_id=3")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["hidden_act"], config["pad_token_id"]) == ("gelu_new", 3)
+    convert(tmp_path / "out", "--set", "nonsense", code=2)
+
+
+def test_quiet_prints_nothing(tmp_path):
+    assert convert(tmp_path / "out", "--quiet").output == ""
+
+
+def test_inspect_folds_slots():
+    lines = run("inspect", BERT).stdout.splitlines()
+    (line,) = (line for line in lines if line.startswith("bert/pooler/dense/kernel"))
+    assert line.split() == [
+        *("bert/pooler/dense/kernel", "float32", "[24,", "24]", "0", "2304", "adam_m,", "adam_v"),
+    ]
+    assert not any(line.startswith("bert/pooler/dense/kernel/adam_m") for line in lines)
+    listed = run("inspect", BERT, "--all", "--filter", "pooler.*adam_m").stdout.splitlines()
+    assert [line.split()[0] for line in listed[1:-1]] == [
+        "bert/pooler/dense/bias/adam_m",
+        "bert/pooler/dense/kernel/adam_m",
+    ]
+
+
+def test_inspect_json_says_where_every_variable_lies():
+    data = json.loads(run("inspect", DATA / "reader" / "sharded", "--json").stdout)
+    assert data["format"] == "v2"
+    by_name = {variable["name"]: variable for variable in data["variables"]}
+    assert by_name["block/001/weights"]["shard"] == 1
+    assert by_name["block/001/weights"]["offset"] == 0
+    assert len(by_name["partitioned"]["slices"]) == 2
+
+
+def test_verify(copy):
+    assert "all in order" in run("verify", BERT).stdout
+    folder = copy(BERT)
+    (data,) = folder.glob("*.data-*")
+    contents = bytearray(data.read_bytes())
+    contents[100] ^= 1
+    contents[-100] ^= 1
+    data.write_bytes(contents)
+    result = run("verify", folder, code=1)
+    assert result.stderr.count("checksum mismatch") == 2
+    assert json.loads(run("verify", folder, "--json", code=1).stdout)["ok"] is False
+
+
+def test_printed_rules_can_be_used(tmp_path):
+    rules = tmp_path / "my.toml"
+    rules.write_text(run("rules", "bert").stdout)
+    convert(tmp_path / "a", "--rules", rules)
+    convert(tmp_path / "b")
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--model_type", "nothing"], 2, "unknown model type 'nothing'; known: auto, "),
+        (["--config", "missing.json"], 1, "missing.json"),
+        (["--rules", "missing.toml"], 1, "missing.toml"),
+        (["--max-shard-size", "much"], 1, "5GB"),
+        (["--dtype", "float12"], 2, "float12"),
+        (["--set", "vocab_size=7"], 1, "vocab_size = 7 in --set vocab_size"),
+        (["--ignore", "("], 1, "bad regular expression"),
+    ],
+)
+def test_what_is_refused_says_why_and_writes_nothing(tmp_path, arguments, code, message):
+    result = convert(tmp_path / "out", *arguments, code=code)
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_no_known_family(tmp_path):
+    result = convert(tmp_path / "out", checkpoint=DATA / "reader" / "sharded", code=1)
+    assert "--rules" in result.stderr
+
+
+def test_a_missing_checkpoint(tmp_path):
+    result = convert(tmp_path / "out", checkpoint=tmp_path / "none", code=1)
+    assert str(tmp_path / "none") in result.stderr
+    assert len(result.stderr.splitlines()) <= 3
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    for arguments in (["--debug", "inspect", tmp_path], ["inspect", tmp_path, "--debug"]):
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        assert isinstance(result.exception, FileNotFoundError)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["inspect", BERT],
+        ["verify", BERT],
+        ["convert", "--tf_checkpoint", BERT, "--pytorch_dump_output", "out"],
+    ],
+)
+def test_no_command_imports_what_it_does_not_use(tmp_path, arguments):
+    program = (
+        "import sys\n"
+        "from tfreader.cli.main import main\n"
+        "main(sys.argv[1:], standalone_mode=False)\n"
+        "heavy = {'torch', 'transformers', 'tensorflow', 'safetensors', 'rich'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

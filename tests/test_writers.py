@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import itertools
+import json
+import os
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from bundle_writer import write_bundle
+from conftest import BERT
+from hypothesis import given
+from hypothesis import strategies as st
+from tfreader.mapping import convert
+from tfreader.mapping.plan import Entry
+from tfreader.mapping.rule import rules_from_data
+from tfreader.mapping.writers.safetensors import SafetensorsFile, parse_size, shards
+
+import tfreader
+
+
+def entry(name, array):
+    return Entry(name, (name,), (), array.shape, array.dtype, array.dtype)
+
+
+TENSORS = {
+    "b": np.arange(3, dtype=np.float16),
+    "a": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "ünïcode": np.array(5, dtype=np.int64),
+    "empty": np.zeros((0, 2), np.float32),
+    "c": np.array([True, False, True]),
+}
+
+
+def test_the_file_is_what_the_library_would_read_and_has_the_layout_of_the_specification(tmp_path):
+    entries = [entry(name, array) for name, array in TENSORS.items()]
+    with SafetensorsFile(tmp_path / "x", entries) as file:
+        for one in reversed(entries):
+            file.write(one, TENSORS[one.target])
+    data = (tmp_path / "x").read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    assert size % 8 == 0
+    header = json.loads(data[8 : 8 + size])
+    assert header.pop("__metadata__") == {"format": "pt"}
+    ends = sorted(tuple(tensor["data_offsets"]) for tensor in header.values())
+    assert ends[0][0] == 0
+    assert ends[-1][1] == len(data) - 8 - size
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(ends))
+    loaded = safetensors.numpy.load_file(tmp_path / "x")
+    assert set(loaded) == set(TENSORS)
+    for name, array in TENSORS.items():
+        assert loaded[name].dtype == array.dtype
+        np.testing.assert_array_equal(loaded[name], array)
+
+
+def test_the_bytes_equal_those_of_the_library(tmp_path):
+    entries = [entry(name, array) for name, array in TENSORS.items()]
+    with SafetensorsFile(tmp_path / "x", entries) as file:
+        for one in entries:
+            file.write(one, TENSORS[one.target])
+    assert (tmp_path / "x").read_bytes() == safetensors.numpy.save(TENSORS, {"format": "pt"})
+
+
+@given(st.lists(st.integers(0, 50), min_size=1), st.integers(1, 60))
+def test_shards_hold_every_tensor_once_and_no_more_than_they_may(sizes, limit):
+    entries = [entry(f"t{i:03d}", np.zeros(size, np.uint8)) for i, size in enumerate(sizes)]
+    files = shards(entries, limit)
+    assert [e.target for file in files for e in file] == [e.target for e in entries]
+    for file in files:
+        assert sum(e.nbytes for e in file) <= limit or len(file) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("5GB", 5 * 10**9), ("200 kb", 200_000), ("1.5MiB", 1_572_864), (7, 7)]
+)
+def test_sizes(text, value):
+    assert parse_size(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "5XB", "-1GB", "0"])
+def test_what_is_no_size(text):
+    with pytest.raises(tfreader.ConfigError, match="5GB"):
+        parse_size(text)
+
+
+def test_a_dtype_that_safetensors_lacks_is_refused_before_data_is_read(tmp_path):
+    number = {"x": {"dtype": 18, "size": 16}}
+    prefix = write_bundle(tmp_path / "m", {"x": np.zeros(1)}, overrides=number)
+    rules = rules_from_data({"rule": [{"source": "x", "target": "x"}]}, "test")
+    with pytest.raises(tfreader.UnsupportedError, match="'x'.*complex128"):
+        convert(prefix, tmp_path / "out.safetensors", rules=rules)
+    assert sorted(os.listdir(tmp_path)) == ["m.data-00000-of-00001", "m.index"]
+
+
+def test_bfloat16_is_written_as_it_is(tmp_path):
+    array = np.arange(4).astype(ml_dtypes.bfloat16)
+    with SafetensorsFile(tmp_path / "x", [entry("x", array)]) as file:
+        file.write(entry("x", array), array)
+    with safetensors.safe_open(tmp_path / "x", "pt") as loaded:
+        assert loaded.get_tensor("x").float().tolist() == [0, 1, 2, 3]
+
+
+def test_a_second_conversion_replaces_the_first(tmp_path):
+    out = tmp_path / "deep" / "out"
+    convert(BERT, out, max_shard_size="20KB")
+    (out / "notes.txt").write_text("mine")
+    assert len(list(out.glob("model-*"))) > 1
+    convert(BERT, out)
+    names = {"config.json", "model.safetensors", "notes.txt", "tokenizer_config.json", "vocab.txt"}
+    assert set(os.listdir(out)) == names
+
+
+def test_nothing_is_left_of_a_conversion_that_fails_in_the_middle(tmp_path, copy):
+    folder = copy(BERT)
+    with tfreader.open(folder) as checkpoint:
+        last = max(map(checkpoint.info, ["bert/pooler/dense/bias"]), key=lambda i: i.offset)
+    (data,) = folder.glob("*.data-*")
+    contents = bytearray(data.read_bytes())
+    contents[last.offset] ^= 1
+    data.write_bytes(contents)
+    for output in ("new/deep/folder", "new.safetensors", "new.bin"):
+        with pytest.raises(tfreader.ChecksumError):
+            convert(folder, tmp_path / "outputs" / output)
+        assert not (tmp_path / "outputs").exists()
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.bin").mkdir()
+    for output in ("file", "file/below", "folder.bin", "file/x.safetensors"):
+        with pytest.raises(tfreader.OutputError, match=output):
+            convert(BERT, tmp_path / output)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder.bin"]
