@@ -166,7 +166,8 @@ def test_no_command_imports_what_it_does_not_use(tmp_path, arguments):
         "import sys\n"
         "from tfreader.cli.main import main\n"
         "main(sys.argv[1:], standalone_mode=False)\n"
-        "heavy = {'torch', 'transformers', 'tensorflow', 'safetensors', 'rich'} & set(sys.modules)\n"
+        "unused = {'torch', 'transformers', 'tensorflow', 'safetensors', 'rich'}\n"
+        "heavy = unused & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
     command = [sys.executable, "-c", program, *map(str, arguments)]
