@@ -108,7 +108,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     groups: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
     for entry in plan.entries:
         source = ", ".join(map(printable, entry.sources))
-        key = (
+        key: tuple[str, ...] = (
             _NUMBER.sub("#", source),
             _NUMBER.sub("#", entry.target),
             entry.operation,
