@@ -25,7 +25,7 @@ class Command(click.Group):
         except TFReaderError as error:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"tfreader: {error}", err=True)
+            click.echo(_safe(f"tfreader: {error}"), err=True)
             ctx.exit(USAGE if isinstance(error, UnknownModelTypeError) else FAILED)
         except (ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError) as error:
             if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
@@ -225,7 +225,7 @@ def verify(path: str, as_json: bool) -> None:
                 _print({"ok": False, "problems": list(error.problems)}, [], True)
             else:
                 for problem in error.problems:
-                    click.echo(f"tfreader: {problem}", err=True)
+                    click.echo(_safe(f"tfreader: {problem}"), err=True)
             sys.exit(FAILED)
         line = f"{checkpoint.path}: {report.tensors} variables, {report.nbytes} bytes: all in order"
         _print({"ok": True, "problems": [], **report._asdict()}, [line], as_json)
@@ -246,7 +246,12 @@ def _print(data: Any, lines: Any, as_json: bool, quiet: bool = False) -> None:
     if as_json:
         click.echo(json.dumps(data, indent=2))
     elif not quiet:
-        click.echo("\n".join(lines))
+        click.echo("\n".join(map(_safe, lines)))
+
+
+def _safe(text: str) -> str:
+    """Text without what a hostile variable name could do to a terminal."""
+    return "\n".join(line if line.isprintable() else ascii(line)[1:-1] for line in text.split("\n"))
 
 
 if __name__ == "__main__":

@@ -41,11 +41,6 @@ def shape(dimensions: Iterable[int]) -> str:
     return "[" + ", ".join(map(str, dimensions)) + "]"
 
 
-def printable(name: str) -> str:
-    """A variable name without what would break a line or the terminal."""
-    return name if name.isprintable() else repr(name)[1:-1]
-
-
 def inspect_data(checkpoint: Checkpoint, pattern: re.Pattern[str]) -> dict[str, Any]:
     infos = list(checkpoint.infos)
     training = training_state(infos)
@@ -83,7 +78,7 @@ def inspect_lines(
         own = [] if show_all else sorted(set(slots.get(info.name, ())))
         rows.append(
             (
-                printable(info.name),
+                info.name,
                 info.dtype,
                 shape(info.shape),
                 shard,
@@ -107,7 +102,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield from (f"note: {note}" for note in plan.notes)
     groups: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
     for entry in plan.entries:
-        source = ", ".join(map(printable, entry.sources))
+        source = ", ".join(entry.sources)
         key: tuple[str, ...] = (
             _NUMBER.sub("#", source),
             _NUMBER.sub("#", entry.target),
@@ -149,7 +144,7 @@ def dropped_lines(dropped: Mapping[str, str]) -> Iterator[str]:
         counts[kind] += 1
     for kind, count in counts.items():
         others = f" and {count - 1} more" if count > 1 else ""
-        yield f"left out ({kind}): {printable(first[kind])}{others}"
+        yield f"left out ({kind}): {first[kind]}{others}"
 
 
 def report_lines(report: Report) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class SourceConfig:
 def read_config(
     prefix: str,
     family: Family | None,
-    config: str | Mapping[str, Any] | None,
+    config: str | PathLike[str] | Mapping[str, Any] | None,
     overrides: Mapping[str, Any],
     finetuning_task_name: str | None,
 ) -> SourceConfig:

@@ -19,7 +19,7 @@ from .execute import execute
 from .family import SideFiles
 from .output import staged
 from .plan import Entry, Plan, make_plan
-from .rule import RuleSet, load_rules
+from .rule import RuleSet
 from .writers import safetensors
 from .writers import torch as torch_writer
 
@@ -35,7 +35,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Report:
-    """What `convert` did: its plan, and the files written (absolute order of writing not kept)."""
+    """What `convert` did: its plan, the files written, and what the user should know."""
 
     plan: Plan
     output: str
@@ -67,9 +67,7 @@ def load_state_dict(
     Needs the extra `torch`. Raises TFReaderError.
     """
     with tfreader.open(path) as checkpoint:
-        plan = make_plan(
-            checkpoint, model_type, config=_path(config), rules=_rules(rules), **options
-        )
+        plan = make_plan(checkpoint, model_type, config=config, rules=rules, **options)
         torch_writer.check_torch(plan.entries)
         checkpoint.check_shards(_sources(plan))
         return torch_writer.to_state_dict(execute(plan, checkpoint), plan.ties)
@@ -98,9 +96,7 @@ def convert(
     output = Path(output)
     size = safetensors.parse_size(max_shard_size)
     with tfreader.open(path) as checkpoint:
-        plan = make_plan(
-            checkpoint, model_type, config=_path(config), rules=_rules(rules), **options
-        )
+        plan = make_plan(checkpoint, model_type, config=config, rules=rules, **options)
         return write(plan, checkpoint, output, size, progress)
 
 
@@ -188,13 +184,3 @@ def _reporting(
 
 def _sources(plan: Plan) -> list[str]:
     return [name for entry in plan.entries for name in entry.sources]
-
-
-def _path(
-    config: str | os.PathLike[str] | Mapping[str, Any] | None,
-) -> str | Mapping[str, Any] | None:
-    return os.fspath(config) if isinstance(config, os.PathLike) else config
-
-
-def _rules(rules: str | os.PathLike[str] | RuleSet | None) -> RuleSet | None:
-    return rules if rules is None or isinstance(rules, RuleSet) else load_rules(Path(rules))

@@ -10,6 +10,9 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -23,7 +26,7 @@ from tfreader.training import MOVING_AVERAGE, Training, training_state
 from .config import SourceConfig, read_config
 from .family import Config, Family, families, get_family
 from .ops import Concat, Op, Shape, Slice, Split, Squeeze, Stack, Unstack, join, join_shape
-from .rule import Architecture, Rule, RuleSet
+from .rule import Architecture, Rule, RuleSet, load_rules
 
 FLOATS: dict[str, np.dtype[Any]] = {
     "float16": np.dtype(np.float16),
@@ -46,7 +49,7 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+        return prod(self.shape) * self.dtype.itemsize
 
     def apply(self, arrays: Sequence[Array]) -> Array:
         """The tensor's values, before any cast, from those of its sources in their order."""
@@ -116,8 +119,8 @@ def make_plan(
     checkpoint: Checkpoint,
     model_type: str = "auto",
     *,
-    config: str | Mapping[str, Any] | None = None,
-    rules: RuleSet | None = None,
+    config: str | PathLike[str] | Mapping[str, Any] | None = None,
+    rules: str | PathLike[str] | RuleSet | None = None,
     architecture: str | None = None,
     dtype: str = "keep",
     overrides: Mapping[str, Any] | None = None,
@@ -128,9 +131,9 @@ def make_plan(
     """Plan the conversion of a checkpoint.
 
     `config` is the original config file, or its contents; by default the one beside the checkpoint.
-    `rules` replaces the family's rules. `architecture` overrides the model class that the heads
-    found decide. `dtype` ("float16", "bfloat16", "float32" or "keep") is that of all floating-point
-    tensors. `overrides` sets keys of the written config. Variables that fully match a regex of
+    `rules`, a rule set or the path of a rule file, replaces the family's. `architecture` overrides
+    the model class that the heads found decide. `dtype` ("float16", "bfloat16", "float32" or
+    "keep") is that of all floating-point tensors. `overrides` sets keys of the written config. Variables that fully match a regex of
     `ignore` are left out. `moving_averages` is "drop", or "use" to convert each variable's moving
     average in its place.
 
@@ -139,6 +142,8 @@ def make_plan(
     """
     if dtype != "keep" and dtype not in FLOATS:
         raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(FLOATS)}, keep")
+    if rules is not None and not isinstance(rules, RuleSet):
+        rules = load_rules(Path(rules))
     infos = {info.name: info for info in checkpoint.infos}
     training = training_state(infos.values())
     family = _choose_family(checkpoint, infos, model_type, rules)
@@ -285,7 +290,7 @@ class _Planner:
         ]
         return {
             name: [
-                _Match(rule, number, match.groupdict(), info)
+                _Match(rule, number, _groups(match, rules.counts), info)
                 for rule, number, pattern in sources
                 if (match := pattern.fullmatch(name))
             ]
@@ -369,9 +374,10 @@ class _Planner:
             number = len(found)
             self.config.setdefault(key, number)
             configured = self._dimension(key)
-            if found == set(range(configured)):
+            contiguous = found == set(range(number))
+            if contiguous and number == configured:
                 pass
-            elif found == set(range(number)):
+            elif contiguous:
                 self.problems.insert(
                     0,
                     f"{key} = {configured} in {self.source.origin(key)}, but the checkpoint has "
@@ -379,7 +385,8 @@ class _Planner:
                     "checkpoint is incomplete",
                 )
             else:
-                missing = sorted(set(range(max(found) + 1)) - found)
+                # An index may be huge: look no further than where a gap must have shown.
+                missing = [i for i in range(min(max(found), number + 1)) if i not in found]
                 self.problems.append(f"{group} {_some(missing)} of {max(found) + 1} is missing")
             counts[group] = min(configured, number)
         return counts
@@ -594,6 +601,17 @@ def _outputs(
             for i, target in enumerate(rule.targets)
         ]
     return [(rule.targets[0], groups, ())]
+
+
+def _groups(match: re.Match[str], counts: Mapping[str, str]) -> dict[str, str]:
+    """The values of a match's groups; counted ones as plain numbers, whatever their padding."""
+    groups = match.groupdict("")
+    for name in counts.keys() & groups.keys():
+        try:
+            groups[name] = str(int(groups[name]))
+        except ValueError:
+            raise RuleError(f"group {name!r} is counted, but it matched {groups[name]!r}") from None
+    return groups
 
 
 def _regex(source: str) -> re.Pattern[str]:

@@ -21,6 +21,7 @@ from tfreader.errors import RuleError
 from .ops import Concat, Op, Split, Stack, Unstack, op_from_data
 
 _GROUP = re.compile(r"\(\?P<(\w+)>([^()]*)\)")
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _WORDS = re.compile(r"\w+(?:\|\w+)+")
 
 
@@ -55,7 +56,9 @@ class Rule:
         if isinstance(self.unstack, Unstack):
             groups.add(self.unstack.index)
         for target in self.targets:
-            unknown = set(re.findall(r"\{(\w*)\}", target)) - groups
+            if set("{}") & set(_PLACEHOLDER.sub("", target)):
+                raise RuleError(f"rule target {target!r}: braces go around a group's name")
+            unknown = set(_PLACEHOLDER.findall(target)) - groups
             if unknown:
                 raise RuleError(f"rule target {target!r}: no group named {sorted(unknown)}")
         kinds = [type(op) for op in self.ops]

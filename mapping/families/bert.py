@@ -144,28 +144,13 @@ RULES = RuleSet(
     ),
 )
 
-# Keys that bert_config.json and Hugging Face's config share, spelled alike.
-SHARED_KEYS = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "max_position_embeddings",
-    "type_vocab_size",
-    "initializer_range",
-)
+# Keys of a Hugging Face config.json that describe that conversion, not this one.
+FOREIGN_KEYS = {"architectures", "model_type", "dtype", "torch_dtype", "transformers_version"}
 
 
 def translate(original: Mapping[str, Any]) -> Config:
-    """Hugging Face's config from bert_config.json (or from a config.json of Hugging Face's own)."""
-    config = {key: original[key] for key in SHARED_KEYS if key in original}
-    for key in ("layer_norm_eps", "pad_token_id", "id2label", "label2id"):
-        if key in original:
-            config[key] = original[key]
+    """Hugging Face's config from bert_config.json: both spell their keys alike."""
+    config = {key: value for key, value in original.items() if key not in FOREIGN_KEYS}
     hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
     if isinstance(hidden, int) and isinstance(heads, int) and (heads < 1 or hidden % heads):
         raise ConfigError(

@@ -85,6 +85,8 @@ def layout(entries: Iterable[Entry]) -> tuple[bytes, dict[str, int], int]:
     header: dict[str, Any] = {"__metadata__": METADATA}
     position = 0
     for entry in sorted(entries, key=lambda e: (-e.dtype.itemsize, e.target)):
+        if not entry.target.isascii() and "\\udc" in ascii(entry.target):
+            raise UnsupportedError(f"tensor {entry.target!r}: safetensors names must be UTF-8")
         header[entry.target] = {
             "dtype": dtype_name(entry),
             "shape": list(entry.shape),

@@ -50,7 +50,10 @@ def to_state_dict(
 def save(state_dict: Mapping[str, torch.Tensor], path: str | os.PathLike[str]) -> None:
     import torch
 
-    torch.save(dict(state_dict), path)
+    try:
+        torch.save(dict(state_dict), path)
+    except RuntimeError as error:  # torch's zip writer reports a full disk so
+        raise OSError(str(error).partition("\n")[0]) from error
 
 
 def _torch_name(entry: Entry) -> str:
