@@ -251,7 +251,9 @@ def _print(data: Any, lines: Any, as_json: bool, quiet: bool = False) -> None:
 
 def _safe(text: str) -> str:
     """Text without what a hostile variable name could do to a terminal."""
-    return "\n".join(line if line.isprintable() else ascii(line)[1:-1] for line in text.split("\n"))
+    from .show import printable
+
+    return "\n".join(map(printable, text.split("\n")))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,11 @@ def shape(dimensions: Iterable[int]) -> str:
     return "[" + ", ".join(map(str, dimensions)) + "]"
 
 
+def printable(text: str) -> str:
+    """Text without what would break a line or do something to the terminal."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 def inspect_data(checkpoint: Checkpoint, pattern: re.Pattern[str]) -> dict[str, Any]:
     infos = list(checkpoint.infos)
     training = training_state(infos)
@@ -78,7 +83,7 @@ def inspect_lines(
         own = [] if show_all else sorted(set(slots.get(info.name, ())))
         rows.append(
             (
-                info.name,
+                printable(info.name),
                 info.dtype,
                 shape(info.shape),
                 shard,
@@ -102,7 +107,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield from (f"note: {note}" for note in plan.notes)
     groups: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
     for entry in plan.entries:
-        source = ", ".join(entry.sources)
+        source = ", ".join(map(printable, entry.sources))
         key: tuple[str, ...] = (
             _NUMBER.sub("#", source),
             _NUMBER.sub("#", entry.target),
@@ -144,7 +149,7 @@ def dropped_lines(dropped: Mapping[str, str]) -> Iterator[str]:
         counts[kind] += 1
     for kind, count in counts.items():
         others = f" and {count - 1} more" if count > 1 else ""
-        yield f"left out ({kind}): {first[kind]}{others}"
+        yield f"left out ({kind}): {printable(first[kind])}{others}"
 
 
 def report_lines(report: Report) -> Iterator[str]:

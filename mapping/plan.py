@@ -133,9 +133,9 @@ def make_plan(
     `config` is the original config file, or its contents; by default the one beside the checkpoint.
     `rules`, a rule set or the path of a rule file, replaces the family's. `architecture` overrides
     the model class that the heads found decide. `dtype` ("float16", "bfloat16", "float32" or
-    "keep") is that of all floating-point tensors. `overrides` sets keys of the written config. Variables that fully match a regex of
-    `ignore` are left out. `moving_averages` is "drop", or "use" to convert each variable's moving
-    average in its place.
+    "keep") is that of all floating-point tensors. `overrides` sets keys of the written config.
+    Variables that fully match a regex of `ignore` are left out. `moving_averages` is "drop", or
+    "use" to convert each variable's moving average in its place.
 
     Raises PlanError, whose `problems` lists all that does not fit; UnknownModelTypeError;
     ConfigError; RuleError.
@@ -375,8 +375,8 @@ class _Planner:
             self.config.setdefault(key, number)
             configured = self._dimension(key)
             contiguous = found == set(range(number))
-            if contiguous and number == configured:
-                pass
+            if not found or (contiguous and number == configured):
+                pass  # where nothing was found, the required rules say what is missing
             elif contiguous:
                 self.problems.insert(
                     0,
@@ -388,7 +388,7 @@ class _Planner:
                 # An index may be huge: look no further than where a gap must have shown.
                 missing = [i for i in range(min(max(found), number + 1)) if i not in found]
                 self.problems.append(f"{group} {_some(missing)} of {max(found) + 1} is missing")
-            counts[group] = min(configured, number)
+            counts[group] = min(configured, max(number, 1))
         return counts
 
     def _check_shapes(self, active: Iterable[_Match]) -> None:

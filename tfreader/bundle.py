@@ -20,7 +20,7 @@ from .errors import (
     TFReaderError,
     UnsupportedError,
 )
-from .files import LocalFile, but_it_is
+from .files import DAMAGED, LocalFile, but_it_is
 from .slices import check_cover, from_proto, slice_key
 from .table import read_table, unmask_crc
 
@@ -282,8 +282,8 @@ class Bundle(Checkpoint):
             path = self.shard_path(entry.shard_id)
             raise ChecksumError(
                 f"{path}: variable {name!r} at offset {entry.offset} ({entry.size} bytes): "
-                f"checksum mismatch: {stored:#010x} is stored, the bytes give {found:#010x}; "
-                f"the file is damaged, fetch it again{but_it_is(path)}"
+                f"checksum mismatch: {stored:#010x} is stored, the bytes give {found:#010x}"
+                f"{but_it_is(path, DAMAGED)}"
             )
 
     def _shard(self, name: str, shard: int) -> LocalFile:
@@ -302,5 +302,5 @@ class Bundle(Checkpoint):
         path = self.shard_path(shard)
         return CorruptCheckpointError(
             f"{path}: truncated: variable {name!r} ends at byte {end}, the file has "
-            f"{self._shards[shard].size}; fetch it again{but_it_is(path)}"
+            f"{self._shards[shard].size}{but_it_is(path, DAMAGED)}"
         )

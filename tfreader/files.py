@@ -38,10 +38,15 @@ def sniff(path: str) -> str | None:
     return None
 
 
-def but_it_is(path: str) -> str:
-    """A clause for the end of an error message: what the file really is, or nothing."""
+def but_it_is(path: str, otherwise: str = "") -> str:
+    """A clause for the end of an error message: what the file really is, or else `otherwise`."""
     meaning = sniff(path)
-    return f"; the file is {meaning}" if meaning else ""
+    if meaning:
+        return f"; the file is {meaning}"
+    return f"; {otherwise}" if otherwise else ""
+
+
+DAMAGED = "it is damaged, fetch it again"
 
 
 class LocalFile:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from crc32c import crc32c
 
 from .errors import ChecksumError, CorruptCheckpointError, MissingExtraError
-from .files import LocalFile, but_it_is
+from .files import DAMAGED, LocalFile, but_it_is
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER_SIZE = 48
@@ -122,7 +122,7 @@ def _read_block(file: LocalFile, offset: int, size: int, limit: int) -> bytes:
     if unmask_crc(stored) != found:
         raise ChecksumError(
             f"{where}: checksum mismatch: {unmask_crc(stored):#010x} is stored, the bytes give "
-            f"{found:#010x}; the file is damaged, fetch it again{but_it_is(file.path)}"
+            f"{found:#010x}{but_it_is(file.path, DAMAGED)}"
         )
     if kind == 0:
         return bytes(memoryview(block)[:size])
