@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import tfreader
 from tfreader.checkpoint import Checkpoint
@@ -18,7 +18,7 @@ from tfreader.errors import ConfigError
 from .execute import execute
 from .family import SideFiles
 from .output import staged
-from .plan import Entry, Plan, make_plan
+from .plan import Entry, Plan, PlanOptions, make_plan
 from .rule import RuleSet
 from .writers import safetensors
 from .writers import torch as torch_writer
@@ -58,7 +58,7 @@ def load_state_dict(
     *,
     config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     rules: str | os.PathLike[str] | RuleSet | None = None,
-    **options: Any,
+    **options: Unpack[PlanOptions],
 ) -> dict[str, torch.Tensor]:
     """The PyTorch state dict of a checkpoint, in memory.
 
@@ -82,7 +82,7 @@ def convert(
     rules: str | os.PathLike[str] | RuleSet | None = None,
     max_shard_size: str | int = DEFAULT_SHARD_SIZE,
     progress: Callable[[Plan], Progress] | None = None,
-    **options: Any,
+    **options: Unpack[PlanOptions],
 ) -> Report:
     """Convert a checkpoint to files.
 
@@ -167,7 +167,7 @@ def _write_safetensors(
     with ExitStack() as stack:
         home = {}
         for entries, name in zip(files, names, strict=True):
-            file = stack.enter_context(safetensors.SafetensorsFile(stage / name, entries))
+            file = stack.enter_context(closing(safetensors.SafetensorsFile(stage / name, entries)))
             home.update(dict.fromkeys((entry.target for entry in entries), file))
         for entry, array in tensors:
             home[entry.target].write(entry, array)

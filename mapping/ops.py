@@ -6,6 +6,7 @@ All of them are exact: they move values and never change one. (Casts belong to t
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import prod
@@ -21,15 +22,9 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Op:
-    """One operation. `shape` raises ValueError where it does not fit its input."""
+    """One operation of a rule, as data."""
 
     name: ClassVar[str]
-
-    def shape(self, shape: Shape) -> Shape:
-        raise NotImplementedError
-
-    def apply(self, array: Array) -> Array:
-        raise NotImplementedError
 
     def resolve(self, dimension: Callable[[int | str], int]) -> Op:
         """The same operation with config keys replaced by their values."""
@@ -51,8 +46,20 @@ class Op:
         return f"{self.name}({arguments})" if arguments else self.name
 
 
+class Step(Op, ABC):
+    """An operation on one array."""
+
+    @abstractmethod
+    def shape(self, shape: Shape) -> Shape:
+        """The result's shape. Raises ValueError where the operation does not fit `shape`."""
+
+    @abstractmethod
+    def apply(self, array: Array) -> Array:
+        """The result, a view where that is possible."""
+
+
 @dataclass(frozen=True)
-class Transpose(Op):
+class Transpose(Step):
     """Reverse the axes; of a matrix, TensorFlow's [in, out] to PyTorch's [out, in]."""
 
     name = "transpose"
@@ -67,7 +74,7 @@ class Transpose(Op):
 
 
 @dataclass(frozen=True)
-class Permute(Op):
+class Permute(Step):
     """Reorder the axes: axis i of the result is axis `axes[i]` of the input."""
 
     axes: tuple[int, ...]
@@ -83,7 +90,7 @@ class Permute(Op):
 
 
 @dataclass(frozen=True)
-class Reshape(Op):
+class Reshape(Step):
     """Give the same values, in row-major order, another shape. Dimensions may be config keys."""
 
     to: tuple[int | str, ...]
@@ -107,7 +114,7 @@ class Reshape(Op):
 
 
 @dataclass(frozen=True)
-class Squeeze(Op):
+class Squeeze(Step):
     """Drop an axis of size 1."""
 
     axis: int
@@ -123,7 +130,7 @@ class Squeeze(Op):
 
 
 @dataclass(frozen=True)
-class Slice(Op):
+class Slice(Step):
     """Keep `start` to `stop` (exclusive) along an axis. Both may be config keys."""
 
     axis: int
@@ -162,20 +169,52 @@ class Unstack(Op):
     name = "unstack"
 
 
+class Join(Op, ABC):
+    """An operation on all sources of a rule, in the order given."""
+
+    @abstractmethod
+    def join_shapes(self, shapes: Sequence[Shape]) -> Shape:
+        """The result's shape. Raises ValueError where `shapes` do not fit together."""
+
+    @abstractmethod
+    def join(self, arrays: Sequence[Array]) -> Array:
+        """The arrays joined."""
+
+
 @dataclass(frozen=True)
-class Concat(Op):
-    """Join the rule's sources, in the order given, along an axis that they have."""
+class Concat(Join):
+    """Join the rule's sources along an axis that they have."""
 
     axis: int
     name = "concat"
 
+    def join_shapes(self, shapes: Sequence[Shape]) -> Shape:
+        axis, first = self.axis, shapes[0]
+        if not 0 <= axis < len(first) or any(
+            s[:axis] != first[:axis] or s[axis + 1 :] != first[axis + 1 :] for s in shapes
+        ):
+            raise ValueError(f"shapes {[*map(list, shapes)]} cannot be joined on axis {axis}")
+        return (*first[:axis], sum(s[axis] for s in shapes), *first[axis + 1 :])
+
+    def join(self, arrays: Sequence[Array]) -> Array:
+        return np.concatenate(arrays, self.axis)
+
 
 @dataclass(frozen=True)
-class Stack(Op):
-    """Join the rule's sources, in the order given, along a new axis."""
+class Stack(Join):
+    """Join the rule's sources along a new axis."""
 
     axis: int
     name = "stack"
+
+    def join_shapes(self, shapes: Sequence[Shape]) -> Shape:
+        axis, first = self.axis, shapes[0]
+        if any(shape != first for shape in shapes) or not 0 <= axis <= len(first):
+            raise ValueError(f"shapes {[*map(list, shapes)]} cannot be stacked on axis {axis}")
+        return (*first[:axis], len(shapes), *first[axis:])
+
+    def join(self, arrays: Sequence[Array]) -> Array:
+        return np.stack(arrays, self.axis)
 
 
 OPS: dict[str, type[Op]] = {
@@ -201,25 +240,3 @@ def op_from_data(data: str | Mapping[str, Any]) -> Op:
     except TypeError:
         wanted = ", ".join(field.name for field in fields(kind)) or "no arguments"
         raise RuleError(f"operation {name!r} takes {wanted}, not {sorted(arguments)}") from None
-
-
-def join_shape(op: Op, shapes: Sequence[Shape]) -> Shape:
-    """The shape of `shapes` joined by a Concat or Stack; ValueError where they do not fit."""
-    axis = op.axis if isinstance(op, Concat | Stack) else 0
-    first = shapes[0]
-    if isinstance(op, Stack):
-        if any(shape != first for shape in shapes) or not 0 <= axis <= len(first):
-            raise ValueError(f"shapes {[list(s) for s in shapes]} cannot be stacked on axis {axis}")
-        return (*first[:axis], len(shapes), *first[axis:])
-    if not 0 <= axis < len(first) or any(
-        s[:axis] != first[:axis] or s[axis + 1 :] != first[axis + 1 :] for s in shapes
-    ):
-        raise ValueError(f"shapes {[list(s) for s in shapes]} cannot be joined on axis {axis}")
-    return (*first[:axis], sum(s[axis] for s in shapes), *first[axis + 1 :])
-
-
-def join(op: Op, arrays: Sequence[Array]) -> Array:
-    if isinstance(op, Stack):
-        return np.stack(arrays, op.axis)
-    assert isinstance(op, Concat)
-    return np.concatenate(arrays, op.axis)

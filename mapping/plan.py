@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import prod
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import ml_dtypes
 import numpy as np
@@ -25,7 +25,7 @@ from tfreader.training import MOVING_AVERAGE, Training, training_state
 
 from .config import SourceConfig, read_config
 from .family import Config, Family, families, get_family
-from .ops import Concat, Op, Shape, Slice, Split, Squeeze, Stack, Unstack, join, join_shape
+from .ops import Join, Shape, Slice, Split, Squeeze, Step, Unstack
 from .rule import Architecture, Rule, RuleSet, load_rules
 
 FLOATS: dict[str, np.dtype[Any]] = {
@@ -42,7 +42,7 @@ class Entry:
 
     target: str
     sources: tuple[str, ...]
-    ops: tuple[Op, ...]
+    ops: tuple[Step | Join, ...]
     shape: Shape
     dtype: np.dtype[Any]
     source_dtype: np.dtype[Any]
@@ -55,8 +55,8 @@ class Entry:
         """The tensor's values, before any cast, from those of its sources in their order."""
         current = list(arrays)
         for op in self.ops:
-            if isinstance(op, Concat | Stack):
-                current = [join(op, current)]
+            if isinstance(op, Join):
+                current = [op.join(current)]
             else:
                 current = [op.apply(array) for array in current]
         return current[0]
@@ -113,6 +113,17 @@ class Plan:
             "nbytes": self.nbytes,
             "notes": list(self.notes),
         }
+
+
+class PlanOptions(TypedDict, total=False):
+    """The options of `make_plan` that `convert` and `load_state_dict` pass on to it."""
+
+    architecture: str | None
+    dtype: str
+    overrides: Mapping[str, Any] | None
+    ignore: Sequence[str]
+    moving_averages: str
+    finetuning_task_name: str | None
 
 
 def make_plan(
@@ -484,12 +495,13 @@ class _Planner:
         if numpy is None or any(info.dtype != infos[0].dtype for info in infos):
             kinds = ", ".join(info.dtype for info in infos)
             raise ValueError(f"values of type {kinds} cannot be converted")
-        ops = [op.resolve(self._dimension) for op in rule.ops]
+        resolved = [op.resolve(self._dimension) for op in rule.ops]
+        ops = [op for op in resolved if isinstance(op, Step | Join)]  # the rest is in _outputs
         shapes = [info.shape for info in infos]
         for op in ops:
-            if isinstance(op, Concat | Stack):
-                shapes = [join_shape(op, shapes)]
-            elif not isinstance(op, Split | Unstack):
+            if isinstance(op, Join):
+                shapes = [op.join_shapes(shapes)]
+            else:
                 shapes = [op.shape(shape) for shape in shapes]
         (shape,) = shapes
         output = FLOATS[dtype] if dtype != "keep" and numpy in _CASTABLE else numpy
@@ -499,12 +511,11 @@ class _Planner:
             final = shape
             for op in last:
                 final = op.shape(final)
-            plain = [op for op in ops if not isinstance(op, Split | Unstack)]
             entries.append(
                 Entry(
                     target=template.format(**groups).removeprefix(strip),
                     sources=tuple(info.name for info in infos),
-                    ops=(*plain, *last),
+                    ops=(*ops, *last),
                     shape=final,
                     dtype=output,
                     source_dtype=numpy,
@@ -578,7 +589,7 @@ class _Planner:
 
 def _outputs(
     rule: Rule, groups: Mapping[str, str], shape: Shape
-) -> list[tuple[str, Mapping[str, str], tuple[Op, ...]]]:
+) -> list[tuple[str, Mapping[str, str], tuple[Step, ...]]]:
     """Per tensor that a rule makes: its target template, group values and last operations."""
     last = rule.ops[-1] if rule.ops else None
     if isinstance(last, Unstack | Split) and not 0 <= last.axis < len(shape):

@@ -18,7 +18,7 @@ from typing import Any
 
 from tfreader.errors import RuleError
 
-from .ops import Concat, Op, Split, Stack, Unstack, op_from_data
+from .ops import Join, Op, Split, Unstack, op_from_data
 
 _GROUP = re.compile(r"\(\?P<(\w+)>([^()]*)\)")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -62,7 +62,7 @@ class Rule:
             if unknown:
                 raise RuleError(f"rule target {target!r}: no group named {sorted(unknown)}")
         kinds = [type(op) for op in self.ops]
-        joins = sum(kind in (Concat, Stack) for kind in kinds)
+        joins = sum(issubclass(kind, Join) for kind in kinds)
         if joins != (len(self.sources) > 1):
             raise RuleError(f"rule {self.sources}: several sources need one concat or stack")
         if (Split in kinds) != (len(self.targets) > 1) or not self.targets:

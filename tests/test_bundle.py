@@ -32,6 +32,7 @@ def test_every_dtype_has_the_values_that_tensorflow_reads():
         assert checkpoint["bfloat16"].dtype == ml_dtypes.bfloat16
         assert checkpoint.info("bfloat16").dtype == "bfloat16"
         assert checkpoint.info("text").dtype == "string"
+        assert checkpoint["text"].tolist() == [b"not a number"]
 
 
 def test_three_shards_and_a_partitioned_variable():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from contextlib import closing
 
 import ml_dtypes
 import numpy as np
@@ -36,7 +37,7 @@ TENSORS = {
 
 def test_the_file_is_what_the_library_would_read_and_has_the_layout_of_the_specification(tmp_path):
     entries = [entry(name, array) for name, array in TENSORS.items()]
-    with SafetensorsFile(tmp_path / "x", entries) as file:
+    with closing(SafetensorsFile(tmp_path / "x", entries)) as file:
         for one in reversed(entries):
             file.write(one, TENSORS[one.target])
     data = (tmp_path / "x").read_bytes()
@@ -57,7 +58,7 @@ def test_the_file_is_what_the_library_would_read_and_has_the_layout_of_the_speci
 
 def test_the_bytes_equal_those_of_the_library(tmp_path):
     entries = [entry(name, array) for name, array in TENSORS.items()]
-    with SafetensorsFile(tmp_path / "x", entries) as file:
+    with closing(SafetensorsFile(tmp_path / "x", entries)) as file:
         for one in entries:
             file.write(one, TENSORS[one.target])
     assert (tmp_path / "x").read_bytes() == safetensors.numpy.save(TENSORS, {"format": "pt"})
@@ -96,7 +97,7 @@ def test_a_dtype_that_safetensors_lacks_is_refused_before_data_is_read(tmp_path)
 
 def test_bfloat16_is_written_as_it_is(tmp_path):
     array = np.arange(4).astype(ml_dtypes.bfloat16)
-    with SafetensorsFile(tmp_path / "x", [entry("x", array)]) as file:
+    with closing(SafetensorsFile(tmp_path / "x", [entry("x", array)])) as file:
         file.write(entry("x", array), array)
     with safetensors.safe_open(tmp_path / "x", "pt") as loaded:
         assert loaded.get_tensor("x").float().tolist() == [0, 1, 2, 3]

@@ -22,6 +22,7 @@ from .errors import (
 )
 from .files import DAMAGED, LocalFile, but_it_is
 from .slices import check_cover, from_proto, slice_key
+from .strings import decode_strings, variant_crc
 from .table import read_table, unmask_crc
 
 FORMAT_VERSION = 1
@@ -129,7 +130,7 @@ class Bundle(Checkpoint):
     def read(self, name: str) -> Array:
         info = self.info(name)
         key = self._keys[name]
-        if info.dtype.itemsize is None:
+        if info.dtype.numpy is None:
             raise UnsupportedError(
                 f"{self.path}: variable {name!r} is of type {info.dtype}, which has no values "
                 "that can be read"
@@ -246,28 +247,50 @@ class Bundle(Checkpoint):
         return whole
 
     def _read_plain(self, name: str, entry: Any) -> Array:
-        shard = self._shard(name, entry.shard_id)
-        if entry.offset + entry.size > shard.size:
-            raise self._too_short(name, entry.shard_id, entry.offset + entry.size)
-        data = np.empty(entry.size, np.uint8)
-        shard.read_into(entry.offset, data)
-        self._check_crc(name, entry, crc32c(data.data))
         shape = tuple(dim.size for dim in entry.shape.dim)
         dtype = DTYPES[entry.dtype]
+        data = np.empty(self._stored_size(name, entry), np.uint8)
+        self._shard(name, entry.shard_id).read_into(entry.offset, data)
         if dtype == "string":
-            raise UnsupportedError(
-                f"{self.path}: variable {name!r} holds strings, which cannot be read yet"
-            )
+            strings, crc = self._decode(name, entry, data)
+            self._check_crc(name, entry, crc)
+            array = np.empty(len(strings), object)
+            array[:] = strings
+            return array.reshape(shape)
+        self._check_crc(name, entry, crc32c(data.data))
         return from_stored(data, dtype, self.big_endian).reshape(shape)
+
+    def _decode(self, name: str, entry: Any, data: Array) -> tuple[list[bytes], int]:
+        """The strings of a string tensor, none of a variant one, and its checksum."""
+        count = prod(dim.size for dim in entry.shape.dim)
+        try:
+            if DTYPES[entry.dtype] == "variant":
+                return [], variant_crc(data.tobytes(), count)
+            return decode_strings(data.tobytes(), count, self.big_endian)
+        except ValueError as error:
+            path = self.shard_path(entry.shard_id)
+            raise CorruptCheckpointError(
+                f"{path}: variable {name!r} at offset {entry.offset} ({entry.size} bytes): "
+                f"{error}{but_it_is(path, DAMAGED)}"
+            ) from None
+
+    def _stored_size(self, name: str, entry: Any) -> int:
+        """The entry's size in bytes, once its shard is known to hold them."""
+        size: int = entry.size
+        end = entry.offset + size
+        if end > self._shard(name, entry.shard_id).size:
+            raise self._too_short(name, entry.shard_id, end)
+        return size
 
     def _verify_entry(self, name: str, entry: Any, buffer: memoryview) -> int:
         """Check the entry's bytes a chunk at a time; returns how many there were."""
-        size: int = entry.size
+        size = self._stored_size(name, entry)
         shard = self._shard(name, entry.shard_id)
-        if entry.offset + size > shard.size:
-            raise self._too_short(name, entry.shard_id, entry.offset + size)
         if DTYPES.get(entry.dtype) in ("string", "variant"):
-            return 0  # their checksums run over decoded lengths
+            data = np.empty(size, np.uint8)
+            shard.read_into(entry.offset, data)
+            self._check_crc(name, entry, self._decode(name, entry, data)[1])
+            return size
         crc = 0
         for start in range(0, size, CHUNK):
             chunk = buffer[: min(CHUNK, size - start)]

@@ -37,7 +37,7 @@ class DType(str):
     @property
     def itemsize(self) -> int | None:
         """Bytes per stored element, None where it varies."""
-        return None if self.numpy is None or self == "string" else self.numpy.itemsize
+        return None if self.numpy is None or self.numpy.kind == "O" else self.numpy.itemsize
 
 
 DTYPES: dict[int, DType] = {
