@@ -115,6 +115,15 @@ def test_a_flipped_bit_in_a_shard_is_refused_and_the_rest_is_read(copy):
         assert len(caught.value.problems) == 1
 
 
+def test_a_flipped_bit_in_the_index_is_refused_as_damage(copy):
+    (index,) = copy(BERT).glob("*.index")
+    data = bytearray(index.read_bytes())
+    data[500] ^= 4
+    index.write_bytes(data)
+    with pytest.raises(tfreader.ChecksumError, match=r"\.index: block at offset 0: .*damaged"):
+        tfreader.open(index)
+
+
 def test_a_missing_shard_leaves_the_others_readable(tmp_path):
     prefix = write_bundle(
         tmp_path / "m", {"a": np.ones(3, "f4"), "b": np.ones(3, "f4")}, num_shards=2

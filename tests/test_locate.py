@@ -77,6 +77,13 @@ def test_a_saved_model_folder(tmp_path):
         assert list(checkpoint) == ["a"]
 
 
+def test_a_v1_checkpoint_is_called_one(tmp_path):
+    index = write_bundle(tmp_path / "model.ckpt", {"a": ones(2)}).with_suffix(".ckpt.index")
+    index.rename(tmp_path / "old.ckpt")  # a table under a V1 file's name
+    with pytest.raises(tfreader.UnsupportedError, match="V1 checkpoint"):
+        tfreader.open(tmp_path / "old.ckpt")
+
+
 def test_a_file_of_another_kind_is_named(tmp_path):
     (tmp_path / "weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     with pytest.raises(tfreader.CorruptCheckpointError, match="HDF5"):

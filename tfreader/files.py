@@ -7,6 +7,8 @@ from typing import Any
 
 from .errors import CheckpointNotFoundError, CorruptCheckpointError
 
+TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # the last 8 bytes of a sorted string table
+
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
     (b"<!doctype html", "an HTML page: the download returned a web page, fetch the file again"),
@@ -36,6 +38,13 @@ def sniff(path: str) -> str | None:
     if not head:
         return "empty"
     return None
+
+
+def is_table(path: str) -> bool:
+    """Whether the file ends as a sorted string table does: an index, or a V1 checkpoint."""
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(TABLE_MAGIC)))
+        return file.read() == TABLE_MAGIC
 
 
 def but_it_is(path: str, otherwise: str = "") -> str:

@@ -6,8 +6,8 @@ import os
 import re
 
 from .checkpoint_pb2 import CheckpointState
-from .errors import CheckpointNotFoundError, CorruptCheckpointError
-from .files import but_it_is
+from .errors import CheckpointNotFoundError, CorruptCheckpointError, UnsupportedError
+from .files import but_it_is, is_table
 
 _SUFFIX = re.compile(r"\.(index|meta|data-\d{5,}-of-\d{5,})$")
 STATE_FILE = "checkpoint"
@@ -17,7 +17,7 @@ def locate(path: str) -> tuple[str, tuple[str, ...]]:
     """The prefix of the V2 checkpoint that `path` names, and notes on what was assumed.
 
     `path` is a prefix, an `.index`, `.data-*` or `.meta` file, a folder, a SavedModel folder, or a
-    `checkpoint` state file. Raises CheckpointNotFoundError and CorruptCheckpointError.
+    `checkpoint` state file. Raises CheckpointNotFoundError, CorruptCheckpointError, UnsupportedError.
     """
     if os.path.isdir(path):
         return _in_folder(path)
@@ -32,6 +32,11 @@ def locate(path: str) -> tuple[str, tuple[str, ...]]:
             f"{path}: its index file {prefix}.index is missing{but_it_is(path)}"
         )
     if os.path.isfile(path):
+        if is_table(path):
+            raise UnsupportedError(
+                f"{path}: a V1 checkpoint (one file, as TensorFlow 0.x saved), which this release "
+                "does not read; TensorFlow can save it again in the V2 format"
+            )
         raise CorruptCheckpointError(
             f"{path}: not a checkpoint{but_it_is(path)}; {_candidates(folder or '.')}"
         )

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from crc32c import crc32c
 
 from .errors import ChecksumError, CorruptCheckpointError, MissingExtraError
-from .files import DAMAGED, LocalFile, but_it_is
+from .files import DAMAGED, TABLE_MAGIC, LocalFile, but_it_is
 
-MAGIC = 0xDB4775248B80FB57
 FOOTER_SIZE = 48
 TRAILER_SIZE = 5  # compression type and masked checksum
 SNAPPY_EXPANSION = 22  # no Snappy element yields more than 64 bytes from 3
@@ -63,10 +62,10 @@ def read_table(file: LocalFile) -> Iterator[tuple[bytes, bytes]]:
             f"a table has at least {FOOTER_SIZE}{but_it_is(file.path)}"
         )
     footer = file.read(file.size - FOOTER_SIZE, FOOTER_SIZE)
-    (magic,) = struct.unpack_from("<Q", footer, 40)
-    if magic != MAGIC:
+    magic = bytes(footer[40:])
+    if magic != TABLE_MAGIC:
         raise CorruptCheckpointError(
-            f"{file.path}: not a checkpoint index (bad magic number {magic:#018x} in the footer)"
+            f"{file.path}: not a checkpoint index (bad magic number {magic.hex()} in the footer)"
             f"{but_it_is(file.path)}"
         )
     limit = file.size - FOOTER_SIZE
@@ -112,8 +111,8 @@ def _read_block(file: LocalFile, offset: int, size: int, limit: int) -> bytes:
     where = f"{file.path}: block at offset {offset}"
     if offset + size + TRAILER_SIZE > limit:
         raise CorruptCheckpointError(
-            f"{where}: its {size} bytes run past the end of the table at {limit}; "
-            "the file is damaged, fetch it again"
+            f"{where}: its {size} bytes run past the end of the table at {limit}"
+            f"{but_it_is(file.path, DAMAGED)}"
         )
     block = file.read(offset, size + TRAILER_SIZE)
     kind = block[size]
