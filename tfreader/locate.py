@@ -17,7 +17,8 @@ def locate(path: str) -> tuple[str, tuple[str, ...]]:
     """The prefix of the V2 checkpoint that `path` names, and notes on what was assumed.
 
     `path` is a prefix, an `.index`, `.data-*` or `.meta` file, a folder, a SavedModel folder, or a
-    `checkpoint` state file. Raises CheckpointNotFoundError, CorruptCheckpointError, UnsupportedError.
+    `checkpoint` state file. Raises CheckpointNotFoundError, CorruptCheckpointError, and
+    UnsupportedError for a V1 checkpoint.
     """
     if os.path.isdir(path):
         return _in_folder(path)
