@@ -153,6 +153,8 @@ def make_plan(
     """
     if dtype != "keep" and dtype not in FLOATS:
         raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(FLOATS)}, keep")
+    if moving_averages not in ("drop", "use"):
+        raise ConfigError(f"unknown choice of moving averages {moving_averages!r}: drop or use")
     if rules is not None and not isinstance(rules, RuleSet):
         rules = load_rules(Path(rules))
     infos = {info.name: info for info in checkpoint.infos}
@@ -404,7 +406,7 @@ class _Planner:
 
     def _check_shapes(self, active: Iterable[_Match]) -> None:
         """Bind the rules' dimensions to the config, or infer what the config leaves open."""
-        wrong: dict[str, list[str]] = defaultdict(list)
+        wrong: dict[tuple[str, str], list[str]] = defaultdict(list)  # message around the names
         for match in active:
             expected, info = match.rule.shape, match.info
             if expected is None or match.source != 0:
@@ -417,12 +419,16 @@ class _Planner:
                 continue
             for dimension, size in zip(expected, info.shape, strict=True):
                 self._bind(dimension, size, info.name, wrong)
-        for message, names in wrong.items():
-            more = f", as have {len(names) - 1} more variables" if len(names) > 1 else ""
-            self.problems.insert(0, message.format(name=names[0], more=more))
+        for (before, after), names in wrong.items():
+            others = f" and {len(names) - 1} more variables" if len(names) > 1 else ""
+            self.problems.insert(0, f"{before}{names[0]}{others}{after}")
 
     def _bind(
-        self, dimension: int | str, size: int, name: str, wrong: dict[str, list[str]]
+        self,
+        dimension: int | str,
+        size: int,
+        name: str,
+        wrong: dict[tuple[str, str], list[str]],
     ) -> None:
         if dimension == "*":
             return
@@ -433,17 +439,15 @@ class _Planner:
         if (value := self._dimension(dimension)) == size:
             return
         if isinstance(dimension, int):
-            wrong[f"{{name}} has {size} where {dimension} is expected{{more}}"].append(name)
+            before, after = f"expected a dimension of {dimension}, found {size} in ", ""
         elif dimension in self.inferred:
             other = self.inferred[dimension][1]
-            wrong[f"{dimension} is {value} in {other}, but {{name}} has {size}{{more}}"].append(
-                name
-            )
+            before, after = f"{dimension} is {value} in {other}, but {size} in ", ""
         else:
-            wrong[
-                f"{dimension} = {value} in {self.source.origin(dimension)}, but the checkpoint "
-                f"has {size} ({{name}}{{more}})"
-            ].append(name)
+            origin = self.source.origin(dimension)
+            before = f"{dimension} = {value} in {origin}, but the checkpoint has {size} ("
+            after = ")"
+        wrong[before, after].append(name)
 
     def _dimension(self, dimension: int | str) -> int:
         """The value of a dimension: a number, a config key, or a product of them."""

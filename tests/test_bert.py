@@ -270,3 +270,19 @@ def test_any_number_of_layers(tmp_path, layers):
             state_dict[f"bert.encoder.layer.{layer}.output.dense.bias"],
             tensors["bert/encoder/layer_0/output/dense/bias"] + layer,
         )
+
+
+def test_options_that_do_not_exist_are_refused(tmp_path):
+    for options in ({"dtype": "float12"}, {"moving_averages": "maybe"}):
+        with pytest.raises(tfreader.ConfigError, match=r"float12|maybe"):
+            convert(BERT, tmp_path / "out", **options)
+
+
+def test_a_size_that_two_variables_disagree_on_names_both(tmp_path):
+    tensors = variables() | {"bert/pooler/dense/bias": np.ones(7, "f4")}
+    message = refused(tmp_path, tensors)
+    assert "hidden_size = 24" in message
+    assert "7 (bert/pooler/dense/bias)" in message
+    prefix = write_bundle(tmp_path / "bare {odd}" / "model.ckpt", tensors)
+    with pytest.raises(tfreader.PlanError, match=r"hidden_size is 24 in .*, but 7 in bert/pooler"):
+        convert(prefix, tmp_path / "out", "bert")
