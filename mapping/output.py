@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tfreader.errors import OutputError, TFReaderError
@@ -20,7 +20,7 @@ def staged(output: Path, is_folder: bool) -> Iterator[Path]:
     """A temporary folder beside (or in) `output` to write into; its files take their place at exit.
 
     For a file output the temporary folder must hold one file of the output's name. On any error
-    the temporary folder is removed, and so are parent folders that were made for it. Raises
+    the temporary folder is removed, and so are parent folders that were made for it and are empty. Raises
     OutputError when the output cannot be written.
     """
     if is_folder and output.exists() and not output.is_dir():
@@ -28,7 +28,7 @@ def staged(output: Path, is_folder: bool) -> Iterator[Path]:
     if not is_folder and output.is_dir():
         raise OutputError(f"{output}: is a folder; name a file, or a folder without that ending")
     home = output if is_folder and output.is_dir() else output.parent
-    made = _first_missing(home)
+    made = [path for path in (home, *home.parents) if not path.exists()]
     stage: Path | None = None
     done = False
     try:
@@ -44,13 +44,10 @@ def staged(output: Path, is_folder: bool) -> Iterator[Path]:
     finally:
         if stage is not None:
             shutil.rmtree(stage, ignore_errors=True)
-        if not done and made is not None:
-            shutil.rmtree(made, ignore_errors=True)
-
-
-def _first_missing(folder: Path) -> Path | None:
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    return missing[-1] if missing else None
+        if not done:
+            with suppress(OSError):  # another conversion may be using them by now
+                for folder in made:
+                    folder.rmdir()
 
 
 def _publish(stage: Path, output: Path, is_folder: bool) -> None:
@@ -65,12 +62,12 @@ def _publish(stage: Path, output: Path, is_folder: bool) -> None:
         os.chmod(stage, 0o777 & ~_umask())
         os.replace(stage, output)
         return
-    # Weights of an earlier conversion would be loaded in place of the new ones.
+    for name in sorted(names, key=lambda name: name == "config.json"):
+        os.replace(stage / name, output / name)
+    # Weights of an earlier conversion could be loaded in place of the new ones.
     for old in output.iterdir():
         if _WEIGHTS.fullmatch(old.name) and old.name not in names:
             old.unlink()
-    for name in sorted(names, key=lambda name: name == "config.json"):
-        os.replace(stage / name, output / name)
 
 
 def _umask() -> int:
