@@ -38,9 +38,10 @@ def _cast(entry: Entry, array: Array) -> Array:
         return array
     with np.errstate(over="ignore"):
         result = array.astype(entry.dtype)
-    if not np.isfinite(result).all() and np.isfinite(array).all():
+    overflowed = np.isfinite(array) & ~np.isfinite(result)
+    if overflowed.any():
         raise UnsupportedError(
-            f"variable {entry.sources[0]!r}: values up to {np.abs(array).max():g} overflow "
+            f"variable {entry.sources[0]!r}: values such as {array[overflowed][0]:g} overflow "
             f"{entry.dtype}; use --dtype bfloat16 or keep"
         )
     return result

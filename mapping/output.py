@@ -20,8 +20,8 @@ def staged(output: Path, is_folder: bool) -> Iterator[Path]:
     """A temporary folder beside (or in) `output` to write into; its files take their place at exit.
 
     For a file output the temporary folder must hold one file of the output's name. On any error
-    the temporary folder is removed, and so are parent folders that were made for it and are empty. Raises
-    OutputError when the output cannot be written.
+    the temporary folder is removed, and so are parent folders that were made for it and are empty.
+    Raises OutputError when the output cannot be written.
     """
     if is_folder and output.exists() and not output.is_dir():
         raise OutputError(f"{output}: is a file; name a folder, or a file ending in .safetensors")

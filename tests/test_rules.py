@@ -150,6 +150,10 @@ def test_an_overflowing_cast_is_refused(tmp_path):
     rules = {"rule": [{"source": "a", "target": "a"}]}
     with pytest.raises(tfreader.UnsupportedError, match="'a'.*overflow float16"):
         convert(tmp_path, {"a": X * 1e6}, rules, dtype="float16")
+    with pytest.raises(tfreader.UnsupportedError, match="values such as 1e\\+06"):
+        convert(tmp_path, {"a": np.array([np.inf, 1e6])}, rules, dtype="float16")
+    infinite = convert(tmp_path, {"a": np.array([np.inf, np.nan])}, rules, dtype="float16")["a"]
+    np.testing.assert_array_equal(infinite, np.array([np.inf, np.nan], np.float16))
 
 
 def test_printed_rules_of_every_family_read_back_equal(tmp_path):
