@@ -388,16 +388,15 @@ class _Planner:
             self.config.setdefault(key, number)
             configured = self._dimension(key)
             contiguous = found == set(range(number))
-            if not found or (contiguous and number == configured):
-                pass  # where nothing was found, the required rules say what is missing
-            elif contiguous:
+            # Where nothing was found, the required rules say what is missing.
+            if found and contiguous and number != configured:
                 self.problems.insert(
                     0,
                     f"{key} = {configured} in {self.source.origin(key)}, but the checkpoint has "
                     f"{number} ({group} 0 to {number - 1}): correct the config, or the "
                     "checkpoint is incomplete",
                 )
-            else:
+            elif not contiguous:
                 # An index may be huge: look no further than where a gap must have shown.
                 missing = [i for i in range(min(max(found), number + 1)) if i not in found]
                 self.problems.append(f"{group} {_some(missing)} of {max(found) + 1} is missing")

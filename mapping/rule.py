@@ -53,7 +53,7 @@ class Rule:
         groups = set(patterns[0].groupindex) if patterns else set()
         if not patterns or any(set(p.groupindex) != groups for p in patterns):
             raise RuleError(f"rule {self.sources}: all sources need the same named groups")
-        if isinstance(self.unstack, Unstack):
+        if self.unstack:
             groups.add(self.unstack.index)
         for target in self.targets:
             if set("{}") & set(_PLACEHOLDER.sub("", target)):
@@ -71,8 +71,9 @@ class Rule:
             raise RuleError(f"rule {self.sources}: split and unstack must be the last operation")
 
     @property
-    def unstack(self) -> Op | None:
-        return self.ops[-1] if self.ops and isinstance(self.ops[-1], Unstack) else None
+    def unstack(self) -> Unstack | None:
+        last = self.ops[-1] if self.ops else None
+        return last if isinstance(last, Unstack) else None
 
     def domains(self, counts: Mapping[str, int]) -> list[dict[str, str]] | None:
         """Every combination of group values that the rule must fire for, None if unbounded."""

@@ -140,16 +140,9 @@ class Bundle(Checkpoint):
         return self._assemble(info, key)
 
     def check_shards(self, names: list[str]) -> None:
-        ends: dict[int, tuple[int, str]] = {}
         for name in names:
             for entry in self._stored_entries(name):
-                ends[entry.shard_id] = max(
-                    ends.get(entry.shard_id, (0, "")), (entry.offset + entry.size, name)
-                )
-        for shard, (end, name) in sorted(ends.items()):
-            size = self._shard(name, shard).size
-            if end > size:
-                raise self._too_short(name, shard, end)
+                self._stored_size(name, entry)
 
     def verify(self) -> VerifyReport:
         problems: list[str] = []
@@ -249,8 +242,7 @@ class Bundle(Checkpoint):
     def _read_plain(self, name: str, entry: Any) -> Array:
         shape = tuple(dim.size for dim in entry.shape.dim)
         dtype = DTYPES[entry.dtype]
-        data = np.empty(self._stored_size(name, entry), np.uint8)
-        self._shard(name, entry.shard_id).read_into(entry.offset, data)
+        data = self._stored_bytes(name, entry)
         if dtype == "string":
             strings, crc = self._decode(name, entry, data)
             self._check_crc(name, entry, crc)
@@ -277,20 +269,28 @@ class Bundle(Checkpoint):
     def _stored_size(self, name: str, entry: Any) -> int:
         """The entry's size in bytes, once its shard is known to hold them."""
         size: int = entry.size
-        end = entry.offset + size
-        if end > self._shard(name, entry.shard_id).size:
-            raise self._too_short(name, entry.shard_id, end)
+        end, held = entry.offset + size, self._shard(name, entry.shard_id).size
+        if end > held:
+            path = self.shard_path(entry.shard_id)
+            raise CorruptCheckpointError(
+                f"{path}: truncated: variable {name!r} ends at byte {end}, the file has "
+                f"{held}{but_it_is(path, DAMAGED)}"
+            )
         return size
+
+    def _stored_bytes(self, name: str, entry: Any) -> Array:
+        data = np.empty(self._stored_size(name, entry), np.uint8)
+        self._shard(name, entry.shard_id).read_into(entry.offset, data)
+        return data
 
     def _verify_entry(self, name: str, entry: Any, buffer: memoryview) -> int:
         """Check the entry's bytes a chunk at a time; returns how many there were."""
         size = self._stored_size(name, entry)
-        shard = self._shard(name, entry.shard_id)
         if DTYPES.get(entry.dtype) in ("string", "variant"):
-            data = np.empty(size, np.uint8)
-            shard.read_into(entry.offset, data)
+            data = self._stored_bytes(name, entry)
             self._check_crc(name, entry, self._decode(name, entry, data)[1])
             return size
+        shard = self._shard(name, entry.shard_id)
         crc = 0
         for start in range(0, size, CHUNK):
             chunk = buffer[: min(CHUNK, size - start)]
@@ -320,10 +320,3 @@ class Bundle(Checkpoint):
                     f"variable {name!r} lies in it; put the file beside {self.index_path}"
                 ) from None
         return self._shards[shard]
-
-    def _too_short(self, name: str, shard: int, end: int) -> CorruptCheckpointError:
-        path = self.shard_path(shard)
-        return CorruptCheckpointError(
-            f"{path}: truncated: variable {name!r} ends at byte {end}, the file has "
-            f"{self._shards[shard].size}{but_it_is(path, DAMAGED)}"
-        )
