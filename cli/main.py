@@ -217,7 +217,7 @@ def verify(path: str, as_json: bool) -> None:
     """Check every checksum of a checkpoint."""
     import tfreader
 
-    with tfreader.open(path) as checkpoint:
+    with tfreader.open(path, salvage=True) as checkpoint:
         try:
             report = checkpoint.verify()
         except tfreader.ChecksumError as error:

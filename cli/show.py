@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tfreader.errors import TFReaderError
 from tfreader.training import training_state
 
 if TYPE_CHECKING:
     from tfreader.mapping import Plan, Report
 
-    from tfreader import Checkpoint
+    from tfreader import Checkpoint, ObjectGraph, TensorInfo
 
 _NUMBER = re.compile(r"\d+")
 
@@ -48,52 +49,74 @@ def printable(text: str) -> str:
 
 def inspect_data(checkpoint: Checkpoint, pattern: re.Pattern[str]) -> dict[str, Any]:
     infos = list(checkpoint.infos)
-    training = training_state(infos)
+    graph, notes = _graph(checkpoint)
+    training = training_state(infos, graph)
+
+    def described(info: TensorInfo) -> dict[str, Any]:
+        value = graph.get(info.name) if graph else None
+        return {
+            **info._asdict(),
+            "slices": [piece._asdict() for piece in info.slices],
+            "object_path": value.path if value else None,
+            "full_name": value.full_name if value else None,
+            "training": str(training[info.name]) if info.name in training else None,
+        }
+
     return {
         "path": checkpoint.path,
         "format": checkpoint.format,
-        "variables": [
-            {
-                **info._asdict(),
-                "slices": [piece._asdict() for piece in info.slices],
-                "training": str(training[info.name]) if info.name in training else None,
-            }
-            for info in infos
-            if pattern.search(info.name)
-        ],
-        "notes": list(checkpoint.notes),
+        "variables": [described(info) for info in infos if _found(info, graph, pattern)],
+        "notes": [*checkpoint.notes, *notes],
     }
+
+
+def _graph(checkpoint: Checkpoint) -> tuple[ObjectGraph | None, tuple[str, ...]]:
+    """The object graph; a damaged or missing one does not stop the listing."""
+    try:
+        return checkpoint.object_graph, ()
+    except TFReaderError as error:
+        return None, (f"no readable names: {error}",)
+
+
+def _found(info: TensorInfo, graph: ObjectGraph | None, pattern: re.Pattern[str]) -> bool:
+    names = graph[info.name].names if graph and info.name in graph else ()
+    return any(map(pattern.search, (info.name, *names)))
 
 
 def inspect_lines(
     checkpoint: Checkpoint, pattern: re.Pattern[str], show_all: bool
 ) -> Iterator[str]:
     infos = list(checkpoint.infos)
-    training = training_state(infos)
+    graph, notes = _graph(checkpoint)
+    training = training_state(infos, graph)
     slots: dict[str, list[str]] = defaultdict(list)
     for state in training.values():
         if state.base and state.slot:
             slots[state.base].append(state.slot)
-    rows = [("variable", "dtype", "shape", "shard", "bytes", "slots")]
+    rows = [("variable", "dtype", "shape", "shard", "bytes", "notes")]
     for info in infos:
-        folded = info.name in training and training[info.name].slot and not show_all
-        if folded or not pattern.search(info.name):
+        mine = training.get(info.name)
+        folded = mine is not None and mine.slot is not None and not show_all
+        if folded or not _found(info, graph, pattern):
             continue
-        shard = f"{len(info.slices)} slices" if info.slices else str(info.shard)
+        shard = "" if info.shard is None else str(info.shard)
         own = [] if show_all else sorted(set(slots.get(info.name, ())))
+        notes_of = [f"slots: {', '.join(own)}"] if own else []
+        notes_of += [str(mine)] if mine else []
         rows.append(
             (
-                printable(info.name),
+                printable(graph.name(info.name) if graph else info.name),
                 info.dtype,
                 shape(info.shape),
-                shard,
-                str(info.nbytes),
-                ", ".join(own),
+                f"{len(info.slices)} slices" if info.slices else shard,
+                "" if info.nbytes is None else str(info.nbytes),
+                printable("; ".join(notes_of)),
             )
         )
     yield from table(rows)
-    in_slots = sum(info.nbytes for info in infos if info.name in training)
-    total = sum(info.nbytes for info in infos)
+    yield from (f"note: {note}" for note in notes)
+    in_slots = sum(info.nbytes or 0 for info in infos if info.name in training)
+    total = sum(info.nbytes or 0 for info in infos)
     yield (
         f"{checkpoint.path}: {checkpoint.format}, {len(infos)} variables, {size(total)}, of them "
         f"{len(training)} of training state, {size(in_slots)}"

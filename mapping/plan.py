@@ -21,6 +21,7 @@ import numpy as np
 from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.dtypes import Array
 from tfreader.errors import ConfigError, PlanError, RuleError, UnknownModelTypeError
+from tfreader.object_graph import ObjectGraph
 from tfreader.training import MOVING_AVERAGE, Training, training_state
 
 from .config import SourceConfig, read_config
@@ -158,10 +159,12 @@ def make_plan(
     if rules is not None and not isinstance(rules, RuleSet):
         rules = load_rules(Path(rules))
     infos = {info.name: info for info in checkpoint.infos}
-    training = training_state(infos.values())
-    family = _choose_family(checkpoint, infos, model_type, rules)
+    graph = checkpoint.object_graph
+    training = training_state(infos.values(), graph)
+    names = {name: _names(name, graph) for name in infos}
+    family = _choose_family(checkpoint, names, model_type, rules)
     source = read_config(checkpoint.path, family, config, overrides or {}, finetuning_task_name)
-    return _Planner(checkpoint, infos, training, family, source).plan(
+    return _Planner(checkpoint, infos, names, training, family, source).plan(
         rules or _family_rules(family), architecture, dtype, ignore, moving_averages
     )
 
@@ -171,25 +174,33 @@ def _family_rules(family: Family | None) -> RuleSet:
     return family.rules
 
 
+def _names(name: str, graph: ObjectGraph | None) -> tuple[str, ...]:
+    """The names by which rules may know a variable: as stored, then as the object graph has it."""
+    return (name, *graph[name].names) if graph is not None and name in graph else (name,)
+
+
 def _choose_family(
-    checkpoint: Checkpoint, names: Iterable[str], model_type: str, rules: RuleSet | None
+    checkpoint: Checkpoint,
+    names: Mapping[str, tuple[str, ...]],
+    model_type: str,
+    rules: RuleSet | None,
 ) -> Family | None:
     if model_type != "auto":
         return get_family(model_type)
     if rules is not None:
         return get_family(rules.family) if rules.family else None
-    names = list(names)
+    spelled = [name for spellings in names.values() for name in spellings]
     found = [
         family
         for family in families().values()
-        if all(any(re.fullmatch(regex, name) for name in names) for regex in family.evidence)
+        if all(any(re.fullmatch(regex, name) for name in spelled) for regex in family.evidence)
     ]
     if len(found) == 1:
         return found[0]
     if found:
         kinds = ", ".join(family.model_type for family in found)
         raise PlanError(f"{checkpoint.path}: could be any of {kinds}; choose with --model_type")
-    shown = ", ".join(names[:3])
+    shown = ", ".join(list(names)[:3])
     raise PlanError(
         f"{checkpoint.path}: no known family has variables like {shown}\n"
         f"Known: {', '.join(families())}. For another model, write a rule file and pass --rules."
@@ -213,12 +224,14 @@ class _Planner:
         self,
         checkpoint: Checkpoint,
         infos: Mapping[str, TensorInfo],
+        names: Mapping[str, tuple[str, ...]],
         training: Mapping[str, Training],
         family: Family | None,
         source: SourceConfig,
     ) -> None:
         self.checkpoint = checkpoint
         self.infos = infos
+        self.names = names
         self.training = training
         self.family = family
         self.source = source
@@ -301,14 +314,23 @@ class _Planner:
             for rule in rules.rules
             for number, pattern in enumerate(rule.patterns)
         ]
-        return {
-            name: [
+
+        def matches(name: str, info: TensorInfo) -> list[_Match]:
+            return [
                 _Match(rule, number, _groups(match, rules.counts), info)
                 for rule, number, pattern in sources
                 if (match := pattern.fullmatch(name))
             ]
+
+        # The first of its names that any rule knows decides.
+        return {
+            name: next(filter(None, (matches(own, info) for own in self._spellings(name))), [])
             for name, info in variables.items()
         }
+
+    def _spellings(self, name: str) -> tuple[str, ...]:
+        """All names of a variable; a moving average in place of a missing one has just that."""
+        return self.names.get(name, (name,))
 
     def _architecture(
         self, rules: RuleSet, matches: Mapping[str, list[_Match]], wanted: str | None
@@ -356,7 +378,8 @@ class _Planner:
         active: list[_Match] = []
         unknown: list[str] = []
         for name, info in variables.items():
-            reason = next((why for regex, why in reasons if regex.fullmatch(name)), None)
+            names = self._spellings(name)
+            reason = next((why for regex, why in reasons if any(map(regex.fullmatch, names))), None)
             mine = [match for match in matches[name] if match.rule.part in parts]
             if reason is not None:
                 self.dropped[info.name] = reason

@@ -266,6 +266,73 @@ def make_reader_data(folder):
     )
 
 
+def make_v1_data(folder):
+    """V1 files: every dtype that they can hold, and two shards with a partitioned variable."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(5)
+    kinds = "float32 float64 float16 int8 int16 int32 int64 uint8 uint16 bool complex64 complex128"
+    values = {
+        kind: tf.cast(tf.constant(random.normal(0, 60, (3, 5))), getattr(tf, kind))
+        for kind in kinds.split()
+    }
+    values["large"] = tf.constant([-(2**63), -1, 0, 127, 128, 2**63 - 1])
+    values["qint8"] = tf.bitcast(values["int8"], tf.qint8)
+    values["quint8"] = tf.bitcast(values["uint8"], tf.quint8)
+    values["qint32"] = tf.bitcast(values["int32"], tf.qint32)
+    values["scalar"] = tf.constant(2.5)
+    values["empty"] = tf.zeros((0, 4))
+    values["text"] = tf.constant([b"not a number", b"", b"\xff\x00"])
+    tf.raw_ops.Save(
+        filename=str(folder / "dtypes"), tensor_names=list(values), data=list(values.values())
+    )
+    del values["text"]
+    plain = {"qint8": "int8", "quint8": "uint8", "qint32": "int32"}
+    np.savez_compressed(
+        folder / "dtypes.npz", **{k: values[plain.get(k, k)].numpy() for k in values}
+    )
+    for shard in range(2):
+        tf.raw_ops.SaveSlices(
+            filename=str(folder / f"model.ckpt-{shard:05d}-of-00002"),
+            tensor_names=["partitioned", f"only/{shard}"],
+            shapes_and_slices=[f"4 3 {shard * 2},2:0,3", ""],
+            data=[
+                tf.reshape(tf.range(shard * 6.0, shard * 6.0 + 6), (2, 3)),
+                tf.fill((40,), float(shard)),
+            ],
+        )
+    (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-?????-of-00002"\n')
+
+
+class Net(tf.Module):
+    """Objects in a list and in a dict, one of them twice, and a lookup table."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared = tf.Variable([1.0, 2.0], name="w")
+        self.blocks = [tf.Variable([3.0], name="b"), self.shared]
+        self.by_name = {"x/y.z": tf.Variable(4.0, name="xyz"), "twin": tf.Variable(5.0, name="b")}
+        self.table = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, -1)
+        self.table.insert(tf.constant(["one", "two"]), tf.constant([1, 2], tf.int64))
+
+
+def make_object_data(folder):
+    """A TF2 checkpoint of a Keras 2 model with a new-style optimizer, beside a tf.Module."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    tf.keras.utils.set_random_seed(9)
+    layers = [
+        tf.keras.layers.Dense(3, name="d1", input_shape=(4,)),
+        tf.keras.layers.BatchNormalization(name="bn"),
+    ]
+    model = tf.keras.Sequential(layers)
+    model.compile(tf.keras.optimizers.Adam(), "mse")
+    model.fit(np.ones((4, 4)), np.ones((4, 3)), verbose=0)
+    tf.train.Checkpoint(model=model, net=Net()).save(str(folder / "model.ckpt"))
+    variables = {v.name.removesuffix(":0"): v.numpy() for v in model.variables}
+    np.savez_compressed(folder / "variables.npz", **variables)
+
+
 if __name__ == "__main__":
     make_bert(EXAMPLES / "bert-tiny", "pretraining", bert_adam, 1)
     make_keras(EXAMPLES / "keras-regressor")
@@ -273,3 +340,5 @@ if __name__ == "__main__":
     make_bert(DATA / "squad", "squad", bert_adam, 3, prefix="model.ckpt-3")
     make_bert(DATA / "encoder", "encoder_only", no_training, 4)
     make_reader_data(DATA / "reader")
+    make_v1_data(DATA / "v1")
+    make_object_data(DATA / "objects")

@@ -77,10 +77,10 @@ def test_a_saved_model_folder(tmp_path):
         assert list(checkpoint) == ["a"]
 
 
-def test_a_v1_checkpoint_is_called_one(tmp_path):
+def test_an_index_without_its_suffix_is_not_read_as_an_empty_v1_checkpoint(tmp_path):
     index = write_bundle(tmp_path / "model.ckpt", {"a": ones(2)}).with_suffix(".ckpt.index")
-    index.rename(tmp_path / "old.ckpt")  # a table under a V1 file's name
-    with pytest.raises(tfreader.UnsupportedError, match="V1 checkpoint"):
+    index.rename(tmp_path / "old.ckpt")
+    with pytest.raises(tfreader.CorruptCheckpointError, match="rename it to end in .index"):
         tfreader.open(tmp_path / "old.ckpt")
 
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from tfreader.errors import ChecksumError, CorruptCheckpointError
 from tfreader.files import LocalFile
-from tfreader.table import mask_crc, read_table, unmask_crc
+from tfreader.table import Table, mask_crc, unmask_crc
 
 
 def read(data: bytes) -> list[tuple[bytes, bytes]]:
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
-        return list(read_table(LocalFile(file.name)))
+        return [(key, bytes(value)) for key, value in Table(LocalFile(file.name)).entries()]
 
 
 @settings(max_examples=200, deadline=None)
@@ -96,7 +96,7 @@ def test_what_is_no_table_is_named(tmp_path: Path, start: bytes, meaning: str):
     path = tmp_path / "model.ckpt.index"
     path.write_bytes(start)
     with pytest.raises(CorruptCheckpointError, match=meaning) as caught:
-        list(read_table(LocalFile(str(path))))
+        Table(LocalFile(str(path)))
     assert str(path) in str(caught.value)
 
 

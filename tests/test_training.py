@@ -50,7 +50,7 @@ def test_moving_averages_are_a_kind_of_their_own():
     "name", ["global_step", "beta1_power", "opt/beta2_power_1", "save_counter", "good_steps"]
 )
 def test_counters(name):
-    assert state_of(name, (), WEIGHTS).kind == "counter"
+    assert state_of(name, (), WEIGHTS).kind == "training counter"
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ from .errors import (
     VariableNotFoundError,
 )
 from .locate import locate
+from .object_graph import ObjectGraph, TrackedValue
+from .v1 import SliceFiles
 
 __version__ = "0.1.0"
 
@@ -38,11 +40,13 @@ __all__ = [
     "ConfigError",
     "CorruptCheckpointError",
     "MissingExtraError",
+    "ObjectGraph",
     "OutputError",
     "PlanError",
     "RuleError",
     "TFReaderError",
     "TensorInfo",
+    "TrackedValue",
     "UnknownModelTypeError",
     "UnsupportedError",
     "VariableNotFoundError",
@@ -51,12 +55,17 @@ __all__ = [
 ]
 
 
-def open(path: str | os.PathLike[str]) -> Checkpoint:  # noqa: A001 - as h5py and gzip name theirs
+def open(  # noqa: A001 - as h5py and gzip name theirs
+    path: str | os.PathLike[str], *, salvage: bool = False
+) -> Checkpoint:
     """Open the checkpoint that `path` names and read its index, but no values.
 
-    `path` is a prefix, an `.index`, `.data-*` or `.meta` file, a folder (through its `checkpoint`
-    state file, or the only checkpoint in it) or a SavedModel folder. Raises CheckpointNotFoundError
-    when nothing is there, CorruptCheckpointError when the index is damaged.
+    `path` is a prefix, any file of the checkpoint, a pattern of V1 shards, a folder (through its
+    `checkpoint` state file, or the only checkpoint in it) or a SavedModel folder. With `salvage`,
+    damaged blocks of a V2 index do not matter until `verify`; their variables are missing. Raises
+    CheckpointNotFoundError when nothing is there, CorruptCheckpointError when the index is damaged.
     """
-    prefix, notes = locate(os.fspath(path))
-    return Bundle(prefix, notes)
+    found = locate(os.fspath(path))
+    if found.files:
+        return SliceFiles(found.prefix, found.files, found.notes)
+    return Bundle(found.prefix, found.notes, salvage)

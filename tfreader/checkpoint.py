@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from .dtypes import Array, DType
-from .errors import VariableNotFoundError
+from .errors import CorruptCheckpointError, UnsupportedError, VariableNotFoundError
+from .object_graph import OBJECT_GRAPH, ObjectGraph
 from .slices import Slice
 
 
@@ -16,17 +18,18 @@ class TensorInfo(NamedTuple):
     """Where and what a variable is, known without reading its values.
 
     `dtype` is a `str` (TensorFlow's name of the type) with the numpy dtype as its `.numpy`.
-    `nbytes` counts stored bytes. `shard`, `offset` and `crc32c` (unmasked, of the stored bytes) are
-    None for a partitioned variable, whose pieces `slices` lists.
+    `nbytes` counts stored bytes (V1: bytes of the values, None for strings). `offset` and `crc32c`
+    (unmasked, of the stored bytes) are known for V2 only. A partitioned variable has no shard,
+    offset or checksum of its own: `slices` lists its pieces.
     """
 
     name: str
     dtype: DType
     shape: tuple[int, ...]
-    nbytes: int
-    shard: int | None
-    offset: int | None
-    crc32c: int | None
+    nbytes: int | None
+    shard: int | None = None
+    offset: int | None = None
+    crc32c: int | None = None
     slices: tuple[Slice, ...] = ()
 
 
@@ -41,12 +44,14 @@ class Checkpoint(Mapping[str, Array]):
     """A read-only mapping from variable names to numpy arrays. Use it as a context manager.
 
     Strings come as object arrays of bytes; bfloat16, float8 and int4 with their ml_dtypes types.
-    `path` is the prefix, `format` is "v2" and so on, `notes` says what was assumed to find it.
+    `path` is the prefix, `format` is "v1" or "v2", `notes` says what was assumed to find it.
+    A variable of an object-based checkpoint may be asked for by any name that `object_graph` knows.
     """
 
     path: str
     format: str
     notes: tuple[str, ...] = ()
+    _variables: Mapping[str, Any]  # what each class keeps about a variable, by name, in name order
 
     @abstractmethod
     def info(self, name: str) -> TensorInfo:
@@ -55,28 +60,75 @@ class Checkpoint(Mapping[str, Array]):
         Raises VariableNotFoundError for an unknown name, CorruptCheckpointError for a bad entry.
         """
 
-    @abstractmethod
-    def read(self, name: str) -> Array:
-        """The variable's values, in an array of the caller's own. Every byte read is checked.
+    def read(self, name: str, rows: slice | None = None) -> Array:
+        """The variable's values, in an array of the caller's own.
+
+        `rows`, a slice of the first axis, reads only what those rows need. Every byte is checked,
+        but for a part of a V2 variable: its checksum covers the whole.
 
         Raises VariableNotFoundError, CorruptCheckpointError, ChecksumError where the bytes do not
         match their checksum, CheckpointNotFoundError where the shard is missing, UnsupportedError
-        where the dtype has no values to give (variants).
+        where the dtype has no values to give (variants) or `rows` is asked of a scalar.
         """
+        info = self.info(name)
+        if info.dtype.numpy is None:
+            raise UnsupportedError(
+                f"{self.path}: variable {info.name!r} is of type {info.dtype}, which has no values "
+                "that can be read"
+            )
+        if rows is None:
+            return self._load(info, None)
+        if not info.shape:
+            raise UnsupportedError(f"{self.path}: variable {info.name!r} is a scalar, without rows")
+        picked = range(info.shape[0])[rows]
+        ordered = picked if picked.step > 0 else picked[::-1]
+        array = self._load(info, range(ordered[0], ordered[-1] + 1) if ordered else range(0))
+        return array[:: abs(picked.step)][:: 1 if picked.step > 0 else -1]
 
     @abstractmethod
-    def check_shards(self, names: list[str]) -> None:
+    def check_shards(self, names: Sequence[str]) -> None:
         """Raise what reading these variables would raise for missing or short files, at once."""
 
     @abstractmethod
     def verify(self) -> VerifyReport:
         """Check every checksum of every file.
 
-        Raises ChecksumError, whose `problems` lists each damaged variable.
+        Raises ChecksumError, whose `problems` lists each damaged block and variable.
         """
 
     @abstractmethod
     def close(self) -> None: ...
+
+    @abstractmethod
+    def _load(self, info: TensorInfo, rows: range | None) -> Array:
+        """The values of all rows, or of consecutive ones."""
+
+    @cached_property
+    def object_graph(self) -> ObjectGraph | None:
+        """The objects that own the variables, None if the checkpoint is not object-based.
+
+        Raises CorruptCheckpointError where it is damaged.
+        """
+        if OBJECT_GRAPH not in self._variables:
+            return None
+        serialized: object = self.read(OBJECT_GRAPH).tolist()
+        try:
+            if not isinstance(serialized, bytes):
+                raise ValueError("not a scalar string")
+            return ObjectGraph(serialized, self._variables.keys())
+        except ValueError as error:
+            raise CorruptCheckpointError(
+                f"{self.path}: variable {OBJECT_GRAPH!r}: damaged object graph ({error})"
+            ) from None
+
+    def __len__(self) -> int:
+        return len(self._variables)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._variables or (isinstance(name, str) and self._find(name) is not None)
 
     def __getitem__(self, name: str) -> Array:
         return self.read(name)
@@ -86,12 +138,22 @@ class Checkpoint(Mapping[str, Array]):
         """The descriptions of all variables, in name order."""
         return map(self.info, self)
 
-    def _unknown(self, name: str) -> VariableNotFoundError:
+    def _find(self, name: str) -> str | None:
+        """The key of a name in the object graph."""
+        return self.object_graph.find(name) if self.object_graph is not None else None
+
+    def _key(self, name: str) -> str:
+        """The stored name that `name` stands for."""
+        if name in self._variables:
+            return name
+        key = self._find(name)
+        if key is not None:
+            return key
         from difflib import get_close_matches
 
         near = get_close_matches(name, list(self), 3) if len(self) < 10_000 else []
         hint = f"; near: {', '.join(near)}" if near else "; `tfreader inspect` lists the names"
-        return VariableNotFoundError(f"{self.path}: no variable named {name!r}{hint}")
+        raise VariableNotFoundError(f"{self.path}: no variable named {name!r}{hint}")
 
     def __enter__(self) -> Self:
         return self

@@ -81,3 +81,73 @@ class CheckpointState(_message.Message):
     all_model_checkpoint_timestamps: _containers.RepeatedScalarFieldContainer[float]
     last_preserved_timestamp: float
     def __init__(self, model_checkpoint_path: _Optional[bytes] = ..., all_model_checkpoint_paths: _Optional[_Iterable[bytes]] = ..., all_model_checkpoint_timestamps: _Optional[_Iterable[float]] = ..., last_preserved_timestamp: _Optional[float] = ...) -> None: ...
+
+class SavedTensorSlices(_message.Message):
+    __slots__ = ("meta",)
+    META_FIELD_NUMBER: _ClassVar[int]
+    meta: SavedTensorSliceMeta
+    def __init__(self, meta: _Optional[_Union[SavedTensorSliceMeta, _Mapping]] = ...) -> None: ...
+
+class SavedTensorSliceMeta(_message.Message):
+    __slots__ = ("tensor", "versions")
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    tensor: _containers.RepeatedCompositeFieldContainer[SavedSliceMeta]
+    versions: VersionDef
+    def __init__(self, tensor: _Optional[_Iterable[_Union[SavedSliceMeta, _Mapping]]] = ..., versions: _Optional[_Union[VersionDef, _Mapping]] = ...) -> None: ...
+
+class SavedSliceMeta(_message.Message):
+    __slots__ = ("name", "shape", "type", "slice")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    SLICE_FIELD_NUMBER: _ClassVar[int]
+    name: bytes
+    shape: TensorShape
+    type: int
+    slice: _containers.RepeatedCompositeFieldContainer[TensorSlice]
+    def __init__(self, name: _Optional[bytes] = ..., shape: _Optional[_Union[TensorShape, _Mapping]] = ..., type: _Optional[int] = ..., slice: _Optional[_Iterable[_Union[TensorSlice, _Mapping]]] = ...) -> None: ...
+
+class TrackableObjectGraph(_message.Message):
+    __slots__ = ("nodes",)
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[TrackableObject]
+    def __init__(self, nodes: _Optional[_Iterable[_Union[TrackableObject, _Mapping]]] = ...) -> None: ...
+
+class TrackableObject(_message.Message):
+    __slots__ = ("children", "attributes", "slot_variables")
+    CHILDREN_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    SLOT_VARIABLES_FIELD_NUMBER: _ClassVar[int]
+    children: _containers.RepeatedCompositeFieldContainer[ObjectReference]
+    attributes: _containers.RepeatedCompositeFieldContainer[SerializedTensor]
+    slot_variables: _containers.RepeatedCompositeFieldContainer[SlotVariableReference]
+    def __init__(self, children: _Optional[_Iterable[_Union[ObjectReference, _Mapping]]] = ..., attributes: _Optional[_Iterable[_Union[SerializedTensor, _Mapping]]] = ..., slot_variables: _Optional[_Iterable[_Union[SlotVariableReference, _Mapping]]] = ...) -> None: ...
+
+class ObjectReference(_message.Message):
+    __slots__ = ("node_id", "local_name")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    LOCAL_NAME_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    local_name: bytes
+    def __init__(self, node_id: _Optional[int] = ..., local_name: _Optional[bytes] = ...) -> None: ...
+
+class SerializedTensor(_message.Message):
+    __slots__ = ("name", "full_name", "checkpoint_key")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FULL_NAME_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_KEY_FIELD_NUMBER: _ClassVar[int]
+    name: bytes
+    full_name: bytes
+    checkpoint_key: bytes
+    def __init__(self, name: _Optional[bytes] = ..., full_name: _Optional[bytes] = ..., checkpoint_key: _Optional[bytes] = ...) -> None: ...
+
+class SlotVariableReference(_message.Message):
+    __slots__ = ("original_variable_node_id", "slot_name", "slot_variable_node_id")
+    ORIGINAL_VARIABLE_NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    SLOT_NAME_FIELD_NUMBER: _ClassVar[int]
+    SLOT_VARIABLE_NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    original_variable_node_id: int
+    slot_name: bytes
+    slot_variable_node_id: int
+    def __init__(self, original_variable_node_id: _Optional[int] = ..., slot_name: _Optional[bytes] = ..., slot_variable_node_id: _Optional[int] = ...) -> None: ...

@@ -4,6 +4,10 @@ Each also inherits the builtin that a caller would expect, and its message names
 variable, what was expected, what was found and the next step, as far as they apply.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class TFReaderError(Exception):
     """Base of all errors of this package."""
@@ -26,6 +30,13 @@ class ChecksumError(CorruptCheckpointError):
     def __init__(self, message: str, problems: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.problems = problems or (message,)
+
+    @classmethod
+    def of(cls, path: str, problems: Sequence[TFReaderError]) -> ChecksumError:
+        """One error for all that was found damaged."""
+        first, *others = map(str, problems)
+        more = f"{path}: damaged in {len(problems)} places; the first: " if others else ""
+        return cls(more + first, (first, *others))
 
 
 class UnsupportedError(TFReaderError, ValueError):

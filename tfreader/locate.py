@@ -1,94 +1,194 @@
-"""From what a user names to the prefix of a checkpoint."""
+"""From what a user names to the files of a checkpoint."""
 
 from __future__ import annotations
 
+import glob
 import os
 import re
+from typing import NamedTuple
 
 from .checkpoint_pb2 import CheckpointState
-from .errors import CheckpointNotFoundError, CorruptCheckpointError, UnsupportedError
+from .errors import CheckpointNotFoundError, CorruptCheckpointError
 from .files import but_it_is, is_table
 
-_SUFFIX = re.compile(r"\.(index|meta|data-\d{5,}-of-\d{5,})$")
 STATE_FILE = "checkpoint"
+_V2_FILE = re.compile(r"(?P<prefix>.*)\.(?:index|meta|data-\d{5,}-of-\d{5,})", re.DOTALL)
+_V1_SHARD = re.compile(r"(?P<prefix>.+)-(?P<shard>\d{5,})-of-(?P<count>\d{5,})", re.DOTALL)
+_V1_PATTERN = re.compile(r"(?P<prefix>.+)-\?{5,}-of-(?P<count>\d{5,})", re.DOTALL)
+_SHOWN = 5  # candidates that a message lists
 
 
-def locate(path: str) -> tuple[str, tuple[str, ...]]:
-    """The prefix of the V2 checkpoint that `path` names, and notes on what was assumed.
+class Located(NamedTuple):
+    """A checkpoint's prefix, the files of a V1 checkpoint (none for V2), and what was assumed."""
 
-    `path` is a prefix, an `.index`, `.data-*` or `.meta` file, a folder, a SavedModel folder, or a
-    `checkpoint` state file. Raises CheckpointNotFoundError, CorruptCheckpointError, and
-    UnsupportedError for a V1 checkpoint.
+    prefix: str
+    files: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def locate(path: str) -> Located:
+    """The checkpoint that `path` names.
+
+    `path` is a prefix, any file of the checkpoint, a pattern such as `model.ckpt-?????-of-00002`, a
+    folder, a SavedModel folder, or a `checkpoint` state file. Raises CheckpointNotFoundError, and
+    CorruptCheckpointError where the file there is something else.
     """
     if os.path.isdir(path):
         return _in_folder(path)
-    prefix = _SUFFIX.sub("", path)
-    if os.path.exists(prefix + ".index"):
-        return prefix, ()
+    found = _exact(path)
+    if found is not None:
+        return found
     folder, name = os.path.split(path)
-    if name == STATE_FILE and os.path.isfile(path):
+    if name in (STATE_FILE, "saved_model.pb", "saved_model.pbtxt") and os.path.isfile(path):
         return _in_folder(folder or ".")
-    if prefix != path and os.path.isfile(path):
-        raise CheckpointNotFoundError(
-            f"{path}: its index file {prefix}.index is missing{but_it_is(path)}"
-        )
+    return _by_pattern(path) or _raise_nothing(path)
+
+
+def _exact(path: str) -> Located | None:
+    """The checkpoint with that prefix, file or pattern of shards, where all its names are clear."""
+    for prefix in (path, _prefix(path)):
+        if os.path.isfile(prefix + ".index"):
+            return Located(prefix)
+    if shard := _V1_SHARD.fullmatch(path) or _V1_PATTERN.fullmatch(path):
+        return _shards(shard["prefix"], shard["count"])
     if os.path.isfile(path):
-        if is_table(path):
-            raise UnsupportedError(
-                f"{path}: a V1 checkpoint (one file, as TensorFlow 0.x saved), which this release "
-                "does not read; TensorFlow can save it again in the V2 format"
-            )
-        raise CorruptCheckpointError(
-            f"{path}: not a checkpoint{but_it_is(path)}; {_candidates(folder or '.')}"
+        return Located(path, (path,)) if is_table(path) else None
+    folder, name = os.path.split(path)
+    counts = {
+        match["count"]
+        for match in map(_V1_SHARD.fullmatch, _files(folder))
+        if match and match["prefix"] == name
+    }
+    complete = [count for count in sorted(counts) if _shards(path, count, check=False)]
+    if len(complete) > 1:
+        raise CheckpointNotFoundError(
+            f"{path}: saved twice, in {' and '.join(str(int(count)) for count in complete)} "
+            f"shards; pass one of its files, such as {path}-00000-of-{complete[0]}"
         )
+    return _shards(path, (complete or sorted(counts))[0]) if counts else None
+
+
+def _prefix(path: str) -> str:
+    match = _V2_FILE.fullmatch(path)
+    return match["prefix"] if match else path
+
+
+def _shards(prefix: str, count: str, check: bool = True) -> Located | None:
+    """The V1 checkpoint in `count` shards; None if there is none."""
+    folder, name = os.path.split(prefix)
+    present = {
+        file
+        for file in _files(folder)
+        if (match := _V1_SHARD.fullmatch(file))
+        and (match["prefix"], match["count"]) == (name, count)
+    }
+    if not present:
+        return None
+    total = int(count)
+    missing = total - len(present)
+    if not missing:
+        expected = [f"{name}-{i:05d}-of-{count}" for i in range(total)]
+        if present == set(expected):
+            return Located(prefix, tuple(os.path.join(folder, file) for file in expected))
+    if not check:
+        return None
+    absent = next(
+        file
+        for file in (f"{prefix}-{i:05d}-of-{count}" for i in range(total + 1))
+        if os.path.basename(file) not in present
+    )
     raise CheckpointNotFoundError(
-        f"{path}: no checkpoint there ({prefix}.index does not exist); {_candidates(folder or '.')}"
+        f"{absent}: missing, one of the {total} shards of a V1 checkpoint; {len(present)} are there"
     )
 
 
-def _in_folder(folder: str) -> tuple[str, tuple[str, ...]]:
+def _by_pattern(path: str) -> Located | None:
+    """The one checkpoint whose files match `path` as a glob pattern."""
+    if not glob.has_magic(path) or os.path.exists(path):
+        return None
+    found = {
+        located.prefix: located
+        for file in sorted(glob.glob(path))
+        if os.path.isfile(file) and (located := _exact(file)) is not None
+    }
+    if len(found) > 1:
+        raise CheckpointNotFoundError(f"{path}: matches several; {_pass_one_of(sorted(found))}")
+    return next(iter(found.values()), None)
+
+
+def _raise_nothing(path: str) -> Located:
+    folder = os.path.dirname(path) or "."
+    prefix = _prefix(path)
+    if not os.path.isfile(path):
+        raise CheckpointNotFoundError(
+            f"{path}: no checkpoint there ({prefix}.index does not exist); {_candidates(folder)}"
+        )
+    if path.endswith(".meta"):
+        raise CheckpointNotFoundError(
+            f"{path}: the graph, without values; they are in {prefix}.index and {prefix}.data-*, "
+            "which are missing"
+        )
+    if prefix != path:
+        raise CheckpointNotFoundError(
+            f"{path}: its index file {prefix}.index is missing{but_it_is(path)}"
+        )
+    raise CorruptCheckpointError(
+        f"{path}: not a checkpoint{but_it_is(path)}; {_candidates(folder)}"
+    )
+
+
+def _in_folder(folder: str) -> Located:
     variables = os.path.join(folder, "variables", "variables")
     if os.path.exists(variables + ".index"):
-        return variables, ()
-    here = prefixes(folder)
+        return Located(variables)
     state = os.path.join(folder, STATE_FILE)
-    if not os.path.isfile(state):
-        if len(here) == 1:
-            return os.path.join(folder, here[0]), ()
-        raise CheckpointNotFoundError(f"{folder}: which checkpoint? {_candidates(folder)}")
-
+    if not os.path.isfile(state) or is_table(state):
+        return _only(folder, f"{folder}: which checkpoint?", None)
     # Strangers' state files hold the path of the machine that wrote them: a hint, no more.
     try:
         named = _latest(state)
     except ValueError as error:
-        if len(here) != 1:
-            raise CorruptCheckpointError(
-                f"{state}: {error}{but_it_is(state)}; {_candidates(folder)}"
-            ) from None
-        note = f"{state} is unreadable ({error}), using the only checkpoint there, {here[0]}"
-        return os.path.join(folder, here[0]), (note,)
-    latest = os.path.join(folder, named)
-    if os.path.exists(latest + ".index"):
-        return latest, ()
-    base = re.split(r"[/\\]", named)[-1]
-    if base not in here:
-        if len(here) != 1:
-            raise CheckpointNotFoundError(
-                f"{state}: it names {named!r}, which does not exist; {_candidates(folder)}"
-            )
-        base = here[0]
-    return os.path.join(folder, base), (
-        f"{state} names {named!r}, which does not exist, using {base} beside it",
-    )
+        note = f"{state} is unreadable ({error})"
+        return _only(folder, f"{state}: {error}{but_it_is(state)};", note)
+    beside = re.split(r"[/\\]", named)[-1]
+    for prefix in (os.path.join(folder, named), os.path.join(folder, beside)):
+        found = _exact(prefix)
+        if found is not None:
+            there = prefix == os.path.join(folder, named)
+            note = f"{state} names {named!r}, which does not exist, using {beside!r} beside it"
+            return found if there else found._replace(notes=(note,))
+    note = f"{state} names {named!r}, which does not exist"
+    return _only(folder, f"{note};", note)
+
+
+def _only(folder: str, problem: str, note: str | None) -> Located:
+    """The only checkpoint in a folder, with a note on why it was taken."""
+    here = prefixes(folder)
+    if len(here) != 1:
+        raise CheckpointNotFoundError(f"{problem} {_candidates(folder)}")
+    found = _exact(os.path.join(folder, here[0]))
+    assert found is not None
+    notes = () if note is None else (f"{note}, using the only checkpoint there, {here[0]!r}",)
+    return found._replace(notes=notes)
 
 
 def prefixes(folder: str) -> list[str]:
-    """The base names of the V2 checkpoints in a folder, sorted."""
+    """The base names of the checkpoints in a folder, sorted: V2 ones, or else V1 ones."""
+    files = _files(folder)
+    found = {file.removesuffix(".index") for file in files if file.endswith(".index")}
+    if not found:
+        tables = (file for file in files if is_table(os.path.join(folder, file)))
+        shards = ((_V1_SHARD.fullmatch(file), file) for file in tables)
+        found = {match["prefix"] if match else file for match, file in shards}
+    return sorted(found)
+
+
+def _files(folder: str) -> list[str]:
     try:
-        names = os.listdir(folder)
+        with os.scandir(folder or ".") as entries:
+            return [entry.name for entry in entries if entry.is_file()]
     except OSError:
         return []
-    return sorted(name[: -len(".index")] for name in names if name.endswith(".index"))
 
 
 def _latest(state: str) -> str:
@@ -96,7 +196,7 @@ def _latest(state: str) -> str:
     from google.protobuf import text_format
 
     with open(state, "rb") as file:
-        text = file.read(1 << 24)
+        text = file.read(1 << 20)
     try:
         message = text_format.Parse(
             text.decode("utf-8", "surrogateescape").encode("utf-8", "replace"),
@@ -112,9 +212,34 @@ def _latest(state: str) -> str:
 
 def _candidates(folder: str) -> str:
     """The last clause of a message: what could be passed instead."""
-    here = prefixes(folder)
-    if not here:
-        return f"{folder} holds no .index file"
-    shown = ", ".join(os.path.join(folder, name) for name in here[:5])
-    more = f" and {len(here) - 5} more" if len(here) > 5 else ""
-    return f"pass one of: {shown}{more}"
+    here = [os.path.join(folder, name) for name in prefixes(folder)]
+    if here:
+        return _pass_one_of(here)
+    inside, leftovers = [], []
+    for child in _folders(folder):
+        below = os.path.join(folder, child)
+        if re.search(r"_temp(_[0-9a-f]+)?$", child):
+            leftovers.append(below)
+        elif prefixes(below) or os.path.exists(os.path.join(below, "variables", "variables.index")):
+            inside.append(below)
+    if inside:
+        return _pass_one_of(inside)
+    if leftovers:
+        return (
+            f"{folder} holds no checkpoint, only {leftovers[0]}, left by a save that was "
+            "interrupted; pass one of the prefixes in it to read that part"
+        )
+    return f"{folder} holds no checkpoint" if os.path.isdir(folder) else f"{folder} does not exist"
+
+
+def _folders(folder: str) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError:
+        return []
+
+
+def _pass_one_of(paths: list[str]) -> str:
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return f"pass one of: {', '.join(paths[:_SHOWN])}{more}"

@@ -6,9 +6,13 @@ the length, where an absent length (the whole dimension) is coded as -1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
+
+import numpy as np
+
+from .dtypes import Array
 
 
 class Slice(NamedTuple):
@@ -26,7 +30,7 @@ class Slice(NamedTuple):
             for length, size in zip(self.length, shape, strict=True)
         )
         for start, length, size in zip(self.start, lengths, shape, strict=True):
-            if start < 0 or length < 1 or start + length > size:
+            if start < 0 or (length < 1 and length != size) or start + length > size:
                 raise ValueError(f"slice {start}:{start + length} leaves a dimension of {size}")
         return Slice(self.start, lengths)
 
@@ -38,12 +42,6 @@ class Slice(NamedTuple):
             for start, length in zip(self.start, self.length, strict=True)
         )
 
-    def overlaps(self, other: Slice) -> bool:
-        return all(
-            a < b + n and b < a + m
-            for a, m, b, n in zip(self.start, self.length, other.start, other.length, strict=True)
-        )
-
 
 def from_proto(message: Any) -> Slice:
     extents = message.extent
@@ -53,20 +51,47 @@ def from_proto(message: Any) -> Slice:
     )
 
 
-def check_cover(slices: Iterable[Slice], shape: tuple[int, ...]) -> None:
+def check_cover(slices: Sequence[Slice], shape: tuple[int, ...]) -> None:
     """ValueError unless the resolved slices fill `shape` exactly, without gap or overlap."""
-    ordered = sorted(slices)
-    active: list[Slice] = []
-    for current in ordered:
-        # Sorted by first start: only slices that reach beyond it can still overlap.
-        active = [s for s in active if not s.start or s.start[0] + s.length[0] > current.start[0]]
-        for other in active:
-            if current.overlaps(other):
-                raise ValueError(f"slices at {other.start} and {current.start} overlap")
-        active.append(current)
-    covered = sum(prod(s.length) for s in ordered)
+    if not slices or not shape:
+        raise ValueError("a scalar in slices" if slices else "it has no slices")
+    starts = np.array([piece.start for piece in slices], np.int64)
+    ends = starts + np.array([piece.length for piece in slices], np.int64)
+    # A sweep along the axis that is cut most often: few slices are open at a time.
+    axis = max(range(len(shape)), key=lambda i: len(np.unique(starts[:, i])))
+    open_slices = np.empty(0, np.intp)
+    for i in np.argsort(starts[:, axis], kind="stable"):
+        open_slices = open_slices[ends[open_slices, axis] > starts[i, axis]]
+        meets = (starts[open_slices] < ends[i]) & (starts[i] < ends[open_slices])
+        clash = open_slices[meets.all(axis=1)]
+        if clash.size:
+            raise ValueError(f"slices at {slices[clash[0]].start} and {slices[i].start} overlap")
+        open_slices = np.append(open_slices, i)
+    covered = sum(prod(piece.length) for piece in slices)
     if covered != prod(shape):
         raise ValueError(f"the slices hold {covered} of the tensor's {prod(shape)} elements")
+
+
+def assemble(
+    slices: Sequence[Slice],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    rows: range,
+    load: Callable[[int, range], Array],
+) -> Array:
+    """The given rows of the tensor that the resolved slices fill.
+
+    `load(i, rows)` gives rows of slice `i`, counted from the slice's own start. A tensor of rank 0
+    has no slices to assemble.
+    """
+    whole = np.empty((len(rows), *shape[1:]), dtype)
+    for i, piece in enumerate(slices):
+        start = piece.start[0]
+        low, high = max(rows.start, start), min(rows.stop, start + piece.length[0])
+        if low < high:
+            box = slice(low - rows.start, high - rows.start), *piece.box[1:]
+            whole[box] = load(i, range(low - start, high - start))
+    return whole
 
 
 def slice_key(name: bytes, piece: Slice) -> bytes:

@@ -7,7 +7,9 @@ bytes; every block has a masked CRC-32C. See LevelDB's doc/table_format.md.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from crc32c import crc32c
 
@@ -17,7 +19,10 @@ from .files import DAMAGED, TABLE_MAGIC, LocalFile, but_it_is
 FOOTER_SIZE = 48
 TRAILER_SIZE = 5  # compression type and masked checksum
 SNAPPY_EXPANSION = 22  # no Snappy element yields more than 64 bytes from 3
+RECENT_SIZE = 1 << 20  # the largest block that is kept for the next look-up
 MAX_BLOCK_SIZE = 1 << 31  # a protobuf message, the largest thing a block can hold, is below 2 GiB
+
+Buffer = bytes | bytearray | memoryview
 
 
 def mask_crc(crc: int) -> int:
@@ -30,7 +35,7 @@ def unmask_crc(masked: int) -> int:
     return ((rotated >> 17) | (rotated << 15)) & 0xFFFFFFFF
 
 
-def read_varint(data: bytes | bytearray, position: int, limit: int) -> tuple[int, int]:
+def read_varint(data: Buffer, position: int, limit: int) -> tuple[int, int]:
     """A base-128 integer of at most 64 bits at `position`, and the position after it.
 
     Raises ValueError when it runs past `limit` or is too long.
@@ -50,87 +55,175 @@ def read_varint(data: bytes | bytearray, position: int, limit: int) -> tuple[int
     raise ValueError("bad varint")
 
 
-def read_table(file: LocalFile) -> Iterator[tuple[bytes, bytes]]:
-    """All (key, value) pairs of the table in key order, one block in memory at a time.
+class Block(NamedTuple):
+    """A data block: no key in it lies behind `bound`; `size` does not count the trailer."""
 
-    Raises CorruptCheckpointError on anything that the format does not allow, ChecksumError where a
-    block's checksum does not match.
+    bound: bytes
+    offset: int
+    size: int
+
+
+class Table:
+    """A table file: all its entries in order, or one by its key.
+
+    Opening reads the footer and the index block only. Raises CorruptCheckpointError on anything
+    that the format does not allow, ChecksumError where a block's checksum does not match,
+    MissingExtraError on Snappy-compressed blocks without cramjam.
     """
-    if file.size < FOOTER_SIZE:
-        raise CorruptCheckpointError(
-            f"{file.path}: not a checkpoint index: {file.size} bytes, "
-            f"a table has at least {FOOTER_SIZE}{but_it_is(file.path)}"
-        )
-    footer = file.read(file.size - FOOTER_SIZE, FOOTER_SIZE)
-    magic = bytes(footer[40:])
-    if magic != TABLE_MAGIC:
-        raise CorruptCheckpointError(
-            f"{file.path}: not a checkpoint index (bad magic number {magic.hex()} in the footer)"
-            f"{but_it_is(file.path)}"
-        )
-    limit = file.size - FOOTER_SIZE
-    try:
-        meta_offset, meta_size, position = _read_handle(footer, 0)
-        index_offset, index_size, _ = _read_handle(footer, position)
-    except ValueError:
-        raise CorruptCheckpointError(f"{file.path}: bad block handle in the footer") from None
-    _read_block(file, meta_offset, meta_size, limit)
-    index = list(_entries(file, index_offset, _read_block(file, index_offset, index_size, limit)))
 
-    previous = None
-    for bound, handle in index:
-        try:
-            offset, size, _ = _read_handle(handle, 0)
-        except ValueError:
+    def __init__(self, file: LocalFile) -> None:
+        self._file = file
+        self.path = file.path
+        self.size = file.size
+        if file.size < FOOTER_SIZE:
             raise CorruptCheckpointError(
-                f"{file.path}: bad block handle in the index block at offset {index_offset}"
-            ) from None
-        for key, value in _entries(file, offset, _read_block(file, offset, size, limit)):
-            if previous is not None and key <= previous:
-                raise CorruptCheckpointError(
-                    f"{file.path}: keys out of order in the block at offset {offset}: "
-                    f"{key[:80]!r} after {previous[:80]!r}"
-                )
-            previous = key
-            yield key, value
-        if previous is not None and bound < previous:
-            raise CorruptCheckpointError(
-                f"{file.path}: index key {bound[:80]!r} lies before the last key "
-                f"{previous[:80]!r} of its block at offset {offset}"
+                f"{file.path}: not a checkpoint index: {file.size} bytes, "
+                f"a table has at least {FOOTER_SIZE}{but_it_is(file.path)}"
             )
+        footer = file.read(file.size - FOOTER_SIZE, FOOTER_SIZE)
+        magic = bytes(footer[40:])
+        if magic != TABLE_MAGIC:
+            raise CorruptCheckpointError(
+                f"{file.path}: not a checkpoint index (bad magic number {magic.hex()} in the "
+                f"footer){but_it_is(file.path)}"
+            )
+        try:
+            meta_offset, meta_size, position = _read_handle(footer, 0)
+            index_offset, index_size, _ = _read_handle(footer, position)
+        except ValueError:
+            raise CorruptCheckpointError(f"{file.path}: bad block handle in the footer") from None
+        self._contents(meta_offset, meta_size)
+        self.blocks: list[Block] = []
+        self._recent: tuple[int, dict[bytes, memoryview]] | None = None
+        end = 0
+        for bound, handle in self._entries(Block(b"", index_offset, index_size)):
+            try:
+                offset, size, _ = _read_handle(handle, 0)
+            except ValueError:
+                raise CorruptCheckpointError(
+                    f"{file.path}: bad block handle in the index block at offset {index_offset}"
+                ) from None
+            # Each byte belongs to one block at most, so that no file takes more work than its size.
+            if offset < end or (self.blocks and bound <= self.blocks[-1].bound):
+                raise CorruptCheckpointError(
+                    f"{file.path}: the index block at offset {index_offset} lists the block at "
+                    f"offset {offset} out of order"
+                )
+            end = offset + size
+            self.blocks.append(Block(bound, offset, size))
+
+    def entries(
+        self, problems: list[CorruptCheckpointError] | None = None
+    ) -> Iterator[tuple[bytes, memoryview]]:
+        """All (key, value) pairs in key order, one block in memory at a time.
+
+        With `problems`, damaged blocks are added to it and passed over.
+        """
+        previous = None
+        for block in self.blocks:
+            try:
+                for key, value in self._entries(block):
+                    if previous is not None and key <= previous:
+                        raise CorruptCheckpointError(
+                            f"{self.path}: keys out of order in the block at offset "
+                            f"{block.offset}: {key[:80]!r} after {previous[:80]!r}"
+                        )
+                    previous = key
+                    yield key, value
+                if previous is not None and block.bound < previous:
+                    raise CorruptCheckpointError(
+                        f"{self.path}: index key {block.bound[:80]!r} lies before the last key "
+                        f"{previous[:80]!r} of its block at offset {block.offset}"
+                    )
+            except CorruptCheckpointError as error:
+                if problems is None:
+                    raise
+                problems.append(error)
+
+    def get(self, key: bytes) -> memoryview | None:
+        """The value of `key`, None if there is none; reads the one block that could hold it."""
+        number = bisect_left(self.blocks, key, key=lambda block: block.bound)
+        if number == len(self.blocks):
+            return None
+        recent = self._recent
+        if recent is not None and recent[0] == number:
+            return recent[1].get(key)
+        self._recent = recent = None
+        block = self.blocks[number]
+        values = dict(self._entries(block))
+        if block.size <= RECENT_SIZE:
+            self._recent = number, values
+        return values.get(key)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _contents(self, offset: int, size: int) -> memoryview:
+        """The uncompressed contents of the block at `offset`, checked against its checksum."""
+        where = f"{self.path}: block at offset {offset}"
+        limit = self.size - FOOTER_SIZE
+        if offset + size + TRAILER_SIZE > limit:
+            raise CorruptCheckpointError(
+                f"{where}: its {size} bytes run past the end of the table at {limit}"
+                f"{but_it_is(self.path, DAMAGED)}"
+            )
+        block = memoryview(self._file.read(offset, size + TRAILER_SIZE))
+        kind = block[size]
+        (stored,) = struct.unpack_from("<I", block, size + 1)
+        found = crc32c(block[: size + 1])
+        if unmask_crc(stored) != found:
+            raise ChecksumError(
+                f"{where}: checksum mismatch: {unmask_crc(stored):#010x} is stored, the bytes give "
+                f"{found:#010x}{but_it_is(self.path, DAMAGED)}"
+            )
+        if kind == 0:
+            return block[:size]
+        if kind == 1:
+            return _uncompress(where, block[:size])
+        raise CorruptCheckpointError(f"{where}: unknown compression type {kind}")
+
+    def _entries(self, place: Block) -> Iterator[tuple[bytes, memoryview]]:
+        """The (key, value) pairs of a block."""
+        where = f"{self.path}: block at offset {place.offset}"
+        block = self._contents(place.offset, place.size)
+        size = len(block)
+        restarts = struct.unpack_from("<I", block, size - 4)[0] if size >= 4 else 0
+        limit = size - 4 - 4 * restarts
+        if size < 4 or limit < 0 or (restarts == 0 and limit > 0):
+            raise CorruptCheckpointError(f"{where}: {size} bytes cannot hold {restarts} restarts")
+        if any(r > limit for r in struct.unpack_from(f"<{restarts}I", block, limit)):
+            raise CorruptCheckpointError(f"{where}: a restart lies past the entries")
+        key = b""
+        position = 0
+        try:
+            while position < limit:
+                shared, non_shared, value_size = block[position : position + 3]
+                if shared | non_shared | value_size < 0x80:  # mostly: three one-byte varints
+                    position += 3
+                else:
+                    shared, position = read_varint(block, position, min(limit, position + 5))
+                    non_shared, position = read_varint(block, position, min(limit, position + 5))
+                    value_size, position = read_varint(block, position, min(limit, position + 5))
+                value_start = position + non_shared
+                end = value_start + value_size
+                if shared > len(key) or end > limit:
+                    raise ValueError("entry runs past the block")
+                key = key[:shared] + bytes(block[position:value_start])
+                yield key, block[value_start:end]
+                position = end
+        except ValueError as error:
+            raise CorruptCheckpointError(
+                f"{where}: malformed entry at {position} ({error})"
+            ) from None
 
 
-def _read_handle(data: bytes | bytearray, position: int) -> tuple[int, int, int]:
+def _read_handle(data: Buffer, position: int) -> tuple[int, int, int]:
     offset, position = read_varint(data, position, len(data))
     size, position = read_varint(data, position, len(data))
     return offset, size, position
 
 
-def _read_block(file: LocalFile, offset: int, size: int, limit: int) -> bytes:
-    """The uncompressed contents of the block at `offset`, checked against its checksum."""
-    where = f"{file.path}: block at offset {offset}"
-    if offset + size + TRAILER_SIZE > limit:
-        raise CorruptCheckpointError(
-            f"{where}: its {size} bytes run past the end of the table at {limit}"
-            f"{but_it_is(file.path, DAMAGED)}"
-        )
-    block = file.read(offset, size + TRAILER_SIZE)
-    kind = block[size]
-    (stored,) = struct.unpack_from("<I", block, size + 1)
-    found = crc32c(memoryview(block)[: size + 1])
-    if unmask_crc(stored) != found:
-        raise ChecksumError(
-            f"{where}: checksum mismatch: {unmask_crc(stored):#010x} is stored, the bytes give "
-            f"{found:#010x}{but_it_is(file.path, DAMAGED)}"
-        )
-    if kind == 0:
-        return bytes(memoryview(block)[:size])
-    if kind == 1:
-        return _uncompress(where, bytes(memoryview(block)[:size]))
-    raise CorruptCheckpointError(f"{where}: unknown compression type {kind}")
-
-
-def _uncompress(where: str, data: bytes) -> bytes:
+def _uncompress(where: str, data: memoryview) -> memoryview:
     try:
         import cramjam
     except ImportError:
@@ -144,7 +237,7 @@ def _uncompress(where: str, data: bytes) -> bytes:
             f"{where}: Snappy length {size} is impossible for {len(data)} compressed bytes"
         )
     try:
-        contents = bytes(cramjam.snappy.decompress_raw(data))
+        contents = memoryview(cramjam.snappy.decompress_raw(data))
     except cramjam.DecompressionError as error:
         raise CorruptCheckpointError(f"{where}: damaged Snappy data ({error})") from None
     if len(contents) != size:
@@ -152,40 +245,3 @@ def _uncompress(where: str, data: bytes) -> bytes:
             f"{where}: Snappy data has {len(contents)} bytes, {size} were declared"
         )
     return contents
-
-
-def _entries(file: LocalFile, offset: int, block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The (key, value) pairs of a block's contents."""
-    size = len(block)
-    restarts = struct.unpack_from("<I", block, size - 4)[0] if size >= 4 else 0
-    limit = size - 4 - 4 * restarts
-    if size < 4 or limit < 0 or (restarts == 0 and limit > 0):
-        raise CorruptCheckpointError(
-            f"{file.path}: block at offset {offset}: {size} bytes cannot hold {restarts} restarts"
-        )
-    if any(r > limit for r in struct.unpack_from(f"<{restarts}I", block, limit)):
-        raise CorruptCheckpointError(
-            f"{file.path}: block at offset {offset}: a restart lies past the entries"
-        )
-    key = b""
-    position = 0
-    try:
-        while position < limit:
-            shared, non_shared, value_size = block[position : position + 3]
-            if shared | non_shared | value_size < 0x80:  # the usual case: three one-byte varints
-                position += 3
-            else:
-                shared, position = read_varint(block, position, min(limit, position + 5))
-                non_shared, position = read_varint(block, position, min(limit, position + 5))
-                value_size, position = read_varint(block, position, min(limit, position + 5))
-            value_start = position + non_shared
-            end = value_start + value_size
-            if shared > len(key) or end > limit:
-                raise ValueError("entry runs past the block")
-            key = key[:shared] + block[position:value_start]
-            yield key, block[value_start:end]
-            position = end
-    except ValueError as error:
-        raise CorruptCheckpointError(
-            f"{file.path}: block at offset {offset}: malformed entry at {position} ({error})"
-        ) from None

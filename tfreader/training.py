@@ -1,4 +1,4 @@
-"""Variables that belong to training: slot variables, moving averages, counters.
+"""Variables that are no weights: slot variables, moving averages, counters, tables.
 
 A slot variable is known by its relation to another variable of the checkpoint (its name is that
 variable's name and one more part, its shape the same or reduced), so an optimizer that nobody has
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from .checkpoint import TensorInfo
+from .object_graph import OBJECT_GRAPH, ObjectGraph, TrackedValue
 
 MOVING_AVERAGE = "ExponentialMovingAverage"
 
@@ -26,16 +27,20 @@ _KNOWN_SLOT = re.compile(
 _REDUCED_SLOT = re.compile(r"(?i).*(vr|vc|adafactor.*)")
 _COUNTER = re.compile(
     r"(?:.*/)?(?:global_step|save_counter|beta[12]_power(?:_\d+)?|current_loss_scale|good_steps)"
-    r"(?:/\.ATTRIBUTES/VARIABLE_VALUE)?"
 )
-_OBJECT_SLOT = re.compile(r"(?P<base>.+)/\.OPTIMIZER_SLOT/.+?/(?P<slot>[^/]+)/\.ATTRIBUTES/.+")
-OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+_METRIC = re.compile(r"(?:.*/)?keras_api/metrics/.+")
+_ATTRIBUTES = {
+    "table-keys": "lookup table",
+    "table-values": "lookup table",
+    "ITERATOR_STATE": "iterator state",
+    "OBJECT_CONFIG_JSON": "object config",
+}
 
 
 class Training(NamedTuple):
     """Why a variable is training state: its kind, and for slots the variable it belongs to."""
 
-    kind: str  # "slot", "moving average", "counter", "object graph"
+    kind: str  # "slot", "moving average", "training counter", "metric", "object graph", ...
     base: str | None = None
     slot: str | None = None
 
@@ -44,18 +49,42 @@ class Training(NamedTuple):
             return f"slot variable {self.slot} of {self.base}"
         if self.kind == "moving average":
             return f"moving average of {self.base}"
-        return {"counter": "training counter", "object graph": "object graph"}[self.kind]
+        return f"copy of {self.base}" if self.kind == "copy" else self.kind
 
 
-def training_state(infos: Iterable[TensorInfo]) -> dict[str, Training]:
-    """The training state among a checkpoint's variables, by name."""
+def training_state(
+    infos: Iterable[TensorInfo], graph: ObjectGraph | None = None
+) -> dict[str, Training]:
+    """The training state, and all else that is no weight, among a checkpoint's variables, by name.
+
+    Where there is an object graph, it decides.
+    """
     shapes = {info.name: info.shape for info in infos}
     found: dict[str, Training] = {}
     for name, shape in shapes.items():
-        state = _classify(name, shape, shapes)
+        if graph is not None and name in graph:
+            state = _of_object(graph[name])
+        else:
+            state = _classify(name, shape, shapes)
         if state is not None:
             found[name] = state
     return found
+
+
+def _of_object(value: TrackedValue) -> Training | None:
+    if value.attribute in _ATTRIBUTES:
+        return Training(_ATTRIBUTES[value.attribute])
+    if value.slot_of is not None:
+        return Training("slot", value.slot_of.base, value.slot_of.name)
+    if value.optimizer is not None:
+        return Training("optimizer state")
+    if value.copy_of is not None:
+        return Training("copy", value.copy_of)
+    if value.full_name == "save_counter" or _COUNTER.fullmatch(value.path):
+        return Training("training counter")
+    if _METRIC.fullmatch(value.path):
+        return Training("metric")
+    return None
 
 
 def _classify(
@@ -64,9 +93,7 @@ def _classify(
     if name == OBJECT_GRAPH:
         return Training("object graph")
     if shape == () and _COUNTER.fullmatch(name):
-        return Training("counter")
-    if match := _OBJECT_SLOT.fullmatch(name):
-        return Training("slot", match["base"], match["slot"])
+        return Training("training counter")
     if (match := _MOVING_AVERAGE_STATE.fullmatch(name)) and match["base"] in shapes:
         return Training("moving average", match["base"], MOVING_AVERAGE)
     for pattern in (_MESH_SLOT, _NESTED_SLOT):

@@ -1,0 +1,221 @@
+"""V1 checkpoints: tables whose values are the tensors themselves, as protobuf messages.
+
+TensorFlow's Saver wrote them until 0.12 and still does with `write_version=V1`. Each file, or each
+shard of several, is a table with its own list of tensors under the empty key; every slice of every
+tensor, whole tensors too, is a record of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from .bundle import check_version
+from .checkpoint import Checkpoint, TensorInfo, VerifyReport
+from .checkpoint_pb2 import SavedTensorSlices
+from .dtypes import Array, DType, dtype_of
+from .errors import ChecksumError, CorruptCheckpointError, TFReaderError, UnsupportedError
+from .files import DAMAGED, LocalFile, but_it_is
+from .shapes import shape_of
+from .slices import Slice, assemble, check_cover, from_proto, slice_key
+from .table import Table
+from .tensor_values import DTYPES, decode
+from .wire import VARINT, field, fields
+
+
+class _Piece(NamedTuple):
+    """A slice: the shard that holds it, its record's key, the resolved slice."""
+
+    shard: int
+    key: bytes
+    place: Slice
+
+
+class _Variable(NamedTuple):
+    dtype: DType
+    shape: tuple[int, ...]
+    slices: list[Slice]  # as stored
+    pieces: list[_Piece]
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.pieces) == 1 and self.pieces[0].place.length == self.shape
+
+
+class SliceFiles(Checkpoint):
+    """The V1 checkpoint in the given files, which are all of its shards in order.
+
+    Raises CheckpointNotFoundError, CorruptCheckpointError, UnsupportedError.
+    """
+
+    format = "v1"
+
+    def __init__(self, path: str, files: Sequence[str], notes: tuple[str, ...] = ()) -> None:
+        self.path = path
+        self.notes = notes
+        self._tables: list[Table] = []
+        variables: dict[bytes, _Variable] = {}
+        try:
+            for shard, file in enumerate(files):
+                self._tables.append(Table(LocalFile(file)))
+                self._read_meta(shard, variables)
+            self._variables = {
+                name.decode("utf-8", "surrogateescape"): variables[name]
+                for name in sorted(variables)
+            }
+            for name, variable in self._variables.items():
+                self._check_slices(name, variable)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_meta(self, shard: int, variables: dict[bytes, _Variable]) -> None:
+        """Add the tensors that a shard lists."""
+        path = self._tables[shard].path
+        value = self._tables[shard].get(b"")
+        if value is None:
+            raise CorruptCheckpointError(
+                f"{path}: no list of tensors (the empty key) in this V1 checkpoint"
+            )
+        try:
+            is_bundle = any((number, kind) == (1, VARINT) for number, kind, _ in fields(value))
+            meta = SavedTensorSlices.FromString(bytes(value)).meta
+        except (DecodeError, ValueError):
+            raise CorruptCheckpointError(
+                f"{path}: the list of tensors is not a protobuf message"
+            ) from None
+        if is_bundle:
+            raise CorruptCheckpointError(
+                f"{path}: this is the index of a V2 checkpoint under another name; rename it to "
+                "end in .index, beside its .data-*-of-* files"
+            )
+        check_version(path, meta.versions)
+        for message in meta.tensor:
+            self._add(shard, message, variables)
+
+    def _add(self, shard: int, message: Any, variables: dict[bytes, _Variable]) -> None:
+        name = message.name.decode("utf-8", "surrogateescape")
+        try:
+            found = dtype_of(message.type), shape_of(message.shape)
+            variable = variables.setdefault(message.name, _Variable(*found, [], []))
+            if found != (variable.dtype, variable.shape):
+                raise ValueError(
+                    f"it is {found[0]} {list(found[1])} here and {variable.dtype} "
+                    f"{list(variable.shape)} in another shard"
+                )
+            for piece in map(from_proto, message.slice):
+                place = piece.resolve(variable.shape)
+                variable.slices.append(piece)
+                variable.pieces.append(_Piece(shard, slice_key(message.name, piece), place))
+        except ValueError as error:
+            raise self._corrupt(self._tables[shard].path, name, str(error)) from None
+
+    def _check_slices(self, name: str, variable: _Variable) -> None:
+        if variable.is_whole:
+            return
+        try:
+            check_cover([piece.place for piece in variable.pieces], variable.shape)
+        except ValueError as error:
+            raise self._corrupt(self.path, name, str(error)) from None
+
+    def info(self, name: str) -> TensorInfo:
+        name = self._key(name)
+        variable = self._variables[name]
+        size = variable.dtype.itemsize
+        nbytes = None if size is None else size * prod(variable.shape)
+        if not variable.is_whole:
+            return TensorInfo(
+                name, variable.dtype, variable.shape, nbytes, slices=tuple(variable.slices)
+            )
+        return TensorInfo(
+            name, variable.dtype, variable.shape, nbytes, shard=variable.pieces[0].shard
+        )
+
+    def check_shards(self, names: Sequence[str]) -> None:
+        """All shards are open."""
+
+    def verify(self) -> VerifyReport:
+        problems: list[TFReaderError] = []
+        nbytes = 0
+        listed = {
+            (piece.shard, piece.key): (name, piece)
+            for name, variable in self._variables.items()
+            for piece in variable.pieces
+        }
+        for shard, table in enumerate(self._tables):
+            blocks: list[CorruptCheckpointError] = []
+            for key, value in table.entries(blocks):
+                nbytes += len(value)
+                if (shard, key) in listed:
+                    name, piece = listed.pop((shard, key))
+                    try:
+                        self._decode(name, piece, value)
+                    except TFReaderError as error:
+                        problems.append(error)
+            problems += blocks
+            reason = "lost with a damaged block" if blocks else "its record is missing"
+            lost = [name for (place, _), (name, _) in listed.items() if place == shard]
+            problems += [self._corrupt(table.path, name, reason) for name in lost]
+        if problems:
+            raise ChecksumError.of(self.path, problems)
+        return VerifyReport(len(self), nbytes)
+
+    def close(self) -> None:
+        for table in self._tables:
+            table.close()
+
+    def _load(self, info: TensorInfo, rows: range | None) -> Array:
+        variable = self._variables[info.name]
+        if not info.slices:
+            array = self._read(info.name, variable.pieces[0])
+            return array if rows is None else array[rows.start : rows.stop]
+        rows = range(info.shape[0]) if rows is None else rows
+        places = [piece.place for piece in variable.pieces]
+        # All are read before the whole is allocated: a record may hold less than it should.
+        arrays = {
+            i: self._read(info.name, piece)
+            for i, piece in enumerate(variable.pieces)
+            if places[i].start[0] < rows.stop
+            and rows.start < places[i].start[0] + places[i].length[0]
+        }
+        assert info.dtype.numpy is not None
+        return assemble(
+            places,
+            info.shape,
+            info.dtype.numpy,
+            rows,
+            lambda i, part: arrays[i][part.start : part.stop],
+        )
+
+    def _read(self, name: str, piece: _Piece) -> Array:
+        table = self._tables[piece.shard]
+        try:
+            value = table.get(piece.key)
+        except CorruptCheckpointError as error:
+            raise type(error)(f"{error}; variable {name!r} lies in it") from None
+        if value is None:
+            raise self._corrupt(table.path, name, "its record is missing")
+        return self._decode(name, piece, value)
+
+    def _decode(self, name: str, piece: _Piece, value: memoryview) -> Array:
+        """The values of a record, a serialized SavedTensorSlices."""
+        variable = self._variables[name]
+        path = self._tables[piece.shard].path
+        if variable.dtype not in DTYPES:
+            raise UnsupportedError(
+                f"{path}: variable {name!r}: V1 files hold no values of type {variable.dtype}"
+            )
+        try:
+            saved = field(value, 2)  # SavedSlice: name, slice, data
+            stored = bytes(field(saved, 1)).decode("utf-8", "surrogateescape")
+            if stored != name:
+                raise ValueError(f"its record is named {stored[:200]!r}")
+            return decode(field(saved, 3), variable.dtype, piece.place.length)
+        except ValueError as error:
+            raise self._corrupt(path, name, f"{error}{but_it_is(path, DAMAGED)}") from None
+
+    def _corrupt(self, path: str, name: str, problem: str) -> CorruptCheckpointError:
+        return CorruptCheckpointError(f"{path}: variable {name!r}: {problem}")
