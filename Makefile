@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN ?= $(abspath $(VENV))/bin
 PYTHON = $(BIN)/python
 
-.PHONY: example test lint types package proto data
+.PHONY: example test fuzz lint types package proto data
 
 $(VENV)/installed: pyproject.toml  ## everything that development needs
 	python3 -m venv $(VENV)
@@ -17,6 +17,11 @@ example: $(VENV)/installed  ## the main job on the bundled checkpoint
 
 test: $(VENV)/installed
 	$(PYTHON) -m pytest
+
+RUNS ?= 20000
+SEED ?= 1
+fuzz: $(VENV)/installed  ## damaged checkpoints, in millions if RUNS says so; see tests/fuzz.py
+	mkdir -p build && cd build && $(PYTHON) ../tests/fuzz.py -runs=$(RUNS) -seed=$(SEED)
 
 lint: $(VENV)/installed
 	$(PYTHON) -m ruff check .

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import cramjam
 import numpy as np
 from crc32c import crc32c
 
@@ -51,14 +52,19 @@ def block(entries: list[tuple[bytes, bytes]], restart_interval: int) -> bytes:
 
 
 def table(
-    entries: list[tuple[bytes, bytes]], block_size: int = 1 << 18, restart_interval: int = 16
+    entries: list[tuple[bytes, bytes]],
+    block_size: int = 1 << 18,
+    restart_interval: int = 16,
+    snappy: bool = False,
 ) -> bytes:
     """A table of the entries, with a new data block after every `block_size` bytes of them."""
     out, index, pending = bytearray(), [], []
 
     def append(contents: bytes) -> bytes:
-        handle = varint(len(out)) + varint(len(contents))
-        out.extend(contents + b"\0" + struct.pack("<I", masked(contents + b"\0")))
+        kind = b"\1" if snappy else b"\0"
+        stored = bytes(cramjam.snappy.compress_raw(contents)) if snappy else contents
+        handle = varint(len(out)) + varint(len(stored))
+        out.extend(stored + kind + struct.pack("<I", masked(stored + kind)))
         return handle
 
     for i, (key, value) in enumerate(entries):
@@ -98,13 +104,13 @@ def entry(array: np.ndarray, **overrides: int) -> bytes:
 
 
 def write_bundle(
-    prefix: Path,
+    prefix: str | Path,
     tensors: dict[str, np.ndarray],
     *,
     num_shards: int = 1,
     block_size: int = 1 << 18,
     overrides: dict[str, dict[str, int]] | None = None,
-) -> Path:
+) -> str | Path:
     """Write `tensors` as a V2 checkpoint; `overrides` falsifies fields of single entries."""
     shards = [bytearray() for _ in range(num_shards)]
     entries = [(b"", header(num_shards))]
@@ -114,7 +120,7 @@ def write_bundle(
         changed = (overrides or {}).get(name, {})
         entries.append((name.encode(), entry(array, **(place | changed))))
         shards[shard] += array.tobytes()
-    prefix.parent.mkdir(parents=True, exist_ok=True)
+    Path(f"{prefix}.index").parent.mkdir(parents=True, exist_ok=True)
     Path(f"{prefix}.index").write_bytes(table(entries, block_size, 3))
     for i, data in enumerate(shards):
         Path(f"{prefix}.data-{i:05d}-of-{num_shards:05d}").write_bytes(data)

@@ -264,6 +264,17 @@ def make_reader_data(folder):
     tf.raw_ops.MergeV2Checkpoints(
         checkpoint_prefixes=parts, destination_prefix=str(folder / "sharded")
     )
+    tf.raw_ops.SaveV2(  # one shard of everything that makes the reader work: the fuzzer's seed
+        prefix=str(folder / "slices"),
+        tensor_names=["grid", "grid", "grid", "text"],
+        shape_and_slices=["3 4 0,2:0,4", "3 4 2,1:0,1", "3 4 2,1:1,3", ""],
+        tensors=[
+            tf.reshape(tf.range(8), (2, 4)),
+            tf.constant([[8]]),
+            tf.constant([[9, 10, 11]]),
+            tf.constant([["one", ""], ["three", "four"]]),
+        ],
+    )
 
 
 def make_v1_data(folder):

@@ -204,3 +204,60 @@ def test_slice_keys(name, piece, key):
 def test_slices_must_cover_the_whole_once(slices, message):
     with pytest.raises(ValueError, match=message):
         check_cover(slices, (4, 3))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(["block/007/weights", "partitioned"]),
+    st.slices(4) | st.builds(slice, st.none() | st.integers(-9, 9), st.none() | st.integers(-9, 9)),
+)
+def test_rows_are_those_of_the_whole(name, rows):
+    with tfreader.open(READER / "sharded") as checkpoint:
+        part = checkpoint.read(name, rows)
+        np.testing.assert_array_equal(part, checkpoint[name][rows])
+        assert part.flags.writeable
+
+
+def test_rows_of_strings_and_of_a_scalar():
+    with tfreader.open(READER / "slices") as checkpoint:
+        assert checkpoint.read("text", slice(1, None)).tolist() == [[b"three", b"four"]]
+    with tfreader.open(READER / "dtypes") as checkpoint:
+        assert checkpoint.read("empty", slice(0, 3)).shape == (0, 4)
+        with pytest.raises(tfreader.UnsupportedError, match="scalar"):
+            checkpoint.read("scalar", slice(0, 1))
+
+
+def test_rows_need_no_other_bytes(copy):
+    folder = copy(READER)
+    path = folder / "sharded.data-00001-of-00003"
+    with tfreader.open(folder / "sharded") as checkpoint:
+        path.unlink()  # holds the lower half of the variable
+        assert checkpoint.read("partitioned", slice(0, 2)).shape == (2, 3)
+        with pytest.raises(FileNotFoundError, match="shard 1 of 3 is missing"):
+            checkpoint.read("partitioned", slice(1, 3))
+
+
+def test_verify_reports_every_damaged_part(tmp_path):
+    tensors = {f"v{i}": np.full(50, i, np.float32) for i in range(9)}
+    prefix = write_bundle(tmp_path / "model", tensors, block_size=1)
+    index, data = Path(f"{prefix}.index"), Path(f"{prefix}.data-00000-of-00001")
+    content = bytearray(data.read_bytes())
+    content[0] ^= 1
+    content[8 * 200] ^= 1
+    data.write_bytes(content)
+    content = bytearray(index.read_bytes())
+    content[content.index(b"v3")] ^= 1
+    content[content.index(b"v5")] ^= 1
+    index.write_bytes(content)
+    with pytest.raises(tfreader.ChecksumError) as caught:
+        tfreader.open(prefix)
+    assert len(caught.value.problems) == 2
+    with tfreader.open(prefix, salvage=True) as checkpoint:
+        assert sorted(checkpoint) == ["v0", "v1", "v2", "v4", "v6", "v7", "v8"]
+        with pytest.raises(tfreader.ChecksumError, match="damaged in 4 places") as caught:
+            checkpoint.verify()
+    first, second, third, fourth = caught.value.problems
+    assert "model.index: block at offset" in first and "0x" in first
+    assert "model.index: block at offset" in second
+    assert "variable 'v0' at offset 0 (200 bytes): checksum mismatch" in third
+    assert "variable 'v8' at offset 1600 (200 bytes): checksum mismatch" in fourth

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import io
+import zipfile
+
 import pytest
-from bundle_writer import write_bundle
+from bundle_writer import field, write_bundle
 from conftest import BERT
 from numpy import ones
 
@@ -84,7 +87,104 @@ def test_an_index_without_its_suffix_is_not_read_as_an_empty_v1_checkpoint(tmp_p
         tfreader.open(tmp_path / "old.ckpt")
 
 
-def test_a_file_of_another_kind_is_named(tmp_path):
-    (tmp_path / "weights.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    with pytest.raises(tfreader.CorruptCheckpointError, match="HDF5"):
-        tfreader.open(tmp_path / "weights.h5")
+def zipped(*names: str) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "meaning"),
+    [
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html>", "HTML page"),
+        (b"<?xml version='1.0'?><Error><Code>NoSuchKey", "download failed"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
+        (zipped("archive/data.pkl", "archive/data/0"), "PyTorch file"),
+        (zipped("config.json", "metadata.json", "model.weights.h5"), "Keras 3 model"),
+        (zipped("a.npy", "b.npy"), "npz"),
+        (zipped("uncased/bert_model.ckpt.index"), "unpack it.*uncased/bert_model.ckpt.index"),
+        (b"PK\3\4" + bytes(90), "damaged zip"),
+        (b"\x1f\x8b\x08" + bytes(90), "gzip"),
+        (bytes(257) + b"ustar" + bytes(300), "tar archive"),
+        (b"\x80\x04\x95" + bytes(90), "pickle"),
+        (b"\x40" + bytes(7) + b'{"__metadata__":{}}' + bytes(90), "safetensors"),
+        (b"\x93NUMPY" + bytes(90), "numpy array"),
+        (bytes(1000), "nothing but zeros"),
+        (b"\x1c\0\0\0TFL3" + bytes(90), "TensorFlow Lite"),
+        (b"\x08\x01\x12\x05hello", "SavedModel"),
+        (field(1, field(1, b"input") + field(2, b"Placeholder")) + field(2, b"x"), "frozen"),
+        (bytes(range(1, 200)), "if it is a data shard"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(tmp_path, content, meaning):
+    write_bundle(tmp_path / "model.ckpt", {"a": ones(2)})
+    (tmp_path / "weights").write_bytes(content)
+    with pytest.raises(tfreader.CorruptCheckpointError, match=meaning) as caught:
+        tfreader.open(tmp_path / "weights")
+    assert "pass one of: " + str(tmp_path / "model.ckpt") in str(caught.value)
+
+
+@pytest.mark.parametrize("base", ["", "-1", "(x, y): z", "a[1]*?", "emb=a,b", "näme\n"])
+def test_prefixes_of_any_characters(tmp_path, base):
+    prefix = str(tmp_path / "folder" / base) if base else str(tmp_path / "folder") + "/"
+    write_bundle(prefix, {"a": ones(2)})
+    for path in (prefix, prefix + ".index", prefix + ".data-00000-of-00001", tmp_path / "folder"):
+        with tfreader.open(path) as checkpoint:
+            assert checkpoint["a"].tolist() == [1, 1]
+
+
+def test_a_data_shard_without_its_index(tmp_path):
+    write_bundle(tmp_path / "model.ckpt", {"a": ones(2)})
+    (tmp_path / "model.ckpt.index").unlink()
+    with pytest.raises(FileNotFoundError, match=r"index file .*model.ckpt.index is missing"):
+        tfreader.open(tmp_path / "model.ckpt.data-00000-of-00001")
+
+
+def test_a_data_shard_that_somebody_renamed(tmp_path):
+    write_bundle(tmp_path / "model.ckpt", {"a": ones(2)})
+    (tmp_path / "model.ckpt.data-00000-of-00001").rename(tmp_path / "model.ckpt")
+    with tfreader.open(tmp_path) as checkpoint, pytest.raises(FileNotFoundError, match="rename it"):
+        checkpoint["a"]
+
+
+def test_shards_of_another_save_are_not_looked_at(tmp_path):
+    write_bundle(tmp_path / "model.ckpt", {"a": ones(2), "b": ones(3)}, num_shards=2)
+    write_bundle(tmp_path / "model.ckpt", {"a": ones(4)})
+    with tfreader.open(tmp_path / "model.ckpt.data-00001-of-00002") as checkpoint:
+        assert checkpoint["a"].tolist() == [1, 1, 1, 1]
+
+
+def test_folders_of_checkpoints_are_listed(tmp_path):
+    write_bundle(tmp_path / "one" / "model.ckpt", {"a": ones(2)})
+    write_bundle(tmp_path / "two" / "variables" / "variables", {"a": ones(2)})
+    with pytest.raises(FileNotFoundError, match=r"pass one of: .*one, .*two$"):
+        tfreader.open(tmp_path)
+
+
+def test_an_interrupted_save(tmp_path):
+    part = tmp_path / "model_temp" / "part-00000-of-00001"
+    write_bundle(part, {"a": ones(2)})
+    with pytest.raises(FileNotFoundError, match="model_temp, left by a save that was interrupted"):
+        tfreader.open(tmp_path / "model")
+    with tfreader.open(part) as checkpoint:
+        assert list(checkpoint) == ["a"]
+
+
+def test_the_graph_of_a_saved_model(tmp_path):
+    write_bundle(tmp_path / "variables" / "variables", {"a": ones(2)})
+    (tmp_path / "saved_model.pb").write_bytes(b"\x08\x01")
+    with tfreader.open(tmp_path / "saved_model.pb") as checkpoint:
+        assert list(checkpoint) == ["a"]
+
+
+def test_a_pattern_that_fits_one_or_several(tmp_path):
+    write_bundle(tmp_path / "model.ckpt-1", {"a": ones(2)})
+    with tfreader.open(tmp_path / "model.ckpt*") as checkpoint:
+        assert checkpoint.path == str(tmp_path / "model.ckpt-1")
+    write_bundle(tmp_path / "model.ckpt-2", {"a": ones(2)})
+    with pytest.raises(FileNotFoundError, match="matches several"):
+        tfreader.open(tmp_path / "model.ckpt*")

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import struct
+import sys
 import tempfile
 from pathlib import Path
 
-import cramjam
 import pytest
 from bundle_writer import block, masked, table, varint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfreader.errors import ChecksumError, CorruptCheckpointError
+from tfreader.errors import ChecksumError, CorruptCheckpointError, MissingExtraError
 from tfreader.files import LocalFile
 from tfreader.table import Table, mask_crc, unmask_crc
 
@@ -69,18 +69,48 @@ def test_masking_matches_the_published_value():
 
 def test_snappy_blocks():
     items = [(f"key{i:03d}".encode(), b"value" * 20) for i in range(40)]
-    plain = table(items, 1 << 20)
-    contents = block(items, 16)
-    packed = bytes(cramjam.snappy.compress_raw(contents))
-    data = packed + b"\1" + struct.pack("<I", masked(packed + b"\1"))
-    meta = block([], 1)
-    meta_handle = varint(len(data)) + varint(len(meta))
-    data += meta + b"\0" + struct.pack("<I", masked(meta + b"\0"))
-    index = block([(items[-1][0], varint(0) + varint(len(packed)))], 1)
-    footer = meta_handle + varint(len(data)) + varint(len(index))
-    data += index + b"\0" + struct.pack("<I", masked(index + b"\0"))
-    data += footer.ljust(40, b"\0") + plain[-8:]
+    data = table(items, 500, snappy=True)
+    assert b"value" * 20 not in data
     assert read(data) == items
+
+
+def test_a_snappy_length_is_bounded_before_anything_is_allocated():
+    packed = varint(1 << 31) + b"\0x"
+    data = packed + b"\1" + struct.pack("<I", masked(packed + b"\1"))
+    footer = varint(0) + varint(len(packed))
+    data += (footer + footer).ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57)
+    with pytest.raises(CorruptCheckpointError, match="Snappy length 2147483648 is impossible"):
+        read(data)
+
+
+def test_snappy_without_cramjam_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cramjam", None)
+    with pytest.raises(MissingExtraError, match=r"tfreader-torch\[snappy\]"):
+        read(table([(b"a", b"b")], snappy=True))
+
+
+def test_blocks_that_share_bytes_are_refused():
+    """Or a small file could list one block a million times."""
+    contents = block([(b"a", b"x")], 1)
+    data = contents + b"\0" + struct.pack("<I", masked(contents + b"\0"))
+    handle = varint(0) + varint(len(contents))
+    index = block([(b"a", handle), (b"b", handle)], 1)
+    place = varint(len(data)) + varint(len(index))
+    data += index + b"\0" + struct.pack("<I", masked(index + b"\0"))
+    data += (handle + place).ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57)
+    with pytest.raises(CorruptCheckpointError, match="lists the block at offset 0 out of order"):
+        read(data)
+
+
+def test_one_entry_by_its_key():
+    items = [(f"key{i:03d}".encode(), b"value%d" % i) for i in range(40)]
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(table(items, 100))
+        file.flush()
+        found = Table(LocalFile(file.name))
+        assert [bytes(found.get(key)) for key, _ in items] == [value for _, value in items]
+        assert found.get(b"key0005") is None
+        assert found.get(b"zzz") is None
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,10 @@ from .errors import (
     TFReaderError,
     UnsupportedError,
 )
-from .files import DAMAGED, LocalFile, but_it_is
+from .files import LocalFile
 from .shapes import shape_of
-from .slices import assemble, check_cover, from_proto, slice_key
+from .slices import assemble, check_cover, from_proto, rows_in, slice_key
+from .sniff import DAMAGED, but_it_is
 from .strings import decode_strings, variant_crc
 from .table import Table, unmask_crc
 
@@ -195,14 +196,17 @@ class Bundle(Checkpoint):
         pieces = self._pieces(info)
         if not info.slices:
             return self._read(info, rows)
-        for piece in pieces:  # before allocating the whole
-            self._open(piece)
         assert info.dtype.numpy is not None
+        slices = [piece.resolve(info.shape) for piece in info.slices]
+        rows = range(info.shape[0]) if rows is None else rows
+        for place, piece in zip(slices, pieces, strict=True):  # before allocating the whole
+            if rows_in(place, rows):
+                self._open(piece)
         return assemble(
-            [piece.resolve(info.shape) for piece in info.slices],
+            slices,
             info.shape,
             info.dtype.numpy,
-            range(info.shape[0]) if rows is None else rows,
+            rows,
             lambda i, part: self._read(pieces[i], part),
         )
 

@@ -1,4 +1,4 @@
-"""Random access to the files of a checkpoint, and a look at what a file really is."""
+"""Random access to the files of a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,60 +6,25 @@ import os
 from typing import Any
 
 from .errors import CheckpointNotFoundError, CorruptCheckpointError
+from .sniff import but_it_is
 
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # the last 8 bytes of a sorted string table
-
-_SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
-    (b"<!doctype html", "an HTML page: the download returned a web page, fetch the file again"),
-    (b"<html", "an HTML page: the download returned a web page, fetch the file again"),
-    (b"\x89hdf\r\n\x1a\n", "an HDF5 file (Keras .h5), not a TensorFlow checkpoint"),
-    (b"pk\x03\x04", "a zip archive (unpack it; .keras, .npz and torch files are zips too)"),
-    (b"\x1f\x8b", "a gzip archive: unpack it first"),
-    (b"\x80\x02", "a Python pickle (an old torch file?), not a TensorFlow checkpoint"),
-    (b"\x80\x03", "a Python pickle, not a TensorFlow checkpoint"),
-    (b"\x80\x04", "a Python pickle, not a TensorFlow checkpoint"),
-)
-
-
-def sniff(path: str) -> str | None:
-    """What the file at `path` is, where that is plainly no checkpoint file; else None."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(512)
-    except OSError:
-        return None
-    text = head.lstrip().lower()
-    for signature, meaning in _SIGNATURES:
-        if text.startswith(signature):
-            return meaning
-    if head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 100_000_000:
-        return "a safetensors file: it needs no conversion"
-    if not head:
-        return "empty"
-    return None
 
 
 def is_table(path: str) -> bool:
     """Whether the file ends as a sorted string table does: an index, or a V1 checkpoint."""
-    with open(path, "rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - len(TABLE_MAGIC)))
-        return file.read() == TABLE_MAGIC
-
-
-def but_it_is(path: str, otherwise: str = "") -> str:
-    """A clause for the end of an error message: what the file really is, or else `otherwise`."""
-    meaning = sniff(path)
-    if meaning:
-        return f"; the file is {meaning}"
-    return f"; {otherwise}" if otherwise else ""
-
-
-DAMAGED = "it is damaged, fetch it again"
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - len(TABLE_MAGIC)))
+            return file.read() == TABLE_MAGIC
+    except OSError:
+        return False
 
 
 class LocalFile:
     """A file read at given offsets. Reads may come from several threads at once."""
+
+    _fd = -1
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -101,3 +66,6 @@ class LocalFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def __del__(self) -> None:
+        self.close()

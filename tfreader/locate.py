@@ -9,11 +9,14 @@ from typing import NamedTuple
 
 from .checkpoint_pb2 import CheckpointState
 from .errors import CheckpointNotFoundError, CorruptCheckpointError
-from .files import but_it_is, is_table
+from .files import is_table
+from .sniff import but_it_is
 
 STATE_FILE = "checkpoint"
 _V2_FILE = re.compile(r"(?P<prefix>.*)\.(?:index|meta|data-\d{5,}-of-\d{5,})", re.DOTALL)
-_V1_SHARD = re.compile(r"(?P<prefix>.+)-(?P<shard>\d{5,})-of-(?P<count>\d{5,})", re.DOTALL)
+_V1_SHARD = re.compile(
+    r"(?P<prefix>.+)(?<!\.data)-(?P<shard>\d{5,})-of-(?P<count>\d{5,})", re.DOTALL
+)
 _V1_PATTERN = re.compile(r"(?P<prefix>.+)-\?{5,}-of-(?P<count>\d{5,})", re.DOTALL)
 _SHOWN = 5  # candidates that a message lists
 
@@ -132,8 +135,9 @@ def _raise_nothing(path: str) -> Located:
         raise CheckpointNotFoundError(
             f"{path}: its index file {prefix}.index is missing{but_it_is(path)}"
         )
+    hint = "if it is a data shard, the .index file that was saved with it is needed too"
     raise CorruptCheckpointError(
-        f"{path}: not a checkpoint{but_it_is(path)}; {_candidates(folder)}"
+        f"{path}: not a checkpoint{but_it_is(path, hint)}; {_candidates(folder)}"
     )
 
 

@@ -86,12 +86,17 @@ def assemble(
     """
     whole = np.empty((len(rows), *shape[1:]), dtype)
     for i, piece in enumerate(slices):
-        start = piece.start[0]
-        low, high = max(rows.start, start), min(rows.stop, start + piece.length[0])
-        if low < high:
-            box = slice(low - rows.start, high - rows.start), *piece.box[1:]
-            whole[box] = load(i, range(low - start, high - start))
+        part = rows_in(piece, rows)
+        if part:
+            shift = piece.start[0] - rows.start
+            whole[slice(part.start + shift, part.stop + shift), *piece.box[1:]] = load(i, part)
     return whole
+
+
+def rows_in(piece: Slice, rows: range) -> range:
+    """Those of the whole tensor's `rows` that lie in the slice, counted from its own start."""
+    start = piece.start[0]
+    return range(max(rows.start - start, 0), min(rows.stop - start, piece.length[0]))
 
 
 def slice_key(name: bytes, piece: Slice) -> bytes:

@@ -11,7 +11,8 @@ from typing import Literal
 
 from crc32c import crc32c
 
-from .table import mask_crc, read_varint
+from .table import mask_crc
+from .wire import read_varint
 
 
 def decode_strings(data: bytes, count: int, big_endian: bool) -> tuple[list[bytes], int]:

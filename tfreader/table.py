@@ -14,15 +14,15 @@ from typing import NamedTuple
 from crc32c import crc32c
 
 from .errors import ChecksumError, CorruptCheckpointError, MissingExtraError
-from .files import DAMAGED, TABLE_MAGIC, LocalFile, but_it_is
+from .files import TABLE_MAGIC, LocalFile
+from .sniff import DAMAGED, but_it_is
+from .wire import Buffer, read_varint
 
 FOOTER_SIZE = 48
 TRAILER_SIZE = 5  # compression type and masked checksum
 SNAPPY_EXPANSION = 22  # no Snappy element yields more than 64 bytes from 3
 RECENT_SIZE = 1 << 20  # the largest block that is kept for the next look-up
 MAX_BLOCK_SIZE = 1 << 31  # a protobuf message, the largest thing a block can hold, is below 2 GiB
-
-Buffer = bytes | bytearray | memoryview
 
 
 def mask_crc(crc: int) -> int:
@@ -33,26 +33,6 @@ def mask_crc(crc: int) -> int:
 def unmask_crc(masked: int) -> int:
     rotated = (masked - 0xA282EAD8) & 0xFFFFFFFF
     return ((rotated >> 17) | (rotated << 15)) & 0xFFFFFFFF
-
-
-def read_varint(data: Buffer, position: int, limit: int) -> tuple[int, int]:
-    """A base-128 integer of at most 64 bits at `position`, and the position after it.
-
-    Raises ValueError when it runs past `limit` or is too long.
-    """
-    value = shift = 0
-    while position < limit:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            if value >> 64:
-                break
-            return value, position
-        shift += 7
-        if shift > 63:
-            break
-    raise ValueError("bad varint")
 
 
 class Block(NamedTuple):
@@ -154,9 +134,6 @@ class Table:
         if block.size <= RECENT_SIZE:
             self._recent = number, values
         return values.get(key)
-
-    def close(self) -> None:
-        self._file.close()
 
     def _contents(self, offset: int, size: int) -> memoryview:
         """The uncompressed contents of the block at `offset`, checked against its checksum."""

@@ -18,9 +18,10 @@ from .checkpoint import Checkpoint, TensorInfo, VerifyReport
 from .checkpoint_pb2 import SavedTensorSlices
 from .dtypes import Array, DType, dtype_of
 from .errors import ChecksumError, CorruptCheckpointError, TFReaderError, UnsupportedError
-from .files import DAMAGED, LocalFile, but_it_is
+from .files import LocalFile
 from .shapes import shape_of
-from .slices import Slice, assemble, check_cover, from_proto, slice_key
+from .slices import Slice, assemble, check_cover, from_proto, rows_in, slice_key
+from .sniff import DAMAGED, but_it_is
 from .table import Table
 from .tensor_values import DTYPES, decode
 from .wire import VARINT, field, fields
@@ -56,11 +57,13 @@ class SliceFiles(Checkpoint):
     def __init__(self, path: str, files: Sequence[str], notes: tuple[str, ...] = ()) -> None:
         self.path = path
         self.notes = notes
+        self._files: list[LocalFile] = []
         self._tables: list[Table] = []
         variables: dict[bytes, _Variable] = {}
         try:
             for shard, file in enumerate(files):
-                self._tables.append(Table(LocalFile(file)))
+                self._files.append(LocalFile(file))
+                self._tables.append(Table(self._files[shard]))
                 self._read_meta(shard, variables)
             self._variables = {
                 name.decode("utf-8", "surrogateescape"): variables[name]
@@ -164,8 +167,8 @@ class SliceFiles(Checkpoint):
         return VerifyReport(len(self), nbytes)
 
     def close(self) -> None:
-        for table in self._tables:
-            table.close()
+        for file in self._files:
+            file.close()
 
     def _load(self, info: TensorInfo, rows: range | None) -> Array:
         variable = self._variables[info.name]
@@ -178,8 +181,7 @@ class SliceFiles(Checkpoint):
         arrays = {
             i: self._read(info.name, piece)
             for i, piece in enumerate(variable.pieces)
-            if places[i].start[0] < rows.stop
-            and rows.start < places[i].start[0] + places[i].length[0]
+            if rows_in(piece.place, rows)
         }
         assert info.dtype.numpy is not None
         return assemble(

@@ -1,4 +1,4 @@
-"""Protobuf's wire format, for messages too large to be copied into objects.
+"""Varints, and protobuf's wire format for messages too large to be copied into objects.
 
 See https://protobuf.dev/programming-guides/encoding/. Everything small goes through
 `checkpoint_pb2`.
@@ -8,10 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .table import read_varint
-
+Buffer = bytes | bytearray | memoryview
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _WIDTHS = {FIXED64: 8, FIXED32: 4}
+
+
+def read_varint(data: Buffer, position: int, limit: int) -> tuple[int, int]:
+    """A base-128 integer of at most 64 bits at `position`, and the position after it.
+
+    Raises ValueError when it runs past `limit` or is too long.
+    """
+    value = shift = 0
+    while position < limit:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if value >> 64:
+                break
+            return value, position
+        shift += 7
+        if shift > 63:
+            break
+    raise ValueError("bad varint")
 
 
 def fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
