@@ -191,7 +191,7 @@ def _files(folder: str) -> list[str]:
     try:
         with os.scandir(folder or ".") as entries:
             return [entry.name for entry in entries if entry.is_file()]
-    except OSError:
+    except (OSError, ValueError):  # a NUL in the path is a ValueError
         return []
 
 
@@ -240,7 +240,7 @@ def _folders(folder: str) -> list[str]:
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir())
-    except OSError:
+    except (OSError, ValueError):  # a NUL in the path is a ValueError
         return []
 
 
