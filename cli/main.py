@@ -162,14 +162,13 @@ def convert(
     """Convert a TensorFlow checkpoint to PyTorch."""
     from tfreader.mapping import convert as run
     from tfreader.mapping import load_rules, make_plan
-
-    import tfreader
+    from tfreader.mapping.family import open_source
 
     from .show import plan_lines, progress_bar, report_lines
 
     options["rules"] = load_rules(rules) if rules else None
     if dry_run:
-        with tfreader.open(tf_checkpoint) as checkpoint:
+        with open_source(tf_checkpoint, options["model_type"]) as checkpoint:
             plan = make_plan(checkpoint, **options)
         _print(plan.to_data(), plan_lines(plan), as_json, quiet)
         return

@@ -49,7 +49,8 @@ def read_config(
         original = config
     else:
         path = str(config)
-        original = _read_json(path)
+        readable = family.read if family and not path.endswith(".json") else None
+        original = readable(Path(path)) if readable else _read_json(path)
     try:
         values = family.translate(original) if family else dict(original)
     except ConfigError as error:

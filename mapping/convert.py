@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-import tfreader
 from tfreader.checkpoint import Checkpoint
 from tfreader.dtypes import Array
 from tfreader.errors import ConfigError
 
 from .execute import execute
-from .family import SideFiles
+from .family import SideFiles, open_source
 from .output import staged
 from .plan import Entry, Plan, PlanOptions, make_plan
 from .rule import RuleSet
@@ -66,7 +65,7 @@ def load_state_dict(
     `options` are those of `make_plan`: architecture, dtype, overrides, ignore, moving_averages.
     Needs the extra `torch`. Raises TFReaderError.
     """
-    with tfreader.open(path) as checkpoint:
+    with open_source(path, model_type) as checkpoint:
         plan = make_plan(checkpoint, model_type, config=config, rules=rules, **options)
         torch_writer.check_torch(plan.entries)
         checkpoint.check_shards(_sources(plan))
@@ -95,7 +94,7 @@ def convert(
     """
     output = Path(output)
     size = safetensors.parse_size(max_shard_size)
-    with tfreader.open(path) as checkpoint:
+    with open_source(path, model_type) as checkpoint:
         plan = make_plan(checkpoint, model_type, config=config, rules=rules, **options)
         return write(plan, checkpoint, output, size, progress)
 

@@ -20,15 +20,17 @@ def execute(plan: Plan, checkpoint: Checkpoint) -> Iterator[tuple[Entry, Array]]
     """
     last: tuple[str, Array] | None = None
     for entry in sorted(plan.entries, key=lambda entry: _position(checkpoint, entry)):
-        if last is None or entry.sources != (last[0],):
+        if last is None or entry.sources != (last[0],):  # a filled tensor has no sources
             arrays = [checkpoint.read(name) for name in entry.sources]
-            last = (entry.sources[0], arrays[0]) if len(arrays) == 1 else None
+            last = (entry.sources[0], arrays[0]) if len(arrays) == 1 else last
         else:
             arrays = [last[1]]  # several tensors cut from one variable
         yield entry, _cast(entry, entry.apply(arrays))
 
 
 def _position(checkpoint: Checkpoint, entry: Entry) -> tuple[int, int]:
+    if entry.fill is not None:
+        return -1, 0
     info = checkpoint.info(entry.sources[0])
     return (-1, 0) if info.shard is None or info.offset is None else (info.shard, info.offset)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from os import PathLike
@@ -35,11 +35,19 @@ FLOATS: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
 }
 _CASTABLE = {*FLOATS.values(), np.dtype(np.float64)}
+_FILLED: dict[str, Callable[[Shape, np.dtype[Any]], Array]] = {
+    "zeros": np.zeros,
+    "ones": np.ones,
+    "identity": lambda shape, dtype: np.eye(*shape, dtype=dtype),
+}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor to write: `target` is `ops` applied to `sources`, in `shape` and `dtype`."""
+    """One tensor to write: `target` is `ops` applied to `sources`, in `shape` and `dtype`.
+
+    A tensor that no variable gives has no sources, and the value to `fill` it with.
+    """
 
     target: str
     sources: tuple[str, ...]
@@ -47,6 +55,7 @@ class Entry:
     shape: Shape
     dtype: np.dtype[Any]
     source_dtype: np.dtype[Any]
+    fill: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -54,6 +63,8 @@ class Entry:
 
     def apply(self, arrays: Sequence[Array]) -> Array:
         """The tensor's values, before any cast, from those of its sources in their order."""
+        if self.fill is not None:
+            return _FILLED[self.fill](self.shape, self.dtype)
         current = list(arrays)
         for op in self.ops:
             if isinstance(op, Join):
@@ -64,6 +75,8 @@ class Entry:
 
     @property
     def operation(self) -> str:
+        if self.fill is not None:
+            return f"fill({self.fill})"
         cast = [f"cast({self.dtype})"] if self.dtype != self.source_dtype else []
         return ", ".join([*map(str, self.ops), *cast]) or "copy"
 
@@ -165,13 +178,8 @@ def make_plan(
     family = _choose_family(checkpoint, names, model_type, rules)
     source = read_config(checkpoint.path, family, config, overrides or {}, finetuning_task_name)
     return _Planner(checkpoint, infos, names, training, family, source).plan(
-        rules or _family_rules(family), architecture, dtype, ignore, moving_averages
+        rules, architecture, dtype, ignore, moving_averages
     )
-
-
-def _family_rules(family: Family | None) -> RuleSet:
-    assert family is not None
-    return family.rules
 
 
 def _names(name: str, graph: ObjectGraph | None) -> tuple[str, ...]:
@@ -243,13 +251,14 @@ class _Planner:
 
     def plan(
         self,
-        rules: RuleSet,
+        given: RuleSet | None,
         wanted: str | None,
         dtype: str,
         ignore: Sequence[str],
         moving_averages: str,
     ) -> Plan:
         variables = self._select(moving_averages)
+        rules = given or self._rules(variables)
         matches = self._match(variables, rules)
         architecture = self._architecture(rules, matches, wanted)
         parts = architecture.all_parts if architecture else rules.parts
@@ -258,6 +267,7 @@ class _Planner:
         self._check_shapes(active)
         strip = architecture.strip if architecture else ""
         entries = self._entries(active, strip, dtype)
+        entries += self._fills(rules, parts, strip, entries)
         optional = architecture.optional_parts if architecture else set()
         self._check_required(rules, parts, optional, active, counts, entries, strip)
         if self.problems:
@@ -266,7 +276,9 @@ class _Planner:
         ties = {
             tie.alias.removeprefix(strip): tie.target.removeprefix(strip)
             for tie in rules.ties
-            if tie.part in parts and tie.target.removeprefix(strip) in targets
+            if tie.part in parts
+            and tie.target.removeprefix(strip) in targets
+            and tie.alias.removeprefix(strip) not in targets
         }
         config = self._finish_config(architecture, entries) if self.family else None
         if self.family and config is not None:
@@ -305,6 +317,18 @@ class _Planner:
                 "in place of the raw values"
             )
         return chosen
+
+    def _rules(self, variables: Mapping[str, TensorInfo]) -> RuleSet:
+        """The family's rules, for the config that the file and the variables together tell."""
+        assert self.family is not None
+        spelled = {own: info for name, info in variables.items() for own in self._spellings(name)}
+        for key, value in self.family.describe(dict(self.config), spelled).items():
+            if self.config.setdefault(key, value) != value:
+                self.problems.append(
+                    f"{key} = {self.config[key]!r} in {self.source.origin(key)}, but the "
+                    f"checkpoint's variables tell {value!r}: this config belongs to another model"
+                )
+        return self.family.adapt(self.family.rules, dict(self.config))
 
     def _match(
         self, variables: Mapping[str, TensorInfo], rules: RuleSet
@@ -512,6 +536,22 @@ class _Planner:
                 filled[entry.target] = entry.sources[0]
             entries += made
         return entries
+
+    def _fills(
+        self, rules: RuleSet, parts: Collection[str], strip: str, entries: Sequence[Entry]
+    ) -> list[Entry]:
+        """Entries for the tensors that no variable gives."""
+        targets = {entry.target for entry in entries}
+        floats = [entry.dtype for entry in entries if entry.dtype in _CASTABLE]
+        dtype = max(floats, key=floats.count, default=FLOATS["float32"])
+        fills = []
+        for fill in rules.fills:
+            target = fill.target.removeprefix(strip)
+            if fill.part in parts and target not in targets:
+                shape = tuple(map(self._dimension, fill.shape))
+                fills.append(Entry(target, (), (), shape, dtype, dtype, fill.value))
+                self.notes.append(f"{target}: filled with {fill.value}: {fill.reason}")
+        return fills
 
     def _apply_rule(self, found: Sequence[_Match], strip: str, dtype: str) -> list[Entry]:
         """The entries that one rule makes of its sources. ValueError where shapes do not fit."""

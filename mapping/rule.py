@@ -107,11 +107,36 @@ class Drop:
 
 @dataclass(frozen=True)
 class Tie:
-    """`alias` is the same tensor as `target` in models that have `part`; a file holds it once."""
+    """`alias` is the same tensor as `target` in models that have `part`; a file holds it once.
+
+    Where a variable gives `alias` a tensor of its own, there is no tie.
+    """
 
     alias: str
     target: str
     part: str = "model"
+
+
+@dataclass(frozen=True)
+class Fill:
+    """A tensor that models with `part` have and no variable gives, and why.
+
+    `value` is "zeros", "ones" or "identity", `shape` is in config keys and numbers. A variable that
+    gives the tensor after all goes before.
+    """
+
+    target: str
+    shape: tuple[int | str, ...]
+    value: str
+    reason: str
+    part: str = "model"
+
+    def __post_init__(self) -> None:
+        if self.value not in FILLS or (self.value == "identity" and len(self.shape) != 2):
+            raise RuleError(f"fill {self.target!r}: {self.value!r} of shape {list(self.shape)}")
+
+
+FILLS = ("zeros", "ones", "identity")
 
 
 @dataclass(frozen=True)
@@ -148,6 +173,7 @@ class RuleSet:
     architectures: tuple[Architecture, ...] = ()
     drops: tuple[Drop, ...] = ()
     ties: tuple[Tie, ...] = ()
+    fills: tuple[Fill, ...] = ()
     family: str | None = None
     name: str = ""
 
@@ -175,7 +201,7 @@ def load_rules(path: str | Path) -> RuleSet:
 
 def rules_from_data(data: Mapping[str, Any], name: str) -> RuleSet:
     """The rule set that a parsed rule file describes. Raises RuleError."""
-    unknown = set(data) - {"family", "counts", "architecture", "rule", "drop", "tie"}
+    unknown = set(data) - {"family", "counts", "architecture", "rule", "drop", "tie", "fill"}
     if unknown:
         raise RuleError(f"unknown keys {sorted(unknown)}")
     if not data.get("rule"):
@@ -191,6 +217,9 @@ def rules_from_data(data: Mapping[str, Any], name: str) -> RuleSet:
         ),
         drops=tuple(Drop(**drop) for drop in data.get("drop", ())),
         ties=tuple(Tie(**tie) for tie in data.get("tie", ())),
+        fills=tuple(
+            Fill(**(fill | {"shape": tuple(fill["shape"])})) for fill in data.get("fill", ())
+        ),
         family=data.get("family"),
         name=name,
     )
@@ -251,6 +280,11 @@ def _dump_lines(rules: RuleSet) -> Iterator[str]:
     for tie in rules.ties:
         yield from ("", "[[tie]]", f"alias = {_toml(tie.alias)}", f"target = {_toml(tie.target)}")
         yield f"part = {_toml(tie.part)}"
+    for fill in rules.fills:
+        yield from ("", "[[fill]]", f"target = {_toml(fill.target)}", f"part = {_toml(fill.part)}")
+        yield f"shape = {_toml(fill.shape)}"
+        yield f"value = {_toml(fill.value)}"
+        yield f"reason = {_toml(fill.reason)}"
 
 
 def _toml(value: Any) -> str:

@@ -308,11 +308,11 @@ def _relate(
         own[slot.name if slot.name not in own else f"{slot.optimizer}/{slot.name}"] = key
     related = {}
     for key in sorted(found):
-        value, slot = found[key], slots.get(key)
+        value, slot_of = found[key], slots.get(key)
         related[key] = value._replace(
             slots=of_base.get(key, {}),
-            slot_of=slot,
-            optimizer=slot.optimizer if slot else value.optimizer,
+            slot_of=slot_of,
+            optimizer=slot_of.optimizer if slot_of else value.optimizer,
             copy_of=copies.get(key),
         )
     return related

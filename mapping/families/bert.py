@@ -13,7 +13,7 @@ from typing import Any
 
 from tfreader.errors import ConfigError
 
-from ..family import Config, Family, SideFiles
+from ..family import Config, Family, SideFiles, same_keys
 from ..ops import Transpose
 from ..rule import Architecture, Rule, RuleSet, Tie
 
@@ -144,13 +144,10 @@ RULES = RuleSet(
     ),
 )
 
-# Keys of a Hugging Face config.json that describe that conversion, not this one.
-FOREIGN_KEYS = {"architectures", "model_type", "dtype", "torch_dtype", "transformers_version"}
-
 
 def translate(original: Mapping[str, Any]) -> Config:
     """Hugging Face's config from bert_config.json: both spell their keys alike."""
-    config = {key: value for key, value in original.items() if key not in FOREIGN_KEYS}
+    config = same_keys(original)
     hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
     if isinstance(hidden, int) and isinstance(heads, int) and (heads < 1 or hidden % heads):
         raise ConfigError(
