@@ -58,7 +58,7 @@ def table(
     snappy: bool = False,
 ) -> bytes:
     """A table of the entries, with a new data block after every `block_size` bytes of them."""
-    out, index, pending = bytearray(), [], []
+    out, index, pending, size = bytearray(), [], [], 0
 
     def append(contents: bytes) -> bytes:
         kind = b"\1" if snappy else b"\0"
@@ -69,10 +69,10 @@ def table(
 
     for i, (key, value) in enumerate(entries):
         pending.append((key, value))
-        full = sum(len(k) + len(v) for k, v in pending) >= block_size
-        if full or i == len(entries) - 1:
+        size += len(key) + len(value)
+        if size >= block_size or i == len(entries) - 1:
             index.append((key, append(block(pending, restart_interval))))
-            pending = []
+            pending, size = [], 0
     meta = append(block([], 1))
     footer = meta + append(block(index, 1))
     return bytes(out) + footer.ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57)

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from bundle_writer import write_bundle
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from safetensors.numpy import load_file
+from tfreader.mapping import convert as convert_file
 from tfreader.mapping import dump_rules, load_rules, make_plan
 from tfreader.mapping.execute import execute
-from tfreader.mapping.family import families
+from tfreader.mapping.family import Family, families
 from tfreader.mapping.ops import Permute, Reshape, Slice, Squeeze, Transpose
-from tfreader.mapping.rule import rules_from_data
+from tfreader.mapping.rule import Rule, RuleSet, rules_from_data
 
 import tfreader
 
@@ -166,3 +170,84 @@ def test_printed_rules_of_every_family_read_back_equal(tmp_path):
         assert loaded.ties == family.rules.ties
         assert loaded.drops == family.rules.drops
         assert loaded.architectures == family.rules.architectures
+
+
+FILLED = """
+[[rule]]
+source = "kernel"
+target = "weight"
+shape = ["size", "size"]
+
+[[rule]]
+source = "own"
+target = "alias"
+required = false
+
+[[fill]]
+target = "projection"
+shape = ["size", 3]
+value = "identity"
+reason = "the original has none"
+
+[[tie]]
+alias = "alias"
+target = "weight"
+"""
+
+
+def test_a_tensor_that_no_variable_gives_is_filled_and_said(tmp_path):
+    write_bundle(tmp_path / "model", {"kernel": np.ones((3, 3), np.float16)})
+    (tmp_path / "rules.toml").write_text(FILLED)
+    rules = load_rules(tmp_path / "rules.toml")
+    (tmp_path / "again.toml").write_text(dump_rules(rules))
+    assert load_rules(tmp_path / "again.toml").fills == rules.fills
+    report = convert_file(tmp_path / "model", tmp_path / "out.safetensors", rules=rules)
+    tensors = load_file(tmp_path / "out.safetensors")
+    np.testing.assert_array_equal(tensors["projection"], np.eye(3, dtype=np.float16))
+    assert tensors["projection"].dtype == np.float16
+    assert "projection: filled with identity: the original has none" in report.notes
+    assert report.plan.ties == {"alias": "weight"}
+
+
+def test_a_variable_of_its_own_undoes_a_tie(tmp_path):
+    tensors = {"kernel": np.ones((3, 3), np.float32), "own": np.zeros((3, 3), np.float32)}
+    write_bundle(tmp_path / "model", tensors)
+    (tmp_path / "rules.toml").write_text(FILLED)
+    report = convert_file(
+        tmp_path / "model", tmp_path / "out.safetensors", rules=tmp_path / "rules.toml"
+    )
+    assert report.plan.ties == {}
+    assert not load_file(tmp_path / "out.safetensors")["alias"].any()
+
+
+def test_a_fill_must_be_one_that_exists():
+    fill = {"target": "x", "shape": [1], "value": "ones-ish", "reason": "none"}
+    with pytest.raises(tfreader.RuleError, match="fill 'x': 'ones-ish'"):
+        rules_from_data({"rule": [{"source": "a", "target": "b"}], "fill": [fill]}, "test")
+
+
+def test_what_the_variables_tell_must_agree_with_the_config(monkeypatch, tmp_path):
+    def describe(config, variables):
+        return {"gated": "gate" in variables}
+
+    def adapt(rules, config):
+        return replace(rules, rules=rules.rules[: 1 + config["gated"]])
+
+    family = Family(
+        model_type="made-up",
+        rules=RuleSet((Rule(("kernel",), ("weight",)), Rule(("gate",), ("gate",)))),
+        evidence=("kernel",),
+        describe=describe,
+        adapt=adapt,
+    )
+    monkeypatch.setattr("tfreader.mapping.plan.get_family", lambda _: family)
+    tensors = {"kernel": np.ones(2, np.float32)}
+    for gated in (False, True):
+        if gated:
+            tensors["gate"] = np.ones(2, np.float32)
+        with tfreader.open(write_bundle(tmp_path / "model", tensors)) as checkpoint:
+            plan = make_plan(checkpoint, "made-up")
+            assert len(plan.entries) == len(tensors)
+            assert plan.config["gated"] == gated
+            with pytest.raises(tfreader.PlanError, match="gated = .* belongs to another model"):
+                make_plan(checkpoint, "made-up", config={"gated": not gated})

@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 
 from .checkpoint_pb2 import CheckpointState
-from .errors import CheckpointNotFoundError, CorruptCheckpointError
+from .errors import CheckpointNotFoundError, CorruptCheckpointError, TFReaderError
 from .files import is_table
 from .sniff import but_it_is
 
@@ -44,7 +44,10 @@ def locate(path: str) -> Located:
     folder, name = os.path.split(path)
     if name in (STATE_FILE, "saved_model.pb", "saved_model.pbtxt") and os.path.isfile(path):
         return _in_folder(folder or ".")
-    return _by_pattern(path) or _raise_nothing(path)
+    found = _by_pattern(path)
+    if found is None:
+        raise _nothing(path)
+    return found
 
 
 def _exact(path: str) -> Located | None:
@@ -119,24 +122,25 @@ def _by_pattern(path: str) -> Located | None:
     return next(iter(found.values()), None)
 
 
-def _raise_nothing(path: str) -> Located:
+def _nothing(path: str) -> TFReaderError:
+    """The error for a path with no checkpoint: what is there, and what to pass instead."""
     folder = os.path.dirname(path) or "."
     prefix = _prefix(path)
     if not os.path.isfile(path):
-        raise CheckpointNotFoundError(
+        return CheckpointNotFoundError(
             f"{path}: no checkpoint there ({prefix}.index does not exist); {_candidates(folder)}"
         )
     if path.endswith(".meta"):
-        raise CheckpointNotFoundError(
+        return CheckpointNotFoundError(
             f"{path}: the graph, without values; they are in {prefix}.index and {prefix}.data-*, "
             "which are missing"
         )
     if prefix != path:
-        raise CheckpointNotFoundError(
+        return CheckpointNotFoundError(
             f"{path}: its index file {prefix}.index is missing{but_it_is(path)}"
         )
     hint = "if it is a data shard, the .index file that was saved with it is needed too"
-    raise CorruptCheckpointError(
+    return CorruptCheckpointError(
         f"{path}: not a checkpoint{but_it_is(path, hint)}; {_candidates(folder)}"
     )
 
