@@ -14,7 +14,7 @@ from tfreader.checkpoint import Checkpoint
 from tfreader.dtypes import Array
 from tfreader.errors import ConfigError
 
-from .execute import execute
+from .execute import execute, stream
 from .family import SideFiles, open_source
 from .output import staged
 from .plan import Entry, Plan, PlanOptions, make_plan
@@ -117,15 +117,17 @@ def write(
     checkpoint.check_shards(_sources(plan))
 
     with staged(output, is_folder) as stage:
-        tensors = _reporting(execute(plan, checkpoint), progress(plan) if progress else None)
+        advance = progress(plan) if progress else lambda _: None
         if is_torch:
+            tensors = _reporting(execute(plan, checkpoint), advance)
             torch_writer.save(torch_writer.to_state_dict(tensors, plan.ties), stage / output.name)
-        elif not is_folder:
-            _write_safetensors(tensors, stage, [list(plan.entries)], [output.name])
         else:
-            files = safetensors.shards(plan.entries, max_shard_size)
-            names = safetensors.shard_names(len(files))
-            _write_safetensors(tensors, stage, files, names)
+            files = [list(plan.entries)]
+            names = [output.name]
+            if is_folder:
+                files = safetensors.shards(plan.entries, max_shard_size)
+                names = safetensors.shard_names(len(files))
+            _write_safetensors(plan, checkpoint, stage, files, names, advance)
             if len(files) > 1:
                 index = safetensors.index_json(files, names)
                 (stage / "model.safetensors.index.json").write_bytes(index)
@@ -158,27 +160,32 @@ def _side_files(plan: Plan) -> SideFiles:
 
 
 def _write_safetensors(
-    tensors: Iterable[tuple[Entry, Array]],
+    plan: Plan,
+    checkpoint: Checkpoint,
     stage: Path,
     files: Sequence[Sequence[Entry]],
     names: Sequence[str],
+    progress: Progress,
 ) -> None:
     with ExitStack() as stack:
         home = {}
         for entries, name in zip(files, names, strict=True):
             file = stack.enter_context(closing(safetensors.SafetensorsFile(stage / name, entries)))
             home.update(dict.fromkeys((entry.target for entry in entries), file))
-        for entry, array in tensors:
-            home[entry.target].write(entry, array)
+        stream(
+            plan,
+            checkpoint,
+            lambda entry, offset, data: home[entry.target].write(entry, offset, data),
+            progress,
+        )
 
 
 def _reporting(
-    tensors: Iterable[tuple[Entry, Array]], progress: Progress | None
+    tensors: Iterable[tuple[Entry, Array]], progress: Progress
 ) -> Iterator[tuple[Entry, Array]]:
     for entry, array in tensors:
         yield entry, array
-        if progress:
-            progress(entry.nbytes)
+        progress(entry.nbytes)
 
 
 def _sources(plan: Plan) -> list[str]:

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 from contextlib import closing
+from unittest.mock import patch
 
 import ml_dtypes
 import numpy as np
@@ -12,9 +13,10 @@ import safetensors
 import safetensors.numpy
 from bundle_writer import write_bundle
 from conftest import BERT
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tfreader.mapping import convert
+from tfreader.mapping import convert, make_plan
+from tfreader.mapping.execute import execute, stream
 from tfreader.mapping.plan import Entry
 from tfreader.mapping.rule import rules_from_data
 from tfreader.mapping.writers.safetensors import SafetensorsFile, parse_size, shards
@@ -39,7 +41,7 @@ def test_the_file_is_what_the_library_would_read_and_has_the_layout_of_the_speci
     entries = [entry(name, array) for name, array in TENSORS.items()]
     with closing(SafetensorsFile(tmp_path / "x", entries)) as file:
         for one in reversed(entries):
-            file.write(one, TENSORS[one.target])
+            file.write(one, 0, memoryview(TENSORS[one.target].tobytes()))
     data = (tmp_path / "x").read_bytes()
     size = int.from_bytes(data[:8], "little")
     assert size % 8 == 0
@@ -60,7 +62,7 @@ def test_the_bytes_equal_those_of_the_library(tmp_path):
     entries = [entry(name, array) for name, array in TENSORS.items()]
     with closing(SafetensorsFile(tmp_path / "x", entries)) as file:
         for one in entries:
-            file.write(one, TENSORS[one.target])
+            file.write(one, 0, memoryview(TENSORS[one.target].tobytes()))
     assert (tmp_path / "x").read_bytes() == safetensors.numpy.save(TENSORS, {"format": "pt"})
 
 
@@ -98,7 +100,7 @@ def test_a_dtype_that_safetensors_lacks_is_refused_before_data_is_read(tmp_path)
 def test_bfloat16_is_written_as_it_is(tmp_path):
     array = np.arange(4).astype(ml_dtypes.bfloat16)
     with closing(SafetensorsFile(tmp_path / "x", [entry("x", array)])) as file:
-        file.write(entry("x", array), array)
+        file.write(entry("x", array), 0, memoryview(array.tobytes()))
     with safetensors.safe_open(tmp_path / "x", "pt") as loaded:
         assert loaded.get_tensor("x").float().tolist() == [0, 1, 2, 3]
 
@@ -134,3 +136,50 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path):
         with pytest.raises(tfreader.OutputError, match=output):
             convert(BERT, tmp_path / output)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.bin"]
+
+
+RULES = {
+    "rule": [
+        {"source": "copy/(?P<n>.*)", "target": "copy.{n}", "required": False},
+        {"source": "t/(?P<n>.*)", "target": "t.{n}", "ops": ["transpose"], "required": False},
+        {
+            "source": "cut/(?P<n>.*)",
+            "target": ["a.{n}", "b.{n}"],
+            "ops": ["transpose", {"op": "split", "axis": 0}],
+            "required": False,
+        },
+    ],
+}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=6),
+    st.sampled_from(["float32", "float64", "int32"]),
+    st.sampled_from(["keep", "float16", "bfloat16"]),
+    st.integers(1, 200).map(lambda n: 8 * n),
+)
+def test_streaming_in_blocks_gives_what_whole_tensors_give(
+    tmp_path_factory, shapes, source, dtype, block
+):
+    folder = tmp_path_factory.mktemp("stream")
+    tensors = {}
+    for i, (rows, columns) in enumerate(shapes):
+        values = np.arange(rows * columns * 2, dtype=source).reshape(rows, columns * 2)
+        tensors |= {f"{kind}/{i}": values + i for kind in ("copy", "t", "cut")}
+    rules = rules_from_data(RULES, "test")
+    with (
+        patch("tfreader.mapping.execute.BLOCK", block),
+        tfreader.open(write_bundle(folder / "m", tensors, num_shards=2)) as checkpoint,
+    ):
+        plan = make_plan(checkpoint, rules=rules, dtype=dtype)
+        out = {entry.target: bytearray(entry.nbytes) for entry in plan.entries}
+
+        def write(entry, offset, data):
+            out[entry.target][offset : offset + len(data)] = data
+
+        written = []
+        stream(plan, checkpoint, write, written.append)
+        assert sum(written) == plan.nbytes
+        for entry, array in execute(plan, checkpoint):
+            assert bytes(out[entry.target]) == array.tobytes()

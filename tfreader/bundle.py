@@ -114,7 +114,6 @@ class Bundle(Checkpoint):
     def verify(self) -> VerifyReport:
         problems: list[TFReaderError] = [*self._problems]
         nbytes = 0
-        buffer = memoryview(bytearray(CHUNK))
         for name in self._variables:
             try:
                 pieces = self._pieces(self.info(name))
@@ -123,7 +122,7 @@ class Bundle(Checkpoint):
                 continue
             for piece in pieces:
                 try:
-                    nbytes += self._verify_piece(piece, buffer)
+                    nbytes += self._verify_piece(piece)
                 except TFReaderError as error:
                     problems.append(error)
         if problems:
@@ -247,20 +246,34 @@ class Bundle(Checkpoint):
         shard.read_into(piece.offset + start, data)
         return data
 
-    def _verify_piece(self, piece: TensorInfo, buffer: memoryview) -> int:
-        """Check a stored tensor's bytes a chunk at a time; returns how many there were."""
+    def chunks(self, name: str, size: int) -> Iterator[memoryview] | None:
+        info = self.info(name)
+        if info.slices or self.big_endian or not info.dtype.is_stored_as_is:
+            return None
+        return self._chunks(info, size)
+
+    def _chunks(self, piece: TensorInfo, size: int) -> Iterator[memoryview]:
+        """The bytes of a stored tensor in one buffer; raises after the last if they are damaged."""
         assert piece.offset is not None and piece.nbytes is not None
+        shard = self._open(piece)
+        buffer = np.empty(min(size, piece.nbytes), np.uint8).data
+        crc = 0
+        for start in range(0, piece.nbytes, size):
+            chunk = buffer[: piece.nbytes - start]
+            shard.read_into(piece.offset + start, chunk)
+            crc = crc32c(chunk, crc)
+            yield chunk
+        self._check_crc(piece, crc)
+
+    def _verify_piece(self, piece: TensorInfo) -> int:
+        """Check a stored tensor's bytes; returns how many there are."""
+        assert piece.nbytes is not None
         if piece.dtype in ("string", "variant"):
             data = self._bytes(piece, 0, piece.nbytes)
             self._check_crc(piece, self._decode(piece, data)[1])
-            return piece.nbytes
-        shard = self._open(piece)
-        crc = 0
-        for start in range(0, piece.nbytes, CHUNK):
-            chunk = buffer[: min(CHUNK, piece.nbytes - start)]
-            shard.read_into(piece.offset + start, chunk)
-            crc = crc32c(chunk, crc)
-        self._check_crc(piece, crc)
+        else:
+            for _ in self._chunks(piece, CHUNK):
+                pass
         return piece.nbytes
 
     def _check_crc(self, piece: TensorInfo, found: int) -> None:

@@ -85,6 +85,14 @@ class Checkpoint(Mapping[str, Array]):
         array = self._load(info, range(ordered[0], ordered[-1] + 1) if ordered else range(0))
         return array[:: abs(picked.step)][:: 1 if picked.step > 0 else -1]
 
+    def chunks(self, name: str, size: int) -> Iterator[memoryview] | None:
+        """The variable's values as bytes, up to `size` at a time and all in the same buffer.
+
+        None where the bytes are not stored as they are in an array. The checksum is checked after
+        the last chunk: what was made of the others counts only then. Raises what `read` raises.
+        """
+        return None
+
     @abstractmethod
     def check_shards(self, names: Sequence[str]) -> None:
         """Raise what reading these variables would raise for missing or short files, at once."""

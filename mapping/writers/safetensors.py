@@ -12,9 +12,6 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
-from tfreader.dtypes import Array
 from tfreader.errors import ConfigError, UnsupportedError
 
 from ..plan import Entry
@@ -42,20 +39,23 @@ MAX_HEADER_SIZE = 100_000_000  # the safetensors library refuses longer ones
 
 
 class SafetensorsFile:
-    """One file being written. Every tensor announced must be given to `write` once, in any order.
+    """One file being written. `write` must be given every byte of every tensor announced.
 
-    Raises UnsupportedError for a dtype that the format does not have, OSError when writing fails.
+    It may be called in any order and from several threads. Raises UnsupportedError for a dtype that
+    the format does not have, OSError when writing fails.
     """
 
     def __init__(self, path: str | os.PathLike[str], entries: Sequence[Entry]) -> None:
         header, self._offsets, self._size = layout(entries)
         self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by close
         self._file.write(header)
-        self._file.truncate(self._size)
+        if self._size and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self._file.fileno(), 0, self._size)  # a full disk shows at once
+        else:
+            self._file.truncate(self._size)
 
-    def write(self, entry: Entry, array: Array) -> None:
-        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        offset = self._offsets[entry.target]
+    def write(self, entry: Entry, offset: int, data: memoryview) -> None:
+        offset += self._offsets[entry.target]
         while data:
             count = os.pwrite(self._file.fileno(), data, offset)
             data, offset = data[count:], offset + count
@@ -101,7 +101,7 @@ def dtype_name(entry: Entry) -> str:
     name = DTYPE_NAMES.get(str(entry.dtype))
     if name is None:
         raise UnsupportedError(
-            f"variable {entry.sources[0]!r}: safetensors has no type {entry.dtype}; "
+            f"tensor {entry.target!r}: safetensors has no type {entry.dtype}; "
             "leave it out with --ignore"
         )
     return name
