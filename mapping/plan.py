@@ -379,7 +379,7 @@ class _Planner:
                 + ", ".join(a.name for a in rules.architectures)
             )
         for candidate in candidates:
-            if candidate.all_parts - candidate.optional_parts <= present:
+            if (candidate.all_parts & rules.parts) - candidate.optional_parts <= present:
                 break
         else:
             candidate = candidates[0]
@@ -453,6 +453,7 @@ class _Planner:
     def _check_shapes(self, active: Iterable[_Match]) -> None:
         """Bind the rules' dimensions to the config, or infer what the config leaves open."""
         wrong: dict[tuple[str, str], list[str]] = defaultdict(list)  # message around the names
+        checked = []
         for match in active:
             expected, info = match.rule.shape, match.info
             if expected is None or match.source != 0:
@@ -463,8 +464,13 @@ class _Planner:
                     f"[{', '.join(map(str, expected))}]"
                 )
                 continue
-            for dimension, size in zip(expected, info.shape, strict=True):
-                self._bind(dimension, size, info.name, wrong)
+            checked += [(d, size, info.name) for d, size in zip(expected, info.shape, strict=True)]
+        for dimension, size, name in checked:  # before products of them are needed
+            if _is_key(dimension) and dimension not in self.config:
+                self.config[str(dimension)] = size
+                self.inferred[str(dimension)] = (size, name)
+        for dimension, size, name in checked:
+            self._bind(dimension, size, name, wrong)
         for (before, after), names in wrong.items():
             others = f" and {len(names) - 1} more variables" if len(names) > 1 else ""
             self.problems.insert(0, f"{before}{names[0]}{others}{after}")
@@ -477,10 +483,6 @@ class _Planner:
         wrong: dict[tuple[str, str], list[str]],
     ) -> None:
         if dimension == "*":
-            return
-        if isinstance(dimension, str) and "*" not in dimension and dimension not in self.config:
-            self.config[dimension] = size
-            self.inferred[dimension] = (size, name)
             return
         if (value := self._dimension(dimension)) == size:
             return
@@ -689,6 +691,11 @@ def _groups(match: re.Match[str], counts: Mapping[str, str]) -> dict[str, str]:
         except ValueError:
             raise RuleError(f"group {name!r} is counted, but it matched {groups[name]!r}") from None
     return groups
+
+
+def _is_key(dimension: int | str) -> bool:
+    """Whether a dimension is one config key, and no number, product or wildcard."""
+    return isinstance(dimension, str) and "*" not in dimension
 
 
 def _regex(source: str) -> re.Pattern[str]:
