@@ -109,7 +109,7 @@ def write(
     """Carry out a plan. Raises TFReaderError; then nothing has been written."""
     is_torch = output.suffix in TORCH_SUFFIXES
     is_folder = not is_torch and output.suffix != ".safetensors"
-    side = _side_files(plan) if is_folder else SideFiles({})
+    side = _side_files(plan, checkpoint) if is_folder else SideFiles({})
     if is_torch:
         torch_writer.check_torch(plan.entries)
     else:
@@ -143,7 +143,7 @@ def write(
     )
 
 
-def _side_files(plan: Plan) -> SideFiles:
+def _side_files(plan: Plan, checkpoint: Checkpoint) -> SideFiles:
     """config.json and the tokenizer's files."""
     if plan.family is None or plan.config is None:
         return SideFiles({}, ("no family is known: no config.json written",))
@@ -155,8 +155,10 @@ def _side_files(plan: Plan) -> SideFiles:
                 f"Pass --config {files}, or --set {key}=N"
             )
     tokenizer = plan.family.side_files(Path(plan.path).parent, plan.config)
+    own = plan.family.own_files(checkpoint, plan.config)
     config = json.dumps(dict(sorted(plan.config.items())), indent=2) + "\n"
-    return SideFiles({**tokenizer.contents, "config.json": config.encode()}, tokenizer.notes)
+    contents = {**tokenizer.contents, **own.contents, "config.json": config.encode()}
+    return SideFiles(contents, (*tokenizer.notes, *own.notes))
 
 
 def _write_safetensors(

@@ -50,11 +50,12 @@ class Family:
     inferred from the rules' shapes.
     `describe(config, variables)` gives the keys that only several variables together tell; a
     config that says otherwise is refused.
-    `adapt(rules, config)` makes the rules that depend on the config.
+    `adapt(rules, config, variables)` makes the rules that depend on either.
     `defaults` are keys of the written config that nothing else gives, `needs` those that it cannot
     do without. `remarks(config)` is what the user should know of it.
     `side_files(folder, config)` gives the tokenizer files to write (name to contents) for the
-    files lying beside the checkpoint.
+    files lying beside the checkpoint, `own_files(checkpoint, config)` those that the checkpoint
+    itself holds.
     """
 
     model_type: str
@@ -64,10 +65,11 @@ class Family:
     translate: Callable[[Mapping[str, Any]], Config] = same_keys
     read: Callable[[Path], Mapping[str, Any]] | None = None
     describe: Callable[[Config, Mapping[str, TensorInfo]], Config] = lambda *_: {}
-    adapt: Callable[[RuleSet, Config], RuleSet] = lambda rules, _: rules
+    adapt: Callable[[RuleSet, Config, Mapping[str, TensorInfo]], RuleSet] = lambda rules, *_: rules
     defaults: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     side_files: Callable[[Path, Mapping[str, Any]], SideFiles] = lambda *_: SideFiles({})
+    own_files: Callable[[Checkpoint, Mapping[str, Any]], SideFiles] = lambda *_: SideFiles({})
     remarks: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda _: ()
     open: Callable[[Path], Checkpoint | None] = lambda _: None
     aliases: tuple[str, ...] = ()

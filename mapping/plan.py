@@ -155,7 +155,8 @@ def make_plan(
 ) -> Plan:
     """Plan the conversion of a checkpoint.
 
-    `config` is the original config file, or its contents; by default the one beside the checkpoint.
+    `config` is the original config file, or its contents; by default the one in or beside the
+    checkpoint.
     `rules`, a rule set or the path of a rule file, replaces the family's. `architecture` overrides
     the model class that the heads found decide. `dtype` ("float16", "bfloat16", "float32" or
     "keep") is that of all floating-point tensors. `overrides` sets keys of the written config.
@@ -176,6 +177,7 @@ def make_plan(
     training = training_state(infos.values(), graph)
     names = {name: _names(name, graph) for name in infos}
     family = _choose_family(checkpoint, names, model_type, rules)
+    config = checkpoint.config if config is None else config
     source = read_config(checkpoint.path, family, config, overrides or {}, finetuning_task_name)
     return _Planner(checkpoint, infos, names, training, family, source).plan(
         rules, architecture, dtype, ignore, moving_averages
@@ -328,7 +330,7 @@ class _Planner:
                     f"{key} = {self.config[key]!r} in {self.source.origin(key)}, but the "
                     f"checkpoint's variables tell {value!r}: this config belongs to another model"
                 )
-        return self.family.adapt(self.family.rules, dict(self.config))
+        return self.family.adapt(self.family.rules, dict(self.config), spelled)
 
     def _match(
         self, variables: Mapping[str, TensorInfo], rules: RuleSet

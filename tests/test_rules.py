@@ -230,7 +230,7 @@ def test_what_the_variables_tell_must_agree_with_the_config(monkeypatch, tmp_pat
     def describe(config, variables):
         return {"gated": "gate" in variables}
 
-    def adapt(rules, config):
+    def adapt(rules, config, variables):
         return replace(rules, rules=rules.rules[: 1 + config["gated"]])
 
     family = Family(

@@ -44,13 +44,15 @@ class Checkpoint(Mapping[str, Array]):
     """A read-only mapping from variable names to numpy arrays. Use it as a context manager.
 
     Strings come as object arrays of bytes; bfloat16, float8 and int4 with their ml_dtypes types.
-    `path` is the prefix, `format` is "v1" or "v2", `notes` says what was assumed to find it.
+    `path` is the prefix, `format` is "v1" or "v2", `notes` says what was assumed to find it,
+    `config` is the model's original config where the checkpoint itself holds it.
     A variable of an object-based checkpoint may be asked for by any name that `object_graph` knows.
     """
 
     path: str
     format: str
     notes: tuple[str, ...] = ()
+    config: Mapping[str, Any] | None = None
     _variables: Mapping[str, Any]  # what each class keeps about a variable, by name, in name order
 
     @abstractmethod

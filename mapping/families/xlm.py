@@ -1,0 +1,338 @@
+"""XLM (facebookresearch/XLM): the .pth files of train.py, with one TransformerModel in them.
+
+Variable names are those of the original xlm/model/transformer.py, config keys the arguments of its
+train.py, which it stores as `params`; tensor names those of transformers' modeling_xlm.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tfreader.checkpoint import Checkpoint, TensorInfo
+from tfreader.errors import ConfigError, UnsupportedError
+
+from ..family import Config, Family, SideFiles
+from ..rule import Architecture, Drop, Rule, RuleSet, Tie
+from ..sources.pth import PthCheckpoint, is_pth, load
+
+HIDDEN = "emb_dim"
+LAYER = r"(?P<layer>\d+)"
+
+
+def weight(source: str, *shape: int | str, part: str = "encoder", required: bool = True) -> Rule:
+    """PyTorch to PyTorch: nothing to transpose, and what is not the head moves one level down."""
+    target = source.replace("\\", "").replace(LAYER.replace("\\", ""), "{layer}")
+    prefix = "transformer." if part == "encoder" else ""
+    return Rule((source,), (prefix + target,), shape=shape, part=part, required=required)
+
+
+def layer_norm(source: str) -> tuple[Rule, Rule]:
+    return weight(rf"{source}\.weight", HIDDEN), weight(rf"{source}\.bias", HIDDEN)
+
+
+def linear(source: str, outputs: str, inputs: str) -> tuple[Rule, Rule]:
+    return weight(rf"{source}\.weight", outputs, inputs), weight(rf"{source}\.bias", outputs)
+
+
+# The head has its own weight only where it does not share the embeddings'.
+PLAIN_HEAD = (
+    weight(r"pred_layer\.proj\.weight", "vocab_size", HIDDEN, part="lm", required=False),
+    weight(r"pred_layer\.proj\.bias", "vocab_size", part="lm"),
+)
+# Frequent words and one entry per cluster; the clusters' own matrices depend on the config.
+ADAPTIVE_HEAD = (
+    weight(r"pred_layer\.proj\.head\.weight", "*", HIDDEN, part="lm"),
+    weight(r"pred_layer\.proj\.head\.bias", "*", part="lm"),
+)
+
+RULES = RuleSet(
+    family="xlm",
+    name="xlm",
+    counts={"layer": "n_layers"},
+    rules=(
+        weight(r"embeddings\.weight", "vocab_size", HIDDEN),
+        weight(r"position_embeddings\.weight", "max_position_embeddings", HIDDEN),
+        weight(r"lang_embeddings\.weight", "n_langs", HIDDEN, required=False),
+        *layer_norm("layer_norm_emb"),
+        *linear(rf"attentions\.{LAYER}\.q_lin", HIDDEN, HIDDEN),
+        *linear(rf"attentions\.{LAYER}\.k_lin", HIDDEN, HIDDEN),
+        *linear(rf"attentions\.{LAYER}\.v_lin", HIDDEN, HIDDEN),
+        *linear(rf"attentions\.{LAYER}\.out_lin", HIDDEN, HIDDEN),
+        *layer_norm(rf"layer_norm1\.{LAYER}"),
+        *linear(rf"ffns\.{LAYER}\.lin1", f"4*{HIDDEN}", HIDDEN),
+        *linear(rf"ffns\.{LAYER}\.lin2", HIDDEN, f"4*{HIDDEN}"),
+        *layer_norm(rf"layer_norm2\.{LAYER}"),
+        *PLAIN_HEAD,
+        *ADAPTIVE_HEAD,
+    ),
+    ties=(Tie("pred_layer.proj.weight", "transformer.embeddings.weight", "lm"),),
+    architectures=(
+        Architecture("XLMWithLMHeadModel", ("encoder",), ("lm",)),
+        Architecture("XLMModel", ("encoder",), strip="transformer."),
+    ),
+)
+
+# The arguments of train.py that describe the model, and Hugging Face's names for them. Paths,
+# commands and schedules of the training are no part of a config.json.
+KEYS = {
+    "n_words": "vocab_size",
+    "share_inout_emb": "tie_word_embeddings",
+    "bos_index": "bos_token_id",
+    "eos_index": "eos_token_id",
+    "pad_index": "pad_token_id",
+}
+SAME_KEYS = (
+    *("emb_dim", "n_layers", "n_heads", "dropout", "attention_dropout", "gelu_activation"),
+    *("sinusoidal_embeddings", "use_lang_emb", "n_langs", "lang2id", "id2lang"),
+    *("asm", "asm_cutoffs", "asm_div_value", "unk_index", "mask_index"),
+    # These only a config.json of Hugging Face's has.
+    *("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "mask_token_id", "lang_id"),
+    *("causal", "max_position_embeddings", "layer_norm_eps", "embed_init_std", "init_std"),
+    *("is_encoder", "tie_word_embeddings", "finetuning_task", "num_labels", "id2label"),
+    *("label2id", "summary_type", "summary_use_proj", "summary_activation"),
+    *("summary_proj_to_labels", "summary_first_dropout", "start_n_top", "end_n_top"),
+)
+HEAD_WEIGHT, ADAPTIVE = "pred_layer.proj.weight", "pred_layer.proj.head.weight"
+
+
+def translate(original: Mapping[str, Any]) -> Config:
+    """Hugging Face's config from `params` of the .pth, or from an earlier config.json."""
+    if original.get("use_memory"):
+        raise ConfigError("use_memory: Hugging Face's XLM has no product-key memory layers")
+    kept = {**KEYS, **dict.fromkeys(SAME_KEYS)}
+    config = {new or key: original[key] for key, new in kept.items() if key in original}
+    if "clm_steps" in original:
+        config["causal"] = _is_causal(original)
+    if isinstance(config.get("id2lang"), Mapping):
+        config["id2lang"] = {str(index): name for index, name in config["id2lang"].items()}
+    if config.get("asm"):
+        config["tie_word_embeddings"] = False  # as there is no single matrix to tie
+        config["asm_cutoffs"] = _cutoffs(config.get("asm_cutoffs", ()))
+    else:
+        config = {key: value for key, value in config.items() if not key.startswith("asm_")}
+    if isinstance(config.get("mask_index"), int):
+        config.setdefault("mask_token_id", config["mask_index"])
+    try:
+        json.dumps(config)
+    except TypeError as error:
+        raise ConfigError(f"not plain values only: {error}") from None
+    hidden, heads = config.get("emb_dim"), config.get("n_heads")
+    if isinstance(hidden, int) and isinstance(heads, int) and (heads < 1 or hidden % heads):
+        raise ConfigError(f"emb_dim = {hidden} is not a multiple of n_heads = {heads}")
+    return config
+
+
+def _is_causal(params: Mapping[str, Any]) -> bool:
+    return bool(params["clm_steps"]) and not params.get("mlm_steps")
+
+
+def _cutoffs(value: Any) -> list[int]:
+    """As a list; on train.py's command line they are "8000,20000"."""
+    try:
+        return [int(cut) for cut in (value.split(",") if isinstance(value, str) else value)]
+    except (TypeError, ValueError):
+        raise ConfigError(f"asm_cutoffs = {value!r}: expected a list of integers") from None
+
+
+def describe(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
+    """What the variables tell: language embeddings, and which of the three heads there is."""
+    found: Config = {}
+    if "lang_embeddings.weight" in variables:
+        found["use_lang_emb"] = True
+    elif config.get("n_langs", 1) != 1:
+        found["use_lang_emb"] = False
+    if any(name.startswith("pred_layer.") for name in variables):
+        adaptive = ADAPTIVE in variables
+        found["asm"] = adaptive
+        found["tie_word_embeddings"] = not adaptive and HEAD_WEIGHT not in variables
+        if adaptive:
+            found |= _clusters(config, variables)
+    return found
+
+
+def _clusters(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
+    """The adaptive softmax: a tail of N words has a matrix of N rows, the head takes the rest."""
+
+    def rows(name: str) -> int:
+        return variables[name].shape[0] if name in variables and variables[name].shape else 0
+
+    tails = []
+    while (name := f"pred_layer.proj.tail.{len(tails)}.1.weight") in variables:
+        tails.append(rows(name))
+    cutoffs = [rows(ADAPTIVE) - len(tails)]
+    for size in tails[:-1]:
+        cutoffs.append(cutoffs[-1] + size)
+    return {
+        "asm_cutoffs": cutoffs,
+        "asm_div_value": config.get("asm_div_value", 4.0),
+        "emb_dim": config.get("emb_dim", variables[ADAPTIVE].shape[-1]),
+        "vocab_size": cutoffs[-1] + sum(tails[-1:]),
+    }
+
+
+def adapt(rules: RuleSet, config: Config) -> RuleSet:
+    """The rules of the head that the model has."""
+    if not config.get("asm"):
+        return replace(rules, rules=tuple(r for r in rules.rules if r not in ADAPTIVE_HEAD))
+    cutoffs, divisor = [*config["asm_cutoffs"], config["vocab_size"]], config["asm_div_value"]
+    if not isinstance(divisor, int | float) or divisor <= 0:
+        raise ConfigError(f"asm_div_value = {divisor!r}: expected a positive number")
+    tails: list[Rule] = []
+    for i, (start, end) in enumerate(zip(cutoffs, cutoffs[1:], strict=False)):
+        width = int(config["emb_dim"] // divisor ** (i + 1))
+        tail = rf"pred_layer\.proj\.tail\.{i}"
+        tails.append(weight(rf"{tail}\.0\.weight", width, HIDDEN, part="lm"))
+        tails.append(weight(rf"{tail}\.1\.weight", end - start, width, part="lm"))
+    unused = Drop(r"pred_layer\.proj\.weight", "the adaptive softmax does not use it")
+    kept = tuple(rule for rule in rules.rules if rule not in PLAIN_HEAD)
+    return replace(rules, rules=(*kept, *tails), drops=(*rules.drops, unused))
+
+
+def open_pth(path: Path) -> Checkpoint | None:
+    """The model of a .pth file; its vocabulary stays in `contents`."""
+    if not is_pth(path):
+        return None
+    contents = load(path)
+    held = list(contents) if isinstance(contents, dict) else [type(contents).__name__]
+    model = contents.get("model") if isinstance(contents, dict) else None
+    if not isinstance(model, dict) or not model:
+        translation = {"encoder", "decoder"} <= set(map(str, held))
+        raise UnsupportedError(
+            f"{path}: no XLM language model: expected 'model' with its weights, found "
+            f"{', '.join(map(str, held[:8]))}"
+            + ("; a translation model has no class in transformers" if translation else "")
+        )
+    params = contents.get("params")
+    if not isinstance(params, dict):
+        params = None
+    notes = [f"config: params of {path}" if params else f"{path} has no params: no config in it"]
+    if all(isinstance(name, str) and name.startswith("module.") for name in model):
+        model = {name.removeprefix("module."): tensor for name, tensor in model.items()}
+        notes.append("names begin with 'module.', as of a training on several GPUs: taken off")
+    others = [str(key) for key in contents if key not in ("model", "params", *DICTIONARY)]
+    if others:
+        notes.append(f"training state left out: {', '.join(others)}")
+    if params and params.get("clm_steps") and params.get("mlm_steps"):
+        notes.append(
+            "trained both with and without looking ahead (clm_steps and mlm_steps): causal = "
+            "false; --set causal=true for a left-to-right model"
+        )
+    checkpoint = PthCheckpoint(path, model, contents, params, tuple(notes))
+    if (params or {}).get("share_inout_emb", True) and _is_shared(model):
+        del model[HEAD_WEIGHT]
+        notes.append(f"{HEAD_WEIGHT} is embeddings.weight: written once")
+        return PthCheckpoint(path, model, contents, params, tuple(notes))
+    return checkpoint
+
+
+def _is_shared(model: Mapping[str, Any]) -> bool:
+    """Whether the head's weight is the embeddings': the same memory, or else the same values."""
+    if not {HEAD_WEIGHT, "embeddings.weight"} <= set(model):
+        return False
+    head, embeddings = model[HEAD_WEIGHT], model["embeddings.weight"]
+    if head.shape != embeddings.shape or head.dtype != embeddings.dtype:
+        return False
+    same: bool = head.data_ptr() == embeddings.data_ptr() or head.equal(embeddings)
+    return same
+
+
+DICTIONARY = ("dico_id2word", "dico_word2id", "dico_counts")
+SPECIAL = 14  # <s> </s> <pad> <unk> <special0> ... <special9>: xlm/data/dictionary.py
+
+
+def own_files(checkpoint: Checkpoint, config: Mapping[str, Any]) -> SideFiles:
+    """vocab.json from the file's dictionary; merges.txt from the BPE codes lying beside it."""
+    if not isinstance(checkpoint, PthCheckpoint):
+        return SideFiles({}, ("no dictionary in it: no tokenizer written",))
+    ids = checkpoint.contents.get("dico_word2id")
+    if ids is None:
+        return SideFiles({}, (f"no dico_word2id in {checkpoint.path}: no tokenizer written",))
+    if not isinstance(ids, dict) or not all(
+        isinstance(word, str) and type(index) is int for word, index in ids.items()
+    ):
+        raise UnsupportedError(f"{checkpoint.path}: dico_word2id: expected numbers by word")
+    vocabulary = _vocabulary(ids)
+    files = {"vocab.json": (json.dumps(vocabulary, indent=2) + "\n").encode()}
+    notes = [f"vocab.json: {len(vocabulary)} words from dico_word2id"]
+    if len(vocabulary) < len(ids):
+        notes[0] += f"; {len(ids) - len(vocabulary)} have another's spelling without the '@@'"
+    if len(ids) != config["vocab_size"]:
+        notes.append(f"the dictionary has {len(ids)} words, the model {config['vocab_size']} rows")
+    folder = Path(checkpoint.path).parent
+    codes = sorted(file for file in folder.glob("codes*") if file.is_file())
+    if len(codes) != 1:
+        found = ", ".join(file.name for file in codes) or "none"
+        notes.append(f"merges.txt needs one file of BPE codes (codes*) in {folder}, found {found}")
+        return SideFiles(files, tuple(notes))
+    files["merges.txt"] = codes[0].read_bytes().rstrip(b"\n") + b"\n"
+    files["tokenizer_config.json"], note = _tokenizer_config(ids, config)
+    return SideFiles(files, (*notes, f"merges.txt: {codes[0].name}", note))
+
+
+def _vocabulary(ids: Mapping[str, int]) -> dict[str, int]:
+    """The words as Hugging Face spells them: "</w>" ends a word, where "@@" said that it goes on.
+
+    Every "@@" goes, and where two words become the same, the later one stays.
+    """
+    vocabulary = {}
+    for word, index in sorted(ids.items(), key=lambda item: item[1]):
+        ends = index >= SPECIAL and "@@" not in word
+        vocabulary[word + "</w>" if ends else word.replace("@@", "")] = index
+    return vocabulary
+
+
+def _tokenizer_config(ids: Mapping[str, int], config: Mapping[str, Any]) -> tuple[bytes, str]:
+    """No file says whether text is to be lower-cased; a cased vocabulary has capital letters."""
+    cased = any(word != word.lower() for word, index in ids.items() if index >= SPECIAL)
+    settings = {
+        "tokenizer_class": "XLMTokenizer",
+        "do_lowercase_and_remove_accent": not cased,
+        "model_max_length": config["max_position_embeddings"],
+        **{key: config[key] for key in ("id2lang", "lang2id") if key in config},
+    }
+    note = f"tokenizer: do_lowercase_and_remove_accent = {str(not cased).lower()}, since there is "
+    note += ("a" if cased else "no") + " word with a capital letter"
+    return (json.dumps(settings, indent=2) + "\n").encode(), note
+
+
+def remarks(config: Mapping[str, Any]) -> tuple[str, ...]:
+    notes = []
+    if config["causal"]:
+        notes.append(
+            "causal = true: trained with clm_steps alone; Hugging Face's converter leaves this out, "
+            "and its model looks ahead"
+        )
+    if not config["tie_word_embeddings"]:
+        notes.append(
+            "tie_word_embeddings = false: the head has its own weights; Hugging Face's converter "
+            "leaves this out, and its model loses them"
+        )
+    return tuple(notes)
+
+
+FAMILY = Family(
+    model_type="xlm",
+    rules=RULES,
+    evidence=(r"attentions\.\d+\.q_lin\.weight", r"layer_norm_emb\.weight", r"ffns\.\d+\.lin1\..*"),
+    translate=translate,
+    describe=describe,
+    adapt=adapt,
+    defaults={
+        "causal": False,
+        "gelu_activation": True,
+        "is_encoder": True,
+        "layer_norm_eps": 1e-12,
+        "n_langs": 1,
+        "sinusoidal_embeddings": False,
+        "tie_word_embeddings": True,
+        "use_lang_emb": True,
+    },
+    needs=("n_heads",),
+    open=open_pth,
+    own_files=own_files,
+    remarks=remarks,
+)

@@ -1,0 +1,1 @@
+"""Checkpoints that no TensorFlow format holds, opened by the families that know them."""

@@ -1,0 +1,207 @@
+"""Files of `torch.save`: a pickle with tensors, loaded without running what it may hold.
+
+Only torch's restricted unpickler reads it. Beyond torch's own list it meets numpy's names, in the
+training state beside the weights; those get stand-ins, so that no code of numpy runs either.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfreader.checkpoint import Checkpoint, TensorInfo, VerifyReport
+from tfreader.dtypes import DTYPES, Array
+from tfreader.errors import (
+    CheckpointNotFoundError,
+    ChecksumError,
+    CorruptCheckpointError,
+    MissingExtraError,
+    TFReaderError,
+    UnsupportedError,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+SUFFIXES = (".pth", ".pt")
+SAFE_SINCE = (2, 6)  # the restricted unpickler of older releases can be got round: CVE-2025-32434
+_PICKLE = re.compile(rb"\x80[\x02-\x05]")  # how pickles of protocol 2 and later begin
+_DTYPES = {str(dtype): dtype for dtype in DTYPES.values()}
+
+
+class _Inert:
+    """What the pickle believes to build with numpy: takes any values, keeps none."""
+
+    def __new__(cls, *_: Any) -> _Inert:
+        return super().__new__(cls)
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+# Arrays and scalars of numpy are pickled as calls of these, whose module numpy 2 has renamed.
+# torch knows a class on its list by the module and the name that the class gives itself.
+_ALLOWED = [
+    type(name, (_Inert,), {"__module__": module})
+    for module, name in (
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy.core.multiarray", "scalar"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "scalar"),
+    )
+]
+
+
+def is_pth(path: Path) -> bool:
+    """Whether this is a file of torch.save, in a container of any age, or means to be one."""
+    if not path.is_file():
+        return False
+    if path.suffix in SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            if _PICKLE.match(file.read(2)):
+                return True
+        with zipfile.ZipFile(path) as archive:
+            return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False  # not ours: who opens it next says what is wrong with it
+
+
+def load(path: Path) -> Any:
+    """What the file holds. Tensors of a zip container stay on disk until they are used.
+
+    Raises UnsupportedError for a pickle that asks for more than tensors and plain data,
+    CorruptCheckpointError, MissingExtraError without torch.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise MissingExtraError(f"reading {path}, a file of torch.save,", "torch") from None
+    if torch.__version__ < SAFE_SINCE:
+        raise UnsupportedError(
+            f"{path}: torch {torch.__version__} cannot load it safely (CVE-2025-32434); "
+            "pip install 'torch>=2.6'"
+        )
+    try:
+        with torch.serialization.safe_globals(list(_ALLOWED)):
+            return torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
+    except pickle.UnpicklingError as error:
+        raise _refusal(path, str(error)) from None
+    except OSError as error:
+        raise CheckpointNotFoundError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except Exception as error:  # torch lets whatever a damaged pickle causes through
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise CorruptCheckpointError(
+            f"{path}: damaged, or no file of torch.save ({reason[:200]})"
+        ) from None
+
+
+def _refusal(path: Path, message: str) -> TFReaderError:
+    """Why torch refused, without its advice to load the file unrestricted."""
+    name = re.search(r"GLOBAL (\S+)", message)
+    if name is not None:
+        return UnsupportedError(
+            f"{path}: refused, and nothing of it was run: its pickle asks for {name[1]!r}, where "
+            "a checkpoint has tensors, numbers, strings and their containers alone\n"
+            "Do not load this file unless you know who made it. If it is your own, load it where "
+            "you trust it and save it again without that object"
+        )
+    reason = message.partition("WeightsUnpickler error: ")[2] or message
+    return CorruptCheckpointError(
+        f"{path}: refused, and nothing of it was run: {reason.strip().partition(chr(10))[0][:200]}"
+    )
+
+
+class PthCheckpoint(Checkpoint):
+    """Tensors of a file of torch.save, and as `contents` all else that it holds."""
+
+    format = "pth"
+
+    def __init__(
+        self,
+        path: Path,
+        tensors: Mapping[str, Any],
+        contents: Mapping[str, Any],
+        config: Mapping[str, Any] | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        self.path = str(path)
+        self.contents = contents
+        self.config = config
+        self.notes = notes
+        infos = {name: self._describe(name, tensors[name]) for name in sorted(tensors, key=str)}
+        self._variables: Mapping[str, TensorInfo] = infos
+        self._tensors: Mapping[str, torch.Tensor] = tensors
+
+    def _describe(self, name: Any, tensor: Any) -> TensorInfo:
+        import torch
+
+        where = f"{self.path}: variable {name!r}"
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise UnsupportedError(f"{where} is a {type(tensor).__name__}, expected a tensor")
+        dtype = _DTYPES.get(str(tensor.dtype).removeprefix("torch."))
+        if dtype is None or tensor.layout != torch.strided or tensor.device.type != "cpu":
+            kind = f"{tensor.layout} {tensor.dtype} on {tensor.device}"
+            raise UnsupportedError(f"{where} is {kind}, expected a dense tensor with values")
+        nbytes = tensor.numel() * tensor.element_size()
+        stored = tensor.untyped_storage().nbytes()
+        if nbytes > stored:
+            # By strides of zero a few bytes can claim to be any number of values.
+            raise CorruptCheckpointError(
+                f"{where} has shape {list(tensor.shape)}, {nbytes} bytes, but {stored} are stored"
+            )
+        return TensorInfo(name, dtype, tuple(tensor.shape), nbytes)
+
+    def info(self, name: str) -> TensorInfo:
+        info: TensorInfo = self._variables[self._key(name)]
+        return info
+
+    def chunks(self, name: str, size: int) -> Iterator[memoryview] | None:
+        data = self._bytes(self.info(name), None).data
+        return (data[start : start + size] for start in range(0, len(data), size))
+
+    def check_shards(self, names: Sequence[str]) -> None:
+        self.verify()
+
+    def verify(self) -> VerifyReport:
+        """Check the checksums of a zip container; older ones have none."""
+        if zipfile.is_zipfile(self.path):
+            with zipfile.ZipFile(self.path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise ChecksumError(
+                    f"{self.path}: the checksum of {damaged!r} in it does not match: the file is "
+                    "damaged; get it anew"
+                )
+        return VerifyReport(len(self), sum(info.nbytes or 0 for info in self.infos))
+
+    def close(self) -> None:
+        self._tensors = {}
+        self.contents = {}
+
+    def _load(self, info: TensorInfo, rows: range | None) -> Array:
+        assert info.dtype.numpy is not None
+        shape = info.shape if rows is None else (len(rows), *info.shape[1:])
+        return self._bytes(info, rows).copy().view(info.dtype.numpy).reshape(shape)
+
+    def _bytes(self, info: TensorInfo, rows: range | None) -> Array:
+        """The values as bytes; of a tensor that lies in one piece, where it lies."""
+        import torch
+
+        tensor = self._tensors[info.name].detach()
+        part = tensor if rows is None else tensor[rows.start : rows.stop]
+        if not part.numel():
+            return np.empty(0, np.uint8)
+        data: Array = part.contiguous().reshape(-1).view(torch.uint8).numpy()
+        return data
