@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def _clusters(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
     def rows(name: str) -> int:
         return variables[name].shape[0] if name in variables and variables[name].shape else 0
 
-    tails = []
+    tails: list[int] = []
     while (name := f"pred_layer.proj.tail.{len(tails)}.1.weight") in variables:
         tails.append(rows(name))
     cutoffs = [rows(ADAPTIVE) - len(tails)]
@@ -169,21 +170,22 @@ def _clusters(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
     return {
         "asm_cutoffs": cutoffs,
         "asm_div_value": config.get("asm_div_value", 4.0),
-        "emb_dim": config.get("emb_dim", variables[ADAPTIVE].shape[-1]),
+        "emb_dim": sum(variables[ADAPTIVE].shape[-1:]),
         "vocab_size": cutoffs[-1] + sum(tails[-1:]),
     }
 
 
-def adapt(rules: RuleSet, config: Config) -> RuleSet:
+def adapt(rules: RuleSet, config: Config, variables: Mapping[str, TensorInfo]) -> RuleSet:
     """The rules of the head that the model has."""
-    if not config.get("asm"):
+    if ADAPTIVE not in variables:
         return replace(rules, rules=tuple(r for r in rules.rules if r not in ADAPTIVE_HEAD))
-    cutoffs, divisor = [*config["asm_cutoffs"], config["vocab_size"]], config["asm_div_value"]
+    told = _clusters(config, variables)
+    divisor = told["asm_div_value"]
     if not isinstance(divisor, int | float) or divisor <= 0:
         raise ConfigError(f"asm_div_value = {divisor!r}: expected a positive number")
     tails: list[Rule] = []
-    for i, (start, end) in enumerate(zip(cutoffs, cutoffs[1:], strict=False)):
-        width = int(config["emb_dim"] // divisor ** (i + 1))
+    for i, (start, end) in enumerate(pairwise([*told["asm_cutoffs"], told["vocab_size"]])):
+        width = int(told["emb_dim"] // divisor ** (i + 1))
         tail = rf"pred_layer\.proj\.tail\.{i}"
         tails.append(weight(rf"{tail}\.0\.weight", width, HIDDEN, part="lm"))
         tails.append(weight(rf"{tail}\.1\.weight", end - start, width, part="lm"))
@@ -222,11 +224,11 @@ def open_pth(path: Path) -> Checkpoint | None:
             "false; --set causal=true for a left-to-right model"
         )
     checkpoint = PthCheckpoint(path, model, contents, params, tuple(notes))
-    if (params or {}).get("share_inout_emb", True) and _is_shared(model):
-        del model[HEAD_WEIGHT]
-        notes.append(f"{HEAD_WEIGHT} is embeddings.weight: written once")
-        return PthCheckpoint(path, model, contents, params, tuple(notes))
-    return checkpoint
+    if not (params or {}).get("share_inout_emb", True) or not _is_shared(model):
+        return checkpoint
+    notes.append(f"{HEAD_WEIGHT} is embeddings.weight: written once")
+    model = {name: tensor for name, tensor in model.items() if name != HEAD_WEIGHT}
+    return PthCheckpoint(path, model, contents, params, tuple(notes))
 
 
 def _is_shared(model: Mapping[str, Any]) -> bool:
@@ -236,8 +238,9 @@ def _is_shared(model: Mapping[str, Any]) -> bool:
     head, embeddings = model[HEAD_WEIGHT], model["embeddings.weight"]
     if head.shape != embeddings.shape or head.dtype != embeddings.dtype:
         return False
-    same: bool = head.data_ptr() == embeddings.data_ptr() or head.equal(embeddings)
-    return same
+    if (head.data_ptr(), head.stride()) == (embeddings.data_ptr(), embeddings.stride()):
+        return True
+    return bool(head.equal(embeddings))
 
 
 DICTIONARY = ("dico_id2word", "dico_word2id", "dico_counts")
@@ -294,8 +297,12 @@ def _tokenizer_config(ids: Mapping[str, int], config: Mapping[str, Any]) -> tupl
         "model_max_length": config["max_position_embeddings"],
         **{key: config[key] for key in ("id2lang", "lang2id") if key in config},
     }
-    note = f"tokenizer: do_lowercase_and_remove_accent = {str(not cased).lower()}, since there is "
-    note += ("a" if cased else "no") + " word with a capital letter"
+    found = "a word" if cased else "no word"
+    note = (
+        f"tokenizer: do_lowercase_and_remove_accent = {str(not cased).lower()}, since there is "
+        f"{found} with a capital letter; Hugging Face's begins a text with <s>, the original "
+        "with </s>"
+    )
     return (json.dumps(settings, indent=2) + "\n").encode(), note
 
 
@@ -303,8 +310,8 @@ def remarks(config: Mapping[str, Any]) -> tuple[str, ...]:
     notes = []
     if config["causal"]:
         notes.append(
-            "causal = true: trained with clm_steps alone; Hugging Face's converter leaves this out, "
-            "and its model looks ahead"
+            "causal = true: trained with clm_steps alone; Hugging Face's converter leaves this "
+            "out, and its model looks ahead"
         )
     if not config["tie_word_embeddings"]:
         notes.append(

@@ -86,11 +86,15 @@ def load(path: Path) -> Any:
         import torch
     except ImportError:
         raise MissingExtraError(f"reading {path}, a file of torch.save,", "torch") from None
-    if torch.__version__ < SAFE_SINCE:
+    if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < SAFE_SINCE:
         raise UnsupportedError(
             f"{path}: torch {torch.__version__} cannot load it safely (CVE-2025-32434); "
             "pip install 'torch>=2.6'"
         )
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise CheckpointNotFoundError(f"{path}: cannot be read ({error.strerror})") from None
     try:
         with torch.serialization.safe_globals(list(_ALLOWED)):
             return torch.load(
@@ -98,8 +102,6 @@ def load(path: Path) -> Any:
             )
     except pickle.UnpicklingError as error:
         raise _refusal(path, str(error)) from None
-    except OSError as error:
-        raise CheckpointNotFoundError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # torch lets whatever a damaged pickle causes through
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise CorruptCheckpointError(
@@ -119,7 +121,8 @@ def _refusal(path: Path, message: str) -> TFReaderError:
         )
     reason = message.partition("WeightsUnpickler error: ")[2] or message
     return CorruptCheckpointError(
-        f"{path}: refused, and nothing of it was run: {reason.strip().partition(chr(10))[0][:200]}"
+        f"{path}: refused, and nothing of it was run: torch's restricted loader cannot read its "
+        f"pickle ({reason.strip().partition(chr(10))[0][:200]})"
     )
 
 

@@ -1,0 +1,316 @@
+"""XLNet (zihangdai/xlnet): pre-training and classification, regression, RACE and SQuAD checkpoints.
+
+Variable names are those of the original modeling.py, function_builder.py, run_race.py and
+run_squad.py; tensor names and shapes those of transformers' modeling_xlnet.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tfreader.checkpoint import TensorInfo
+from tfreader.errors import ConfigError
+from tfreader.wire import fields
+
+from ..family import Config, Family, SideFiles, same_keys
+from ..ops import Transpose, Unstack
+from ..rule import Architecture, Fill, Rule, RuleSet, Tie
+
+ENCODER = "model/transformer/"
+LAYER = ENCODER + r"layer_(?P<layer>\d+)"
+TO_LAYER = "transformer.layer.{layer}"
+# The original misspells the scope.
+SUMMARY = "model/sequnece_summary/summary"
+# One head per task, named after it.
+TASK_HEAD = r"model/(?:classification|regression)_(?P<task>[^/]+)/logit"
+RACE_HEAD = "logits/dense"
+RELATIVE_BIASES = tuple(ENCODER + name for name in ("r_w_bias", "r_r_bias", "r_s_bias"))
+LM_WEIGHT = "model/lm_loss/weight"
+# transformers knows some keys of XLNet's config by two names; files have these.
+KEYS = {
+    "n_token": "vocab_size",
+    "hidden_size": "d_model",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+}
+# The original knows these two and calls the tanh form gelu, transformers the erf form.
+ACTIVATIONS = {"gelu": "gelu_new", "gelu_new": "gelu_new", "relu": "relu"}
+
+
+def dense(
+    part: str, source: str, target: str, inputs: str, outputs: str | int, bias: bool = True
+) -> tuple[Rule, ...]:
+    """A fully connected layer: TensorFlow's kernel is [in, out], PyTorch's weight [out, in]."""
+    kernel = Rule(
+        (f"{source}/kernel",),
+        (f"{target}.weight",),
+        (Transpose(),),
+        shape=(inputs, outputs),
+        part=part,
+    )
+    added = Rule((f"{source}/bias",), (f"{target}.bias",), shape=(outputs,), part=part)
+    return (kernel, added) if bias else (kernel,)
+
+
+def layer_norm(part: str, source: str, target: str) -> tuple[Rule, ...]:
+    return (
+        Rule((f"{source}/gamma",), (f"{target}.weight",), shape=("d_model",), part=part),
+        Rule((f"{source}/beta",), (f"{target}.bias",), shape=("d_model",), part=part),
+    )
+
+
+def mask_embedding(part: str, required: bool) -> Rule:
+    """What a position to predict holds in the query stream: pre-training alone has it."""
+    return Rule(
+        ("model/transformer/mask_emb/mask_emb",),
+        ("transformer.mask_emb",),
+        shape=(1, 1, "d_model"),
+        part=part,
+        required=required,
+    )
+
+
+def per_layer(source: str, shape: tuple[int | str, ...]) -> Rule:
+    """A variable that holds all layers' values, the layer first."""
+    return Rule(
+        (source,),
+        (f"{TO_LAYER}.rel_attn.{source.removeprefix(ENCODER)}",),
+        (Unstack(0, "layer"),),
+        shape=("n_layer", *shape),
+        part="encoder",
+    )
+
+
+RULES = RuleSet(
+    family="xlnet",
+    name="xlnet",
+    counts={"layer": "n_layer"},
+    rules=(
+        Rule(
+            (ENCODER + "word_embedding/lookup_table",),
+            ("transformer.word_embedding.weight",),
+            shape=("vocab_size", "d_model"),
+            part="encoder",
+        ),
+        mask_embedding("query stream", required=True),
+        mask_embedding("mask_emb", required=False),
+        # With untie_r; see `adapt` for the rest.
+        *(per_layer(source, ("n_head", "d_head")) for source in RELATIVE_BIASES),
+        per_layer(ENCODER + "seg_embed", (2, "n_head", "d_head")),
+        # Both sides keep these as [d_model, n_head, d_head]: nothing to transpose.
+        Rule(
+            (LAYER + "/rel_attn/(?P<name>q|k|v|o|r)/kernel",),
+            (TO_LAYER + ".rel_attn.{name}",),
+            shape=("d_model", "n_head", "d_head"),
+            part="encoder",
+        ),
+        *layer_norm("encoder", LAYER + "/rel_attn/LayerNorm", TO_LAYER + ".rel_attn.layer_norm"),
+        *dense("encoder", LAYER + "/ff/layer_1", TO_LAYER + ".ff.layer_1", "d_model", "d_inner"),
+        *dense("encoder", LAYER + "/ff/layer_2", TO_LAYER + ".ff.layer_2", "d_inner", "d_model"),
+        *layer_norm("encoder", LAYER + "/ff/LayerNorm", TO_LAYER + ".ff.layer_norm"),
+        Rule(
+            (LM_WEIGHT,),  # only where the output layer does not share the embeddings
+            ("lm_loss.weight",),
+            shape=("vocab_size", "d_model"),
+            part="lm",
+            required=False,
+        ),
+        Rule(("model/lm_loss/bias",), ("lm_loss.bias",), shape=("vocab_size",), part="lm"),
+        *dense("summary", SUMMARY, "sequence_summary.summary", "d_model", "d_model"),
+        *dense("classifier", TASK_HEAD, "logits_proj", "d_model", "num_labels"),
+        *dense("race", RACE_HEAD, "logits_proj", "d_model", 1),
+        *dense("squad", "start_logits/dense", "start_logits.dense", "d_model", 1),
+        *dense("squad", "end_logits/dense_0", "end_logits.dense_0", "2*d_model", "d_model"),
+        *layer_norm("squad", "end_logits/LayerNorm", "end_logits.LayerNorm"),
+        *dense("squad", "end_logits/dense_1", "end_logits.dense_1", "d_model", 1),
+        *dense("squad", "answer_class/dense_0", "answer_class.dense_0", "2*d_model", "d_model"),
+        *dense("squad", "answer_class/dense_1", "answer_class.dense_1", "d_model", 1, bias=False),
+    ),
+    ties=(Tie("lm_loss.weight", "transformer.word_embedding.weight", "lm"),),
+    fills=(
+        Fill(
+            "transformer.mask_emb",
+            (1, 1, "d_model"),
+            "zeros",
+            "fine-tuning has no query stream and the checkpoint no mask_emb; only target_mapping, "
+            "which fine-tuned models have no use for, reads it",
+            "mask_emb",
+        ),
+    ),
+    architectures=(
+        Architecture("XLNetLMHeadModel", ("encoder", "query stream"), ("lm",)),
+        Architecture(
+            "XLNetForSequenceClassification", ("encoder", "mask_emb", "summary?"), ("classifier",)
+        ),
+        Architecture("XLNetForMultipleChoice", ("encoder", "mask_emb", "summary?"), ("race",)),
+        Architecture("XLNetForQuestionAnswering", ("encoder", "mask_emb"), ("squad",)),
+        Architecture("XLNetModel", ("encoder", "mask_emb"), strip="transformer."),
+    ),
+)
+
+
+def translate(original: Mapping[str, Any]) -> Config:
+    """Hugging Face's config from xlnet_config.json, which has the same keys but for n_token."""
+    config = same_keys(original)
+    for alias, key in KEYS.items():
+        value = config.pop(alias, None)
+        if value is not None and config.setdefault(key, value) != value:
+            raise ConfigError(
+                f"{alias} = {value!r} and {key} = {config[key]!r} are two names of one size: "
+                "correct the config, or pass the checkpoint's own"
+            )
+    activation = config.get("ff_activation", "gelu")
+    if activation not in ACTIVATIONS:
+        raise ConfigError(
+            f"ff_activation = {activation!r}, but the original code knows only gelu and relu: "
+            "this config belongs to another model"
+        )
+    if "ff_activation" in config:
+        config["ff_activation"] = ACTIVATIONS[activation]
+    return config
+
+
+def describe(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
+    """What the presence and the rank of variables tell."""
+    found: Config = {"tie_word_embeddings": LM_WEIGHT not in variables}
+    words = variables.get(ENCODER + "word_embedding/lookup_table")
+    bias = next((variables[n] for n in RELATIVE_BIASES if n in variables), None)
+    if bias is not None and len(bias.shape) in (2, 3):
+        found["untie_r"] = len(bias.shape) == 3
+        width = bias.shape[-2] * bias.shape[-1]
+        if words is not None and words.shape[-1:] != (width,):
+            raise ConfigError(
+                f"{bias.name} {list(bias.shape)} has n_head * d_head = {width}, but {words.name} "
+                f"{list(words.shape)} another d_model: transformers' XLNet has no such model"
+            )
+    segments = variables.get(ENCODER + "seg_embed")
+    if segments is not None and segments.shape:
+        found["n_layer"] = segments.shape[0]
+    tasks = {match[1] for match in map(re.compile(TASK_HEAD).match, variables) if match}
+    if len(tasks) == 1 and "finetuning_task" not in config:
+        found["finetuning_task"] = tasks.pop()
+    # The original's --use_summ_proj=False: it drops the tanh along with the projection.
+    projected = any(name.startswith(SUMMARY) for name in variables)
+    if not projected and (tasks or RACE_HEAD + "/kernel" in variables):
+        found |= {"summary_use_proj": False, "summary_activation": ""}
+    return found
+
+
+def adapt(rules: RuleSet, config: Config, _: Mapping[str, TensorInfo]) -> RuleSet:
+    """Without untie_r all layers share each bias; transformers has a copy in every layer."""
+    if config.get("untie_r", True):
+        return rules
+    kept = tuple(rule for rule in rules.rules if rule.sources[0] not in RELATIVE_BIASES)
+    shared = tuple(
+        Rule(
+            (source,),
+            (f"transformer.layer.{layer}.rel_attn.{source.removeprefix(ENCODER)}",),
+            shape=("n_head", "d_head"),
+            part="encoder",
+        )
+        for source in RELATIVE_BIASES
+        for layer in range(config.get("n_layer", 0))
+    )
+    return replace(rules, rules=kept + shared)
+
+
+def remarks(config: Mapping[str, Any]) -> tuple[str, ...]:
+    said = []
+    if config.get("ff_activation") == "gelu_new":
+        said.append(
+            "ff_activation = gelu_new: the original's gelu is the tanh form, where Hugging Face's "
+            "copies say gelu (the erf form); it is also the released models' choice where no "
+            "config file gives it, and --set ff_activation=relu the original's other one"
+        )
+    if not config.get("untie_r", True):
+        said.append(
+            "untie_r = false: the layers share r_w_bias, r_r_bias and r_s_bias; transformers has "
+            "no such form, so every layer gets a copy (fine-tuning there unties them)"
+        )
+    architecture = config.get("architectures", [""])[0]
+    if architecture in ("XLNetForSequenceClassification", "XLNetForMultipleChoice"):
+        said.append(
+            f"summary_type = {config['summary_type']}: the original's default is last, and no file "
+            "tells another; --set summary_type=first or mean if it was trained with that"
+        )
+    if architecture == "XLNetForQuestionAnswering":
+        said.append(
+            f"start_n_top = {config['start_n_top']} and end_n_top = {config['end_n_top']}: the "
+            "beam widths, by default run_squad.py's, which no file tells; --set gives others"
+        )
+    return tuple(said)
+
+
+def side_files(folder: Path, config: Mapping[str, Any]) -> SideFiles:
+    """spiece.model and a tokenizer_config.json for it.
+
+    No file says whether the original lower-cased its text (--uncased); the vocabulary does: a cased
+    one has pieces with capital letters.
+    """
+    vocabulary = folder / "spiece.model"
+    if not vocabulary.is_file():
+        return SideFiles({}, (f"no spiece.model in {folder}: no tokenizer written",))
+    contents = vocabulary.read_bytes()
+    pieces = _pieces(vocabulary, contents)
+    cased = any(piece != piece.lower() for piece in pieces)
+    tokenizer = {"tokenizer_class": "XLNetTokenizer", "do_lower_case": not cased}
+    notes = [
+        f"tokenizer: do_lower_case = {str(not cased).lower()}, since spiece.model has "
+        + ("pieces with capital letters" if cased else "no piece with a capital letter")
+    ]
+    if len(pieces) != config["vocab_size"]:
+        notes.append(
+            f"spiece.model has {len(pieces)} pieces, the model {config['vocab_size']} rows: it may "
+            "belong to another checkpoint"
+        )
+    text = json.dumps(tokenizer, indent=2) + "\n"
+    files = {"spiece.model": contents, "tokenizer_config.json": text.encode()}
+    return SideFiles(files, tuple(notes))
+
+
+def _pieces(path: Path, contents: bytes) -> list[str]:
+    """The pieces of a sentencepiece model: field 1 of each message in field 1."""
+    try:
+        return [
+            bytes(text).decode("utf-8")
+            for number, _, piece in fields(memoryview(contents))
+            if number == 1
+            for inner, _, text in fields(piece)
+            if inner == 1
+        ]
+    except ValueError as error:
+        raise ConfigError(f"{path}: not a sentencepiece model: {error}") from None
+
+
+FAMILY = Family(
+    model_type="xlnet",
+    rules=RULES,
+    evidence=(
+        r"model/transformer/word_embedding/lookup_table",
+        r"model/transformer/layer_\d+/rel_attn/.*",
+    ),
+    # The release's, and what the original's training scripts write beside their checkpoints.
+    config_files=("xlnet_config.json", "config.json"),
+    translate=translate,
+    describe=describe,
+    adapt=adapt,
+    defaults={
+        "bos_token_id": 1,
+        "end_n_top": 5,
+        "eos_token_id": 2,
+        "ff_activation": "gelu_new",
+        "layer_norm_eps": 1e-12,
+        "pad_token_id": 5,
+        "start_n_top": 5,
+        "summary_activation": "tanh",
+        "summary_type": "last",
+        "summary_use_proj": True,
+    },
+    side_files=side_files,
+    remarks=remarks,
+)
