@@ -85,7 +85,8 @@ def families() -> dict[str, Family]:
     from . import families as package
 
     found = {}
-    for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
+    modules = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
+    for module in (name for name in modules if not name.startswith("_")):
         family: Family = importlib.import_module(f"{package.__name__}.{module}").FAMILY
         found[family.model_type] = family
     return found

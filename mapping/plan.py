@@ -35,6 +35,7 @@ FLOATS: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
 }
 _CASTABLE = {*FLOATS.values(), np.dtype(np.float64)}
+_NOT_BUILT_IN = {"electra": r"electra/embeddings/.*|(?:discriminator|generator)_predictions/.*"}
 _FILLED: dict[str, Callable[[Shape, np.dtype[Any]], Array]] = {
     "zeros": np.zeros,
     "ones": np.ones,
@@ -199,12 +200,7 @@ def _choose_family(
         return get_family(model_type)
     if rules is not None:
         return get_family(rules.family) if rules.family else None
-    spelled = [name for spellings in names.values() for name in spellings]
-    found = [
-        family
-        for family in families().values()
-        if all(any(re.fullmatch(regex, name) for name in spelled) for regex in family.evidence)
-    ]
+    found = _fitting(names.values())
     if len(found) == 1:
         return found[0]
     if found:
@@ -215,6 +211,16 @@ def _choose_family(
         f"{checkpoint.path}: no known family has variables like {shown}\n"
         f"Known: {', '.join(families())}. For another model, write a rule file and pass --rules."
     )
+
+
+def _fitting(names: Iterable[tuple[str, ...]]) -> list[Family]:
+    """The families that recognise these variables."""
+    spelled = [name for spellings in names for name in spellings]
+    return [
+        family
+        for family in families().values()
+        if all(any(re.fullmatch(regex, name) for name in spelled) for regex in family.evidence)
+    ]
 
 
 @dataclass(frozen=True)
@@ -653,6 +659,16 @@ class _Planner:
         shown = self.problems[:2]
         more = len(self.problems) - len(shown)
         tail = f" (and {more} more problem{'s' if more > 1 else ''})" if more else ""
+        if self.family is not None:
+            likely = [family.model_type for family in _fitting(self.names.values())]
+            likely += [
+                f"{name} (not built in)"
+                for name, regex in _NOT_BUILT_IN.items()
+                if any(re.fullmatch(regex, own) for own in self.names)
+            ]
+            if self.family.model_type not in likely:
+                tail += f"\nThe variables are {' or '.join(likely) or 'of no family known here'}: "
+                tail += f"is --model_type {self.family.model_type} right?"
         message = f"{self.checkpoint.path} does not fit {kind}: " + "\n".join(shown) + tail
         return PlanError(message, tuple(self.problems))
 

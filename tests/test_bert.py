@@ -286,3 +286,18 @@ def test_a_size_that_two_variables_disagree_on_names_both(tmp_path):
     prefix = write_bundle(tmp_path / "bare {odd}" / "model.ckpt", tensors)
     with pytest.raises(tfreader.PlanError, match=r"hidden_size is 24 in .*, but 7 in bert/pooler"):
         convert(prefix, tmp_path / "out", "bert")
+
+
+def test_another_familys_checkpoint_is_called_by_its_name(tmp_path):
+    for model_type, folder, likely in (
+        ("bert", DATA / "t5" / "v11", "t5"),
+        ("t5", BERT, "bert"),
+        ("gpt2", DATA / "albert" / "pretraining", "albert"),
+    ):
+        with pytest.raises(
+            tfreader.PlanError, match=f"The variables are {likely}: is --model_type"
+        ):
+            convert(folder, tmp_path / "out", model_type)
+    write_bundle(tmp_path / "model", {"electra/embeddings/word_embeddings": np.ones((3, 2))})
+    with pytest.raises(tfreader.PlanError, match=r"are electra \(not built in\)"):
+        convert(tmp_path / "model", tmp_path / "out", "bert")

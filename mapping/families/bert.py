@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tfreader.checkpoint import TensorInfo
 from tfreader.errors import ConfigError
 
 from ..family import Config, Family, SideFiles, same_keys
 from ..ops import Transpose
 from ..rule import Architecture, Rule, RuleSet, Tie
+from . import _bert_tf2
 
 LAYER = r"bert/encoder/layer_(?P<layer>\d+)"
 TO_LAYER = "bert.encoder.layer.{layer}"
@@ -197,10 +200,26 @@ def remarks(config: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def describe(_: Config, variables: Mapping[str, TensorInfo]) -> Config:
+    return _bert_tf2.describe(variables)
+
+
+def adapt(rules: RuleSet, _: Config, variables: Mapping[str, TensorInfo]) -> RuleSet:
+    """Other names for checkpoints of the Model Garden."""
+    if not _bert_tf2.layers(variables):
+        return rules
+    return replace(rules, rules=_bert_tf2.rules(variables))
+
+
 FAMILY = Family(
     model_type="bert",
     rules=RULES,
-    evidence=(r"bert/embeddings/word_embeddings", r"bert/encoder/layer_\d+/attention/.*"),
+    evidence=(
+        r"bert/embeddings/word_embeddings|.*/embeddings|(?:.*/)?masked_lm/embedding_table",
+        r"bert/encoder/layer_\d+/attention/.*|.*/_attention_layer/_query_dense/kernel",
+    ),
+    describe=describe,
+    adapt=adapt,
     config_files=("bert_config.json",),
     translate=translate,
     defaults={
