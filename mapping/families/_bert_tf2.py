@@ -110,23 +110,27 @@ def rules(variables: Mapping[str, TensorInfo]) -> tuple[Rule, ...]:
     )
     if first := NUMBERED.fullmatch(scopes[0]):
         start = int(first["number"])
-        before = [f"{ANY}layer_with_weights-{start - i}" for i in (4, 3, 2, 1)]
+        words, positions, types, scale = (
+            f"{ANY}layer_with_weights-{start - i}" for i in (4, 3, 2, 1)
+        )
         pooler = f"{ANY}layer_with_weights-{start + len(scopes)}"
         return (
-            *embeddings(*(f"{scope}/embeddings" for scope in before[:3]), before[3]),
+            *embeddings(
+                f"{words}/embeddings", f"{positions}/embeddings", f"{types}/embeddings", scale
+            ),
             *each,
             *dense("pooler", pooler, "bert.pooler.dense", HIDDEN, HIDDEN),
         )
-    encoder, head = ANY, f"{ANY}masked_lm"
+    head = f"{ANY}masked_lm"
     return (
         *embeddings(
             f"{ANY}(?:masked_lm/embedding_table|_embedding_layer/embeddings)",
-            f"{encoder}_position_embedding_layer/embeddings",
-            f"{encoder}_type_embedding_layer/embeddings",
-            f"{encoder}_embedding_norm_layer",
+            f"{ANY}_position_embedding_layer/embeddings",
+            f"{ANY}_type_embedding_layer/embeddings",
+            f"{ANY}_embedding_norm_layer",
         ),
         *each,
-        *dense("pooler", f"{encoder}_pooler_layer", "bert.pooler.dense", HIDDEN, HIDDEN),
+        *dense("pooler", f"{ANY}_pooler_layer", "bert.pooler.dense", HIDDEN, HIDDEN),
         *dense("mlm", f"{head}/dense", "cls.predictions.transform.dense", HIDDEN, HIDDEN),
         *norm("mlm", f"{head}/layer_norm", "cls.predictions.transform.LayerNorm"),
         rule("mlm", f"{head}/output_bias/bias", "cls.predictions.bias", "vocab_size"),
