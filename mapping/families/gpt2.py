@@ -80,16 +80,22 @@ def describe(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
     return {key: value for key, value in end.items() if key not in config}
 
 
-def side_files(folder: Path, config: Mapping[str, Any]) -> SideFiles:
-    """The tokenizer: encoder.json and vocab.bpe under the names that transformers gives them."""
-    names = {"encoder.json": "vocab.json", "vocab.bpe": "merges.txt"}
+def bpe_files(
+    folder: Path, names: Mapping[str, str], tokenizer_class: str, config: Mapping[str, Any]
+) -> SideFiles:
+    """A byte-pair tokenizer: the original's files under the names that transformers gives them."""
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         return SideFiles({}, (f"no {' and no '.join(missing)} in {folder}: no tokenizer written",))
-    tokenizer = {"tokenizer_class": "GPT2Tokenizer", "model_max_length": config["n_positions"]}
+    tokenizer = {"tokenizer_class": tokenizer_class, "model_max_length": config["n_positions"]}
     contents = {new: (folder / old).read_bytes() for old, new in names.items()}
     contents["tokenizer_config.json"] = (json.dumps(tokenizer, indent=2) + "\n").encode()
     return SideFiles(contents)
+
+
+def side_files(folder: Path, config: Mapping[str, Any]) -> SideFiles:
+    names = {"encoder.json": "vocab.json", "vocab.bpe": "merges.txt"}
+    return bpe_files(folder, names, "GPT2Tokenizer", config)
 
 
 FAMILY = Family(

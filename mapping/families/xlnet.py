@@ -193,7 +193,7 @@ def describe(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
         found["n_layer"] = segments.shape[0]
     tasks = {match[1] for match in map(re.compile(TASK_HEAD).match, variables) if match}
     if len(tasks) == 1 and "finetuning_task" not in config:
-        found["finetuning_task"] = tasks.pop()
+        found["finetuning_task"], *_ = tasks
     # The original's --use_summ_proj=False: it drops the tanh along with the projection.
     projected = any(name.startswith(SUMMARY) for name in variables)
     if not projected and (tasks or RACE_HEAD + "/kernel" in variables):
