@@ -51,8 +51,9 @@ class Family:
     `describe(config, variables)` gives the keys that only several variables together tell; a
     config that says otherwise is refused.
     `adapt(rules, config, variables)` makes the rules that depend on either.
-    `defaults` are keys of the written config that nothing else gives, `needs` those that it cannot
-    do without. `remarks(config)` is what the user should know of it.
+    `defaults` are keys of the written config that nothing else gives, `assume(config)` such that
+    the user should hear of, `needs` those that it cannot do without. `remarks(config)` is what
+    else there is to know of it.
     `side_files(folder, config)` gives the tokenizer files to write (name to contents) for the
     files lying beside the checkpoint, `own_files(checkpoint, config)` those that the checkpoint
     itself holds.
@@ -67,6 +68,7 @@ class Family:
     describe: Callable[[Config, Mapping[str, TensorInfo]], Config] = lambda *_: {}
     adapt: Callable[[RuleSet, Config, Mapping[str, TensorInfo]], RuleSet] = lambda rules, *_: rules
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    assume: Callable[[Config], Config] = lambda _: {}
     needs: tuple[str, ...] = ()
     side_files: Callable[[Path, Mapping[str, Any]], SideFiles] = lambda *_: SideFiles({})
     own_files: Callable[[Checkpoint, Mapping[str, Any]], SideFiles] = lambda *_: SideFiles({})

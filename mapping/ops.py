@@ -130,6 +130,25 @@ class Squeeze(Step):
 
 
 @dataclass(frozen=True)
+class Repeat(Step):
+    """The same values `times` over, along a new first axis. `times` may be a config key."""
+
+    times: int | str
+    name = "repeat"
+
+    def resolve(self, dimension: Callable[[int | str], int]) -> Repeat:
+        return Repeat(dimension(self.times))
+
+    def shape(self, shape: Shape) -> Shape:
+        if int(self.times) < 0:
+            raise ValueError(f"{self} is less than nothing")
+        return int(self.times), *shape
+
+    def apply(self, array: Array) -> Array:
+        return np.broadcast_to(array, self.shape(array.shape))
+
+
+@dataclass(frozen=True)
 class Slice(Step):
     """Keep `start` to `stop` (exclusive) along an axis. Both may be config keys."""
 
@@ -219,7 +238,7 @@ class Stack(Join):
 
 OPS: dict[str, type[Op]] = {
     op.name: op
-    for op in (Transpose, Permute, Reshape, Squeeze, Slice, Split, Unstack, Concat, Stack)
+    for op in (Transpose, Permute, Reshape, Squeeze, Repeat, Slice, Split, Unstack, Concat, Stack)
 }
 
 

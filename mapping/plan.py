@@ -6,6 +6,7 @@ variable is used or left out for a stated reason, each tensor that the model nee
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -40,6 +41,10 @@ _FILLED: dict[str, Callable[[Shape, np.dtype[Any]], Array]] = {
     "zeros": np.zeros,
     "ones": np.ones,
     "identity": lambda shape, dtype: np.eye(*shape, dtype=dtype),
+    # Of sinusoidal positions (Vaswani et al. 2017), two dimensions a frequency.
+    "frequencies": lambda shape, dtype: (
+        1 / 10000 ** (np.arange(*shape, dtype=np.float32) / np.float32(*shape))
+    ).astype(dtype),
 }
 
 
@@ -266,7 +271,7 @@ class _Planner:
         moving_averages: str,
     ) -> Plan:
         variables = self._select(moving_averages)
-        rules = given or self._rules(variables)
+        rules = self._rules(variables, given)
         matches = self._match(variables, rules)
         architecture = self._architecture(rules, matches, wanted)
         parts = architecture.all_parts if architecture else rules.parts
@@ -281,13 +286,9 @@ class _Planner:
         if self.problems:
             raise self._error(architecture)
         targets = {entry.target for entry in entries}
-        ties = {
-            tie.alias.removeprefix(strip): tie.target.removeprefix(strip)
-            for tie in rules.ties
-            if tie.part in parts
-            and tie.target.removeprefix(strip) in targets
-            and tie.alias.removeprefix(strip) not in targets
-        }
+        tied = [names for tie in rules.ties if tie.part in parts for names in tie.names(counts)]
+        stripped = [(a.removeprefix(strip), t.removeprefix(strip)) for a, t in tied]
+        ties = {alias: t for alias, t in stripped if t in targets and alias not in targets}
         config = self._finish_config(architecture, entries) if self.family else None
         if self.family and config is not None:
             self.notes += self.family.remarks(config)
@@ -326,9 +327,11 @@ class _Planner:
             )
         return chosen
 
-    def _rules(self, variables: Mapping[str, TensorInfo]) -> RuleSet:
-        """The family's rules, for the config that the file and the variables together tell."""
-        assert self.family is not None
+    def _rules(self, variables: Mapping[str, TensorInfo], given: RuleSet | None) -> RuleSet:
+        """The rules given, else the family's for what the config and the variables tell."""
+        if self.family is None:
+            assert given is not None
+            return given
         spelled = {own: info for name, info in variables.items() for own in self._spellings(name)}
         for key, value in self.family.describe(dict(self.config), spelled).items():
             if self.config.setdefault(key, value) != value:
@@ -336,7 +339,7 @@ class _Planner:
                     f"{key} = {self.config[key]!r} in {self.source.origin(key)}, but the "
                     f"checkpoint's variables tell {value!r}: this config belongs to another model"
                 )
-        return self.family.adapt(self.family.rules, dict(self.config), spelled)
+        return given or self.family.adapt(self.family.rules, dict(self.config), spelled)
 
     def _match(
         self, variables: Mapping[str, TensorInfo], rules: RuleSet
@@ -506,19 +509,25 @@ class _Planner:
         wrong[before, after].append(name)
 
     def _dimension(self, dimension: int | str) -> int:
-        """The value of a dimension: a number, a config key, or a product of them."""
-        value = 1
-        for factor in str(dimension).split("*"):
-            if factor.lstrip("-").isdigit():
-                value *= int(factor)
-            elif isinstance(self.config.get(factor), int):
-                value *= self.config[factor]
-            else:
-                raise ConfigError(
-                    f"{self.source.origin(factor)}: the rules need an integer {factor!r}; "
-                    f"give it with --set {factor}=N"
-                )
+        """The value of a dimension: a number or a config key, or a product or quotient of them."""
+        first, *rest = re.split("([*/])", str(dimension))
+        value = self._factor(first)
+        for operator, factor in zip(rest[::2], rest[1::2], strict=True):
+            other = self._factor(factor)
+            if operator == "/" and (not other or value % other):
+                raise ConfigError(f"{dimension} is {value} / {other}, which is no integer")
+            value = value * other if operator == "*" else value // other
         return value
+
+    def _factor(self, factor: str) -> int:
+        if factor.lstrip("-").isdigit():
+            return int(factor)
+        if not isinstance(self.config.get(factor), int):
+            raise ConfigError(
+                f"{self.source.origin(factor)}: the rules need an integer {factor!r}; "
+                f"give it with --set {factor}=N"
+            )
+        return int(self.config[factor])
 
     def _entries(self, active: Iterable[_Match], strip: str, dtype: str) -> list[Entry]:
         grouped: dict[tuple[int, tuple[tuple[str, str], ...]], list[_Match]] = defaultdict(list)
@@ -553,12 +562,20 @@ class _Planner:
         """Entries for the tensors that no variable gives."""
         targets = {entry.target for entry in entries}
         floats = [entry.dtype for entry in entries if entry.dtype in _CASTABLE]
-        dtype = max(floats, key=floats.count, default=FLOATS["float32"])
+        usual = max(floats, key=floats.count, default=FLOATS["float32"])
         fills = []
         for fill in rules.fills:
             target = fill.target.removeprefix(strip)
             if fill.part in parts and target not in targets:
                 shape = tuple(map(self._dimension, fill.shape))
+                if fill.value == "identity" and shape[0] != shape[1]:
+                    self.problems.append(
+                        f"{target} {list(shape)}: no variable gives it, and an identity would have "
+                        "to be square"
+                    )
+                    continue
+                # Positions times a rounded frequency would be far off.
+                dtype = FLOATS["float32"] if fill.value == "frequencies" else usual
                 fills.append(Entry(target, (), (), shape, dtype, dtype, fill.value))
                 self.notes.append(f"{target}: filled with {fill.value}: {fill.reason}")
         return fills
@@ -644,6 +661,13 @@ class _Planner:
         if architecture:
             config["architectures"] = [architecture.name]
         config |= {**self.family.defaults, **self.config}
+        for key, value in self.family.assume(config).items():
+            if key not in config:
+                config[key] = value
+                self.notes.append(
+                    f"{key} = {json.dumps(value)}: the original's usual value, since no config "
+                    f"file and no shape tells it; --set {key}=VALUE gives another"
+                )
         labels = config.pop("num_labels", None)
         if labels is not None and len(config.get("id2label", ())) != labels:
             names = [f"LABEL_{i}" for i in range(labels)]
@@ -712,8 +736,8 @@ def _groups(match: re.Match[str], counts: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_key(dimension: int | str) -> bool:
-    """Whether a dimension is one config key, and no number, product or wildcard."""
-    return isinstance(dimension, str) and "*" not in dimension
+    """Whether a dimension is one config key, and no number, formula or wildcard."""
+    return isinstance(dimension, str) and not set("*/") & set(dimension)
 
 
 def _regex(source: str) -> re.Pattern[str]:

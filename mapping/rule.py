@@ -30,8 +30,8 @@ class Rule:
     r"""One line of a mapping.
 
     `sources` are full-match regexes (several only before a concat or stack), `targets` templates
-    (several only after a split). `shape` gives the first source's dimensions as numbers, config
-    keys or products of both ("num_heads*head_dim"), "*" for any. `part` names the piece of the
+    (several only after a split). `shape` gives the first source's dimensions: numbers, config keys,
+    their products and quotients ("num_heads*head_dim"), "*" for any. `part` names the piece of the
     model that the rule belongs to. A rule with `required` must fill all its targets whenever its
     part is wanted.
     """
@@ -109,20 +109,32 @@ class Drop:
 class Tie:
     """`alias` is the same tensor as `target` in models that have `part`; a file holds it once.
 
-    Where a variable gives `alias` a tensor of its own, there is no tie.
+    Counted groups in both, such as `{layer}`, take all their values. Where a variable gives `alias`
+    a tensor of its own, there is no tie.
     """
 
     alias: str
     target: str
     part: str = "model"
 
+    def names(self, counts: Mapping[str, int]) -> list[tuple[str, str]]:
+        """Each alias and its target."""
+        groups = set(_PLACEHOLDER.findall(self.alias + self.target))
+        if unknown := groups - counts.keys():
+            raise RuleError(f"tie {self.alias!r}: no counted group named {sorted(unknown)}")
+        return [
+            (self.alias.format(**values), self.target.format(**values))
+            for numbers in itertools.product(*(range(counts[group]) for group in groups))
+            for values in [dict(zip(groups, numbers, strict=True))]
+        ]
+
 
 @dataclass(frozen=True)
 class Fill:
     """A tensor that models with `part` have and no variable gives, and why.
 
-    `value` is "zeros", "ones" or "identity", `shape` is in config keys and numbers. A variable that
-    gives the tensor after all goes before.
+    `value` is one of FILLS, `shape` in config keys and numbers. A variable that gives the tensor
+    after all goes before.
     """
 
     target: str
@@ -136,7 +148,7 @@ class Fill:
             raise RuleError(f"fill {self.target!r}: {self.value!r} of shape {list(self.shape)}")
 
 
-FILLS = ("zeros", "ones", "identity")
+FILLS = ("zeros", "ones", "identity", "frequencies")
 
 
 @dataclass(frozen=True)

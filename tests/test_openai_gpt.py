@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -82,3 +83,29 @@ def test_the_tokenizer_gets_its_names_of_today(copy, tmp_path):
     convert(folder, tmp_path / "out", overrides=HEADS)
     assert json.loads((tmp_path / "out" / "vocab.json").read_text()) == {"a</w>": 0}
     assert (tmp_path / "out" / "merges.txt").is_file()
+
+
+def test_the_release_needs_no_config(tmp_path):
+    """Its folder has none: all but the heads follows from shapes, and those are 64 wide."""
+    width = 64
+    layer = [(1, width, 3 * width), (3 * width,), (1, width, width), (width,), (width,), (width,)]
+    layer += [(1, width, 4 * width), (4 * width,), (1, 4 * width, width), (width,)] + 2 * [(width,)]
+    shapes = [(16, width), (23, width), *layer]
+    (tmp_path / "params_shapes.json").write_text(json.dumps(shapes))
+    flat = np.random.default_rng(0).normal(size=sum(map(math.prod, shapes))).astype(np.float32)
+    for i, shard in enumerate(np.array_split(flat, 10)):
+        np.save(tmp_path / f"params_{i}.npy", shard)
+    report = convert(tmp_path, tmp_path / "out")
+    assert report.plan.config["n_head"] == 1
+    assert any("n_head = 1: the original's usual value" in note for note in report.notes)
+    _, info = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values())
+
+
+def test_rows_of_special_tokens_count(tmp_path):
+    with open_source(GPT) as source:
+        rows = source.info("model/we/tokens").shape[0]
+    config = HEADS | {"vocab_size": rows - 3, "n_special": 3}
+    report = convert(GPT, tmp_path / "out", config=config)
+    assert report.plan.config["vocab_size"] == rows
+    assert "n_special" not in report.plan.config

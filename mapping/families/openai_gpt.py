@@ -51,7 +51,16 @@ def translate(original: Mapping[str, Any]) -> Config:
     # n_ctx is the older name of n_positions.
     if "n_ctx" in config:
         config.setdefault("n_positions", config["n_ctx"])
+    # Rows that fine-tuning adds behind the vocabulary (_start_, _delimiter_, _classify_).
+    special = config.pop("n_special", 0)
+    if isinstance(special, int) and isinstance(config.get("vocab_size"), int):
+        config["vocab_size"] += special
     return config
+
+
+def assume(config: Config) -> Config:
+    """Heads of 64, as the released model and those after it have; its files tell of no config."""
+    return {"n_head": config["n_embd"] // 64} if config["n_embd"] % 64 == 0 else {}
 
 
 def side_files(folder: Path, config: Mapping[str, Any]) -> SideFiles:
@@ -72,6 +81,7 @@ FAMILY = Family(
         "layer_norm_epsilon": 1e-5,
         "tie_word_embeddings": True,
     },
+    assume=assume,
     needs=("n_head",),
     side_files=side_files,
 )

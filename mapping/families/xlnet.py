@@ -18,7 +18,7 @@ from tfreader.errors import ConfigError
 from tfreader.wire import fields
 
 from ..family import Config, Family, SideFiles, same_keys
-from ..ops import Transpose, Unstack
+from ..ops import Repeat, Transpose, Unstack
 from ..rule import Architecture, Fill, Rule, RuleSet, Tie
 
 ENCODER = "model/transformer/"
@@ -75,14 +75,15 @@ def mask_embedding(part: str, required: bool) -> Rule:
     )
 
 
-def per_layer(source: str, shape: tuple[int | str, ...]) -> Rule:
-    """A variable that holds all layers' values, the layer first."""
+def per_layer(source: str, shape: tuple[int | str, ...], shared: bool = False) -> Rule:
+    """A variable that holds all layers' values, the layer first, or one value for all of them."""
+    unstack = Unstack(0, "layer")
     return Rule(
         (source,),
         (f"{TO_LAYER}.rel_attn.{source.removeprefix(ENCODER)}",),
-        (Unstack(0, "layer"),),
-        shape=("n_layer", *shape),
-        part="encoder",
+        (Repeat("n_layer"), unstack) if shared else (unstack,),
+        shape if shared else ("n_layer", *shape),
+        "encoder",
     )
 
 
@@ -206,16 +207,7 @@ def adapt(rules: RuleSet, config: Config, _: Mapping[str, TensorInfo]) -> RuleSe
     if config.get("untie_r", True):
         return rules
     kept = tuple(rule for rule in rules.rules if rule.sources[0] not in RELATIVE_BIASES)
-    shared = tuple(
-        Rule(
-            (source,),
-            (f"transformer.layer.{layer}.rel_attn.{source.removeprefix(ENCODER)}",),
-            shape=("n_head", "d_head"),
-            part="encoder",
-        )
-        for source in RELATIVE_BIASES
-        for layer in range(config.get("n_layer", 0))
-    )
+    shared = tuple(per_layer(name, ("n_head", "d_head"), shared=True) for name in RELATIVE_BIASES)
     return replace(rules, rules=kept + shared)
 
 
@@ -232,18 +224,17 @@ def remarks(config: Mapping[str, Any]) -> tuple[str, ...]:
             "untie_r = false: the layers share r_w_bias, r_r_bias and r_s_bias; transformers has "
             "no such form, so every layer gets a copy (fine-tuning there unties them)"
         )
-    architecture = config.get("architectures", [""])[0]
-    if architecture in ("XLNetForSequenceClassification", "XLNetForMultipleChoice"):
-        said.append(
-            f"summary_type = {config['summary_type']}: the original's default is last, and no file "
-            "tells another; --set summary_type=first or mean if it was trained with that"
-        )
-    if architecture == "XLNetForQuestionAnswering":
-        said.append(
-            f"start_n_top = {config['start_n_top']} and end_n_top = {config['end_n_top']}: the "
-            "beam widths, by default run_squad.py's, which no file tells; --set gives others"
-        )
     return tuple(said)
+
+
+def assume(config: Config) -> Config:
+    """The defaults of the original's run_classifier.py, run_race.py and run_squad.py."""
+    match config.get("architectures"):
+        case ["XLNetForSequenceClassification" | "XLNetForMultipleChoice"]:
+            return {"summary_type": "last"}
+        case ["XLNetForQuestionAnswering"]:
+            return {"start_n_top": 5, "end_n_top": 5}
+    return {}
 
 
 def side_files(folder: Path, config: Mapping[str, Any]) -> SideFiles:
@@ -299,16 +290,14 @@ FAMILY = Family(
     translate=translate,
     describe=describe,
     adapt=adapt,
+    assume=assume,
     defaults={
         "bos_token_id": 1,
-        "end_n_top": 5,
         "eos_token_id": 2,
         "ff_activation": "gelu_new",
         "layer_norm_eps": 1e-12,
         "pad_token_id": 5,
-        "start_n_top": 5,
         "summary_activation": "tanh",
-        "summary_type": "last",
         "summary_use_proj": True,
     },
     side_files=side_files,

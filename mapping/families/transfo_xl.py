@@ -1,0 +1,367 @@
+"""Transformer-XL (kimiyoung/transformer-xl, tf/): language models over words and characters.
+
+Variable names and shapes are those of the original model.py, tensor names those of transformers
+4's modeling_transfo_xl.py; transformers 5 has the model no more. The vocabulary may be cut into
+clusters, each with a bias, a width and projections of its own; which there are decides the rules.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import accumulate, count, takewhile
+from pathlib import Path
+from typing import Any
+
+from tfreader.checkpoint import TensorInfo
+from tfreader.errors import ConfigError
+
+from ..family import Config, Family, SideFiles, same_keys
+from ..ops import Concat, Repeat, Transpose, Unstack
+from ..rule import Architecture, Fill, Rule, RuleSet, Tie
+
+LAYER = r"transformer/layer_(?P<layer>\d+)"
+TO_LAYER = "transformer.layers.{layer}"
+EMBED, SOFTMAX = "transformer/adaptive_embed", "transformer/adaptive_softmax"
+TABLE, TO_TABLE = "/lookup_table", "transformer.word_emb.emb_layers.{}.weight"
+TO_OUTPUT = "crit.out_layers.{}"
+# Projections from a cluster's width to the model's, on the way in and on the way out.
+PROJECTION, TO_PROJECTION = "/proj_W", "transformer.word_emb.emb_projs.{}"
+OUT_PROJECTION, TO_OUT_PROJECTION = "/proj", "crit.out_projs.{}"
+RELATIVE_BIASES = ("r_w_bias", "r_r_bias")
+RELEASES = "transformers>=4.30,<4.38"  # from 4.38 on its forward pass fails, from 5 on it is gone
+
+
+def encoder(source: str, target: str, *shape: str | int) -> Rule:
+    """TensorFlow's kernels are [in, out], PyTorch's weights [out, in]."""
+    ops = (Transpose(),) if source.endswith("/kernel") else ()
+    return Rule((source,), (target,), ops, shape, "encoder")
+
+
+def dense(source: str, target: str, inputs: str, outputs: str) -> Rule:
+    return encoder(f"{LAYER}/{source}/kernel", f"{TO_LAYER}.{target}.weight", inputs, outputs)
+
+
+def bias(source: str, target: str, size: str) -> Rule:
+    return encoder(f"{LAYER}/{source}/bias", f"{TO_LAYER}.{target}.bias", size)
+
+
+def output(source: str, target: str, *shape: str | int) -> Rule:
+    return Rule((source,), (target,), shape=shape, part="lm")
+
+
+def layer_norm(source: str, target: str) -> tuple[Rule, ...]:
+    source, target = f"{LAYER}/{source}/LayerNorm", f"{TO_LAYER}.{target}.layer_norm"
+    return (
+        encoder(f"{source}/gamma", f"{target}.weight", "d_model"),
+        encoder(f"{source}/beta", f"{target}.bias", "d_model"),
+    )
+
+
+LAYERS = (
+    # Queries, keys and values in one matrix, on both sides.
+    dense("rel_attn/qkv", "dec_attn.qkv_net", "d_model", "3*n_head*d_head"),
+    dense("rel_attn/r", "dec_attn.r_net", "d_model", "n_head*d_head"),
+    dense("rel_attn/o", "dec_attn.o_net", "n_head*d_head", "d_model"),
+    *layer_norm("rel_attn", "dec_attn"),
+    dense("ff/layer_1", "pos_ff.CoreNet.0", "d_model", "d_inner"),
+    bias("ff/layer_1", "pos_ff.CoreNet.0", "d_inner"),
+    dense("ff/layer_2", "pos_ff.CoreNet.3", "d_inner", "d_model"),
+    bias("ff/layer_2", "pos_ff.CoreNet.3", "d_model"),
+    *layer_norm("ff", "pos_ff"),
+)
+UNTIED_BIASES = tuple(
+    Rule(
+        (f"transformer/{name}",),
+        (f"{TO_LAYER}.dec_attn.{name}",),
+        (Unstack(0, "layer"),),
+        ("n_layer", "n_head", "d_head"),
+        "encoder",
+    )
+    for name in RELATIVE_BIASES
+)
+# transformers' model has these once for all layers, and its state dict in each layer too.
+SHARED_BIASES = tuple(
+    rule
+    for name in RELATIVE_BIASES
+    for rule in (
+        encoder(f"transformer/{name}", f"transformer.{name}", "n_head", "d_head"),
+        Rule(
+            (f"transformer/{name}",),
+            (f"{TO_LAYER}.dec_attn.{name}",),
+            (Repeat("n_layer"), Unstack(0, "layer")),
+            ("n_head", "d_head"),
+            "encoder",
+        ),
+    )
+)
+FREQUENCIES = Fill(
+    "transformer.pos_emb.inv_freq",
+    ("d_model/2",),
+    "frequencies",
+    "the sinusoids of the positions, which the original computes each time",
+    "encoder",
+)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """How the vocabulary is cut: the rows and the width of each cluster, one where it is not cut.
+
+    With `div_val = 1` all clusters have one width and lie in one table. `projected` are the tables
+    with a projection, `out_projected` the clusters whose output has one of its own.
+    """
+
+    rows: tuple[int, ...]
+    widths: tuple[int, ...]
+    is_one_table: bool
+    projected: frozenset[int]
+    out_projected: frozenset[int]
+
+    @property
+    def tables(self) -> range:
+        return range(1 if self.is_one_table else len(self.rows))
+
+    def table(self, cluster: int) -> int:
+        return min(cluster, self.tables[-1])
+
+    def scope(self, table: int) -> str:
+        return EMBED if self.is_one_table else f"{EMBED}/cutoff_{table}"
+
+    def is_tied(self, cluster: int) -> bool:
+        """Whether the way out shares the projection of the way in."""
+        return cluster not in self.out_projected and self.table(cluster) in self.projected
+
+
+def vocabulary(variables: Mapping[str, TensorInfo]) -> Vocabulary | None:
+    """As the variables tell it; None where they are of another model."""
+
+    def present(name: str) -> list[TensorInfo]:
+        """The variables of that name in clusters 0, 1 and so on."""
+        names = takewhile(variables.__contains__, (name.format(i) for i in count()))
+        return [variables[name] for name in names]
+
+    whole = [variables[EMBED + TABLE]] if EMBED + TABLE in variables else []
+    tables = whole or present(EMBED + "/cutoff_{}" + TABLE)
+    biases = present(SOFTMAX + "/cutoff_{}/b")
+    if not tables or any(len(info.shape) != 2 for info in tables):
+        return None
+    rows = [info.shape[0] for info in tables]
+    widths = [info.shape[1] for info in tables]
+    if whole and biases:
+        rows, widths = [sum(info.shape) for info in biases], widths * len(biases)
+    clusters = range(len(rows))
+    found = Vocabulary(tuple(rows), tuple(widths), bool(whole), frozenset(), frozenset())
+    return replace(
+        found,
+        projected=frozenset(i for i in found.tables if found.scope(i) + PROJECTION in variables),
+        out_projected=frozenset(
+            i for i in clusters if f"{SOFTMAX}/cutoff_{i}{OUT_PROJECTION}" in variables
+        ),
+    )
+
+
+# The released model of WikiText-103.
+RELEASED = Vocabulary(
+    (20000, 20000, 160000, 67735),
+    (1024, 256, 64, 16),
+    is_one_table=False,
+    projected=frozenset({0, 1, 2, 3}),
+    out_projected=frozenset({0}),
+)
+
+
+def vocabulary_rules(words: Vocabulary) -> RuleSet:
+    """The rules, ties and fills of the embeddings and the output, which shares their tables."""
+    rules: list[Rule] = []
+    ties: list[Tie] = []
+    fills: list[Fill] = []
+
+    def projection(source: str, target: str, width: int, part: str, is_there: bool) -> None:
+        if is_there:
+            rules.append(Rule((source,), (target,), (Transpose(),), (width, "d_model"), part))
+        elif not words.is_one_table:
+            reason = "the original projects no cluster of the model's own width (proj_same_dim)"
+            fills.append(Fill(target, ("d_model", width), "identity", reason, part))
+
+    for i in words.tables:
+        scope, width = words.scope(i), words.widths[i]
+        rows = "vocab_size" if words.is_one_table else words.rows[i]
+        rules.append(encoder(scope + TABLE, TO_TABLE.format(i), rows, width))
+        ties.append(Tie(TO_OUTPUT.format(i) + ".weight", TO_TABLE.format(i), "lm"))
+        target = TO_PROJECTION.format(i)
+        projection(scope + PROJECTION, target, width, "encoder", i in words.projected)
+
+    for i, width in enumerate(words.widths):
+        source, target = f"{SOFTMAX}/cutoff_{i}{OUT_PROJECTION}", TO_OUT_PROJECTION.format(i)
+        if words.is_tied(i):
+            ties.append(Tie(target, TO_PROJECTION.format(words.table(i)), "lm"))
+        else:
+            projection(source, target, width, "lm", i in words.out_projected)
+
+    biases = tuple(f"{SOFTMAX}/cutoff_{i}/b" for i in range(len(words.rows)))
+    if len(biases) == 1:
+        rules.append(output(f"{SOFTMAX}/bias", TO_OUTPUT.format(0) + ".bias", "vocab_size"))
+        return RuleSet(tuple(rules), ties=tuple(ties), fills=tuple(fills))
+    if words.is_one_table:
+        target = TO_OUTPUT.format(0) + ".bias"
+        rules.append(Rule(biases, (target,), (Concat(0),), words.rows[:1], "lm"))
+    else:
+        for i, rows in enumerate(words.rows):
+            rules.append(output(biases[i], TO_OUTPUT.format(i) + ".bias", rows))
+    others = len(words.rows) - 1
+    rules.append(output(f"{SOFTMAX}/cutoff_0/cluster_W", "crit.cluster_weight", others, "d_embed"))
+    rules.append(output(f"{SOFTMAX}/cutoff_0/cluster_b", "crit.cluster_bias", others))
+    return RuleSet(tuple(rules), ties=tuple(ties), fills=tuple(fills))
+
+
+def all_rules(words: Vocabulary, untied_biases: bool) -> RuleSet:
+    """The whole model's rules."""
+    found = vocabulary_rules(words)
+    return RuleSet(
+        family="transfo-xl",
+        name="transfo-xl",
+        counts={"layer": "n_layer"},
+        rules=(*found.rules, *(UNTIED_BIASES if untied_biases else SHARED_BIASES), *LAYERS),
+        ties=found.ties,
+        fills=(*found.fills, FREQUENCIES),
+        architectures=(
+            Architecture("TransfoXLLMHeadModel", ("encoder",), ("lm",)),
+            Architecture("TransfoXLModel", ("encoder",), strip="transformer."),
+        ),
+    )
+
+
+def describe(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
+    """What several variables tell together, and the training's arguments alone otherwise would."""
+    words = vocabulary(variables)
+    if words is None:
+        return {}
+    told: Config = {
+        "vocab_size": sum(words.rows),
+        "cutoffs": list(accumulate(words.rows[:-1])),
+        "d_embed": words.widths[0],
+        "div_val": _divisor(words, config.get("div_val")),
+        # The original has a flag tie_weight, which nothing reads.
+        "tie_word_embeddings": True,
+    }
+    if words.projected:
+        told["tie_projs"] = [words.is_tied(i) for i in range(len(words.rows))]
+        told["proj_share_all_but_first"] = all(told["tie_projs"][1:])
+    biases = variables.get(f"transformer/{RELATIVE_BIASES[0]}")
+    if biases is not None and len(biases.shape) in (2, 3):
+        told["untie_r"] = len(biases.shape) == 3
+        told["n_head"], told["d_head"] = biases.shape[-2:]
+    return told
+
+
+def _divisor(words: Vocabulary, configured: Any) -> int:
+    """By what each cluster's width is the previous one's divided, rounded down."""
+    if words.is_one_table:
+        return 1
+    first, *others = words.widths
+
+    def fits(divisor: int) -> bool:
+        return all(first // divisor**i == width for i, width in enumerate(others, 1))
+
+    candidates = ([configured] if isinstance(configured, int) and configured > 1 else []) + list(
+        range(2, first + 2)
+    )
+    divisor = next(filter(fits, candidates), None)
+    if divisor is None:
+        raise ConfigError(
+            f"clusters of widths {list(words.widths)}: no div_val makes them, and transformers' "
+            "Transformer-XL has no other kind"
+        )
+    return divisor
+
+
+def adapt(_: RuleSet, config: Config, variables: Mapping[str, TensorInfo]) -> RuleSet:
+    """The rules for the clusters and the relative biases that there are."""
+    return all_rules(vocabulary(variables) or RELEASED, config.get("untie_r", True))
+
+
+def translate(original: Mapping[str, Any]) -> Config:
+    """Hugging Face's config, from one of theirs or from the original's corpus-info.json."""
+    renamed = {"n_token": "vocab_size", "hidden_size": "d_model"}
+    config = {renamed.get(key, key): value for key, value in same_keys(original).items()}
+    config.pop("dataset", None)
+    cutoffs = config.get("cutoffs")
+    if isinstance(cutoffs, list) and cutoffs[:1] == [0]:
+        config["cutoffs"] = cutoffs[1:-1]  # the original's list has both ends of the vocabulary
+    config["layer_norm_epsilon"] = 1e-12  # tf.contrib.layers.layer_norm
+    # With same_length, transformers lets a position see one fewer before it: see `remarks`.
+    if config.get("same_length", True) and isinstance(config.get("mem_len"), int):
+        config["mem_len"] += 1
+    return config
+
+
+def assume(config: Config) -> Config:
+    """How the released models were evaluated (tf/sota/wt103.sh)."""
+    same_length = config.get("same_length", True)
+    return {"clamp_len": 1000, "mem_len": 1601 if same_length else 1600, "same_length": True}
+
+
+def remarks(config: Mapping[str, Any]) -> tuple[str, ...]:
+    said = [f"transformers 5 has no Transformer-XL: pip install '{RELEASES}' runs the result"]
+    if config["layer_norm_epsilon"] == 1e-12:
+        said.append("layer_norm_epsilon = 1e-12 as in the original; Hugging Face's default is 1e-5")
+    if config["same_length"]:
+        said.append(
+            f"same_length = true: with mem_len = {config['mem_len']} transformers computes what "
+            f"the original does with {config['mem_len'] - 1}, since it masks one position more"
+        )
+    return tuple(said)
+
+
+CARD = f"""\
+# Transformer-XL
+
+Converted from TensorFlow by tfreader. transformers 5 has no Transformer-XL; this release runs it:
+
+```sh
+pip install '{RELEASES}'
+```
+
+```python
+from transformers import TransfoXLLMHeadModel
+
+model = TransfoXLLMHeadModel.from_pretrained(".")
+```
+"""
+
+
+def side_files(folder: Path, config: Mapping[str, Any]) -> SideFiles:
+    """A card that says what loads the folder, and the vocabulary.
+
+    The original keeps it in cache.pkl, a pickle, which is not read; as text it is one word a line.
+    """
+    files = {"README.md": CARD.encode()}
+    names = ("vocab.txt", "1b_word_vocab.txt")
+    vocabulary = next((folder / name for name in names if (folder / name).is_file()), None)
+    if vocabulary is None:
+        return SideFiles(files, (f"no {' or '.join(names)} in {folder}: no tokenizer written",))
+    tokenizer = {"tokenizer_class": "TransfoXLTokenizer", "lower_case": False}
+    files["vocab.txt"] = vocabulary.read_bytes()
+    files["tokenizer_config.json"] = (json.dumps(tokenizer, indent=2) + "\n").encode()
+    return SideFiles(files)
+
+
+FAMILY = Family(
+    model_type="transfo-xl",
+    aliases=("transfo_xl", "transformer-xl"),
+    rules=all_rules(RELEASED, untied_biases=True),
+    evidence=(
+        r"transformer/adaptive_embed/(?:cutoff_0/)?lookup_table",
+        r"transformer/layer_\d+/rel_attn/qkv/kernel",
+    ),
+    config_files=("transfo_xl_config.json", "config.json", "corpus-info.json"),
+    translate=translate,
+    describe=describe,
+    adapt=adapt,
+    assume=assume,
+    defaults={"eos_token_id": 0},
+    side_files=side_files,
+    remarks=remarks,
+)
