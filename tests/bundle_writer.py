@@ -6,6 +6,8 @@ It shares no code with the reader: blocks, checksums and protobuf fields are put
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import cramjam
@@ -24,7 +26,7 @@ def varint(value: int) -> bytes:
     return bytes([*out, value])
 
 
-def masked(data: bytes) -> int:
+def masked(data: bytes | memoryview) -> int:
     crc = crc32c(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
@@ -83,6 +85,10 @@ def header(num_shards: int = 1, endianness: int = 0, producer: int = 1) -> bytes
     return field(1, num_shards) + (field(2, endianness) if endianness else b"") + version
 
 
+def data_of(array: np.ndarray) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
 def entry(array: np.ndarray, **overrides: int) -> bytes:
     shape = b"".join(field(2, field(1, size) if size else b"") for size in array.shape)
     values = {
@@ -90,7 +96,7 @@ def entry(array: np.ndarray, **overrides: int) -> bytes:
         "shard": 0,
         "offset": 0,
         "size": array.nbytes,
-        "crc": masked(array.tobytes()),
+        "crc": masked(data_of(array)),
     } | overrides
     return (
         field(1, values["dtype"])
@@ -105,23 +111,27 @@ def entry(array: np.ndarray, **overrides: int) -> bytes:
 
 def write_bundle(
     prefix: str | Path,
-    tensors: dict[str, np.ndarray],
+    tensors: Mapping[str, np.ndarray],
     *,
     num_shards: int = 1,
     block_size: int = 1 << 18,
     overrides: dict[str, dict[str, int]] | None = None,
 ) -> str | Path:
-    """Write `tensors` as a V2 checkpoint; `overrides` falsifies fields of single entries."""
-    shards = [bytearray() for _ in range(num_shards)]
-    entries = [(b"", header(num_shards))]
-    for i, (name, array) in enumerate(sorted(tensors.items())):
-        shard = i % num_shards
-        place = {"shard": shard, "offset": len(shards[shard])}
-        changed = (overrides or {}).get(name, {})
-        entries.append((name.encode(), entry(array, **(place | changed))))
-        shards[shard] += array.tobytes()
+    """Write `tensors` as a V2 checkpoint; `overrides` falsifies fields of single entries.
+
+    Each tensor is asked for once, so that a mapping may make them as they are wanted.
+    """
     Path(f"{prefix}.index").parent.mkdir(parents=True, exist_ok=True)
+    entries = [(b"", header(num_shards))]
+    with ExitStack() as stack:
+        names = [f"{prefix}.data-{i:05d}-of-{num_shards:05d}" for i in range(num_shards)]
+        shards = [stack.enter_context(open(name, "wb")) for name in names]
+        for i, name in enumerate(sorted(tensors)):
+            array = np.asarray(tensors[name], order="C")
+            shard = shards[i % num_shards]
+            place = {"shard": i % num_shards, "offset": shard.tell()}
+            changed = (overrides or {}).get(name, {})
+            entries.append((name.encode(), entry(array, **(place | changed))))
+            shard.write(data_of(array))
     Path(f"{prefix}.index").write_bytes(table(entries, block_size, 3))
-    for i, data in enumerate(shards):
-        Path(f"{prefix}.data-{i:05d}-of-{num_shards:05d}").write_bytes(data)
     return prefix
