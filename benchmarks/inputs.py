@@ -83,7 +83,9 @@ def bert(layers: int, hidden: int) -> Shapes:
 
 
 def with_adam(shapes: Shapes) -> Shapes:
-    return {name + slot: shape for name, shape in shapes.items() for slot in ("", "/adam_m", "/adam_v")}
+    return {
+        name + slot: shape for name, shape in shapes.items() for slot in ("", "/adam_m", "/adam_v")
+    }
 
 
 def t5_3b() -> Shapes:

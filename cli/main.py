@@ -6,12 +6,16 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tfreader import __version__
 from tfreader.errors import TFReaderError, UnknownModelTypeError
+
+if TYPE_CHECKING:
+    from tfreader import Checkpoint
 
 FAILED, USAGE = 1, 2
 
@@ -27,8 +31,9 @@ class Command(click.Group):
                 raise
             click.echo(_safe(f"tfreader: {error}"), err=True)
             ctx.exit(USAGE if isinstance(error, UnknownModelTypeError) else FAILED)
-        except (ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError) as error:
-            if ctx.params.get("debug") or isinstance(error, BrokenPipeError):
+        except Exception as error:
+            is_click = isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort)
+            if ctx.params.get("debug") or is_click or isinstance(error, BrokenPipeError):
                 raise
             click.echo(
                 f"tfreader: unexpected {type(error).__name__}: {error}\n"
@@ -162,6 +167,7 @@ def convert(
     """Convert a TensorFlow checkpoint to PyTorch."""
     from tfreader.mapping import convert as run
     from tfreader.mapping import load_rules, make_plan
+    from tfreader.mapping.convert import check_config, is_folder_output
     from tfreader.mapping.family import open_source
 
     from .show import plan_lines, progress_bar, report_lines
@@ -170,6 +176,8 @@ def convert(
     if dry_run:
         with open_source(tf_checkpoint, options["model_type"]) as checkpoint:
             plan = make_plan(checkpoint, **options)
+            if plan.family and is_folder_output(Path(pytorch_dump_output)):
+                check_config(plan)
         _print(plan.to_data(), plan_lines(plan), as_json, quiet)
         return
     with progress_bar(quiet) as progress:
@@ -183,6 +191,21 @@ def convert(
     _print(report.to_data(), report_lines(report), as_json, quiet)
 
 
+def _open(path: str, salvage: bool = False) -> Checkpoint:
+    """Any checkpoint, also of a form that only its family knows."""
+    import tfreader
+
+    try:
+        return tfreader.open(path, salvage=salvage)
+    except tfreader.TFReaderError:
+        from tfreader.mapping.family import open_foreign
+
+        found = open_foreign(path)
+        if found is None:
+            raise
+        return found
+
+
 @main.command()
 @click.argument("path")
 @click.option("--filter", "regex", metavar="REGEX", help="Only variables whose name it finds.")
@@ -191,15 +214,13 @@ def convert(
 @_debug_option
 def inspect(path: str, regex: str | None, show_all: bool, as_json: bool) -> None:
     """List a checkpoint's variables."""
-    import tfreader
-
     from .show import inspect_data, inspect_lines
 
     try:
         pattern = re.compile(regex or "")
     except re.error as error:
         raise click.BadParameter(f"{regex!r}: {error}", param_hint="--filter") from None
-    with tfreader.open(path) as checkpoint:
+    with _open(path) as checkpoint:
         if as_json:
             _print(inspect_data(checkpoint, pattern), [], True)
         else:
@@ -216,7 +237,7 @@ def verify(path: str, as_json: bool) -> None:
     """Check every checksum of a checkpoint."""
     import tfreader
 
-    with tfreader.open(path, salvage=True) as checkpoint:
+    with _open(path, salvage=True) as checkpoint:
         try:
             report = checkpoint.verify()
         except tfreader.ChecksumError as error:
@@ -232,13 +253,25 @@ def verify(path: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("model_type")
+@click.option(
+    "--tf_checkpoint",
+    "--tf-checkpoint",
+    metavar="PATH",
+    help="Print the rules as this checkpoint needs them, where they depend on it.",
+)
 @_debug_option
-def rules(model_type: str) -> None:
+def rules(model_type: str, tf_checkpoint: str | None) -> None:
     """Print a family's rules as a rule file to edit."""
     from tfreader.mapping import dump_rules
-    from tfreader.mapping.family import get_family
+    from tfreader.mapping.family import get_family, open_source
+    from tfreader.mapping.plan import rules_for
 
-    click.echo(dump_rules(get_family(model_type).rules), nl=False)
+    if tf_checkpoint is None:
+        found = get_family(model_type).rules
+    else:
+        with open_source(tf_checkpoint, model_type) as checkpoint:
+            found = rules_for(checkpoint, model_type)
+    click.echo(dump_rules(found), nl=False)
 
 
 def _print(data: Any, lines: Any, as_json: bool, quiet: bool = False) -> None:

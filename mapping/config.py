@@ -11,7 +11,7 @@ from typing import Any
 
 from tfreader.errors import ConfigError
 
-from .family import Config, Family
+from .family import Beside, Config, Family
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ def read_config(
     """The config given, else the one beside the checkpoint, else none. Raises ConfigError."""
     path, notes = None, []
     if config is None and family is not None:
-        beside = [Path(prefix).parent / name for name in family.config_files]
-        config = next((str(file) for file in beside if file.is_file()), None)
+        config = Beside.of(prefix).find(*family.config_files)
         if config is not None:
             notes.append(f"config: {config}")
     if config is None:
@@ -49,8 +48,14 @@ def read_config(
         original = config
     else:
         path = str(config)
-        readable = family.read if family and not path.endswith(".json") else None
-        original = readable(Path(path)) if readable else _read_json(path)
+        original = _read(path, family)
+    original = {key: value for key, value in original.items() if value is not None}
+    model_type = original.get("model_type")
+    if family is not None and model_type is not None and model_type not in family.names:
+        raise ConfigError(
+            f"{path or 'config'}: model_type = {model_type!r}: a config of another family than "
+            f"{family.model_type}"
+        )
     try:
         values = family.translate(original) if family else dict(original)
     except ConfigError as error:
@@ -61,12 +66,22 @@ def read_config(
     return SourceConfig(values, path, tuple(overrides), tuple(notes))
 
 
-def _read_json(path: str) -> Mapping[str, Any]:
+def _read(path: str, family: Family | None) -> Mapping[str, Any]:
+    """The keys of a JSON file, or of one in a form that only its family knows."""
     try:
-        data = json.loads(Path(path).read_text("utf-8"))
+        text = Path(path).read_text("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a config file, as it is not text") from None
+    if family is not None and family.read is not None and not text.lstrip().startswith("{"):
+        try:
+            return family.read(text)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a JSON file: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: not a JSON object of config keys")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from tfreader.checkpoint import Checkpoint
 from tfreader.dtypes import Array
-from tfreader.errors import ConfigError
+from tfreader.errors import ConfigError, OutputError
 
 from .execute import execute, stream
-from .family import SideFiles, open_source
+from .family import Beside, SideFiles, open_source
 from .output import staged
 from .plan import Entry, Plan, PlanOptions, make_plan
 from .rule import RuleSet
@@ -99,6 +99,10 @@ def convert(
         return write(plan, checkpoint, output, size, progress)
 
 
+def is_folder_output(output: Path) -> bool:
+    return output.suffix not in (*TORCH_SUFFIXES, ".safetensors")
+
+
 def write(
     plan: Plan,
     checkpoint: Checkpoint,
@@ -108,7 +112,9 @@ def write(
 ) -> Report:
     """Carry out a plan. Raises TFReaderError; then nothing has been written."""
     is_torch = output.suffix in TORCH_SUFFIXES
-    is_folder = not is_torch and output.suffix != ".safetensors"
+    is_folder = is_folder_output(output)
+    if output.is_file() and output.resolve() == Path(plan.path).resolve():
+        raise OutputError(f"{output}: is the checkpoint itself; name another output")
     side = _side_files(plan, checkpoint) if is_folder else SideFiles({})
     if is_torch:
         torch_writer.check_torch(plan.entries)
@@ -147,18 +153,27 @@ def _side_files(plan: Plan, checkpoint: Checkpoint) -> SideFiles:
     """config.json and the tokenizer's files."""
     if plan.family is None or plan.config is None:
         return SideFiles({}, ("no family is known: no config.json written",))
+    check_config(plan)
+    beside = Beside.of(plan.path, plan.config_path)
+    tokenizer = plan.family.side_files(checkpoint, beside, plan.config)
+    try:
+        config = json.dumps(dict(sorted(plan.config.items())), indent=2, allow_nan=False) + "\n"
+    except ValueError as error:
+        raise ConfigError(f"{plan.config_path or 'config'}: no JSON can hold it: {error}") from None
+    contents = {**tokenizer.contents, "config.json": config.encode()}
+    return SideFiles(contents, tokenizer.notes)
+
+
+def check_config(plan: Plan) -> None:
+    """Raise ConfigError where the plan's config lacks what config.json cannot do without."""
+    assert plan.family is not None and plan.config is not None
     for key in plan.family.needs:
-        if key not in plan.config:
+        if plan.config.get(key) is None:
             files = " or ".join(plan.family.config_files)
             raise ConfigError(
                 f"{plan.path}: config.json needs {key}, which no shape tells\n"
-                f"Pass --config {files}, or --set {key}=N"
+                f"Pass {f'--config {files}, or ' if files else ''}--set {key}=N"
             )
-    tokenizer = plan.family.side_files(Path(plan.path).parent, plan.config)
-    own = plan.family.own_files(checkpoint, plan.config)
-    config = json.dumps(dict(sorted(plan.config.items())), indent=2) + "\n"
-    contents = {**tokenizer.contents, **own.contents, "config.json": config.encode()}
-    return SideFiles(contents, (*tokenizer.notes, *own.notes))
 
 
 def _write_safetensors(

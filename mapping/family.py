@@ -13,11 +13,35 @@ from typing import Any
 
 import tfreader
 from tfreader.checkpoint import Checkpoint, TensorInfo
-from tfreader.errors import UnknownModelTypeError
+from tfreader.errors import ConfigError, UnknownModelTypeError
 
 from .rule import RuleSet
 
 Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The folders in which a checkpoint's config and vocabulary may lie."""
+
+    folders: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, prefix: str, config: str | None = None) -> Beside:
+        """The checkpoint's own folder, that of its config; of a SavedModel also those above it."""
+        folder = Path(prefix).parent
+        folders = [folder, *([Path(config).parent] if config else [])]
+        if folder.name == "variables":
+            folders += [folder.parent, folder.parent / "assets"]
+        return cls(tuple(dict.fromkeys(folders)))
+
+    def find(self, *names: str) -> Path | None:
+        """The first file there is of these names, in the order of the names."""
+        paths = (folder / name for name in names for folder in self.folders)
+        return next((path for path in paths if path.is_file()), None)
+
+    def __str__(self) -> str:
+        return " or ".join(map(str, self.folders))
 
 
 @dataclass(frozen=True)
@@ -32,12 +56,35 @@ class SideFiles:
 FOREIGN_KEYS = {"architectures", "model_type", "dtype", "torch_dtype", "transformers_version"}
 
 
-def same_keys(original: Mapping[str, Any]) -> Config:
-    """The config of a family whose original file has Hugging Face's keys."""
-    return {key: value for key, value in original.items() if key not in FOREIGN_KEYS}
+def same_keys(original: Mapping[str, Any], aliases: Mapping[str, str] | None = None) -> Config:
+    """The config of a family whose original file has Hugging Face's keys.
+
+    `aliases` are other names of some, which Hugging Face's code takes too. Raises ConfigError where
+    both are given and differ.
+    """
+    config = {key: value for key, value in original.items() if key not in FOREIGN_KEYS}
+    for alias, key in (aliases or {}).items():
+        if alias not in config:
+            continue
+        value = config.pop(alias)
+        if config.setdefault(key, value) != value:
+            raise ConfigError(
+                f"{alias} = {value!r} and {key} = {config[key]!r} are two names of one size: "
+                "correct the config, or pass the checkpoint's own"
+            )
+    return config
 
 
-@dataclass(frozen=True)
+def check_heads(config: Mapping[str, Any], size: str, heads: str) -> None:
+    """Raise ConfigError unless so many attention heads can share that size."""
+    hidden, number = config.get(size), config.get(heads)
+    if number is None:
+        return  # the config file asks for it where there is one
+    if not isinstance(hidden, int) or type(number) is not int or number < 1 or hidden % number:
+        raise ConfigError(f"{size} = {hidden} is not a multiple of {heads} = {number!r}")
+
+
+@dataclass(frozen=True, eq=False)
 class Family:
     """All that is special to a model type. One module of `families/` each, as its `FAMILY`.
 
@@ -45,18 +92,20 @@ class Family:
 
     `open(path)` opens what is no TensorFlow checkpoint, None where `path` is nothing of its kind.
     `evidence` are full-match regexes of variable names by which the family is recognised.
-    `config_files` are looked for beside the checkpoint; `read` parses those that are not JSON.
+    `config_files` are looked for beside the checkpoint; `read` parses text that is not JSON.
     `translate` turns the original config into Hugging Face's keys; keys that it leaves out are
     inferred from the rules' shapes.
     `describe(config, variables)` gives the keys that only several variables together tell; a
     config that says otherwise is refused.
     `adapt(rules, config, variables)` makes the rules that depend on either.
-    `defaults` are keys of the written config that nothing else gives, `assume(config)` such that
-    the user should hear of, `needs` those that it cannot do without. `remarks(config)` is what
-    else there is to know of it.
-    `side_files(folder, config)` gives the tokenizer files to write (name to contents) for the
-    files lying beside the checkpoint, `own_files(checkpoint, config)` those that the checkpoint
-    itself holds.
+    `defaults` are keys of the written config that nothing else gives, `assume(config, variables)`
+    such that the user should hear of, `needs` those that it cannot do without. `remarks(config)` is
+    what else there is to know of it.
+    `check(config)` raises ConfigError where the finished config makes no model.
+    `side_files(checkpoint, beside, config)` gives the tokenizer's files (name to contents), made of
+    what lies beside the checkpoint or in it.
+    `aliases` are other names for it, `variants` such that are a model type of their own in the
+    written config.
     """
 
     model_type: str
@@ -64,21 +113,24 @@ class Family:
     evidence: tuple[str, ...]
     config_files: tuple[str, ...] = ()
     translate: Callable[[Mapping[str, Any]], Config] = same_keys
-    read: Callable[[Path], Mapping[str, Any]] | None = None
+    read: Callable[[str], Mapping[str, Any]] | None = None
     describe: Callable[[Config, Mapping[str, TensorInfo]], Config] = lambda *_: {}
     adapt: Callable[[RuleSet, Config, Mapping[str, TensorInfo]], RuleSet] = lambda rules, *_: rules
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    assume: Callable[[Config], Config] = lambda _: {}
+    assume: Callable[[Config, Mapping[str, TensorInfo]], Config] = lambda *_: {}
     needs: tuple[str, ...] = ()
-    side_files: Callable[[Path, Mapping[str, Any]], SideFiles] = lambda *_: SideFiles({})
-    own_files: Callable[[Checkpoint, Mapping[str, Any]], SideFiles] = lambda *_: SideFiles({})
+    check: Callable[[Config], None] = lambda _: None
+    side_files: Callable[[Checkpoint, Beside, Mapping[str, Any]], SideFiles] = lambda *_: SideFiles(
+        {}
+    )
     remarks: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda _: ()
     open: Callable[[Path], Checkpoint | None] = lambda _: None
     aliases: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self.model_type, *self.aliases
+        return self.model_type, *self.aliases, *self.variants
 
 
 @cache
@@ -110,9 +162,10 @@ def open_source(path: str | PathLike[str], model_type: str = "auto") -> Checkpoi
 
     Raises what `tfreader.open` raises.
     """
-    for family in families().values():
-        if model_type in ("auto", *family.names):
-            found = family.open(Path(path))
-            if found is not None:
-                return found
-    return tfreader.open(path)
+    return open_foreign(path, model_type) or tfreader.open(path)
+
+
+def open_foreign(path: str | PathLike[str], model_type: str = "auto") -> Checkpoint | None:
+    """Open what is no TensorFlow checkpoint and a family knows; None where none does."""
+    wanted = [f for f in families().values() if model_type in ("auto", *f.names)]
+    return next(filter(None, (family.open(Path(path)) for family in wanted)), None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -28,7 +28,7 @@ from tfreader.training import MOVING_AVERAGE, Training, training_state
 from .config import SourceConfig, read_config
 from .family import Config, Family, families, get_family
 from .ops import Join, Shape, Slice, Split, Squeeze, Step, Unstack
-from .rule import Architecture, Rule, RuleSet, load_rules
+from .rule import Architecture, Fill, Rule, RuleSet, load_rules
 
 FLOATS: dict[str, np.dtype[Any]] = {
     "float16": np.dtype(np.float16),
@@ -36,6 +36,7 @@ FLOATS: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
 }
 _CASTABLE = {*FLOATS.values(), np.dtype(np.float64)}
+MAX_LABELS = 1_000_000
 _NOT_BUILT_IN = {"electra": r"electra/embeddings/.*|(?:discriminator|generator)_predictions/.*"}
 _FILLED: dict[str, Callable[[Shape, np.dtype[Any]], Array]] = {
     "zeros": np.zeros,
@@ -61,7 +62,7 @@ class Entry:
     shape: Shape
     dtype: np.dtype[Any]
     source_dtype: np.dtype[Any]
-    fill: str | None = None
+    fill: Fill | None = None
 
     @property
     def nbytes(self) -> int:
@@ -70,7 +71,7 @@ class Entry:
     def apply(self, arrays: Sequence[Array]) -> Array:
         """The tensor's values, before any cast, from those of its sources in their order."""
         if self.fill is not None:
-            return _FILLED[self.fill](self.shape, self.dtype)
+            return _FILLED[self.fill.value](self.shape, self.dtype)
         current = list(arrays)
         for op in self.ops:
             if isinstance(op, Join):
@@ -82,7 +83,7 @@ class Entry:
     @property
     def operation(self) -> str:
         if self.fill is not None:
-            return f"fill({self.fill})"
+            return f"fill({self.fill.value})"
         cast = [f"cast({self.dtype})"] if self.dtype != self.source_dtype else []
         return ", ".join([*map(str, self.ops), *cast]) or "copy"
 
@@ -124,6 +125,7 @@ class Plan:
                     "operations": entry.operation,
                     "shape": list(entry.shape),
                     "dtype": str(entry.dtype),
+                    **({"reason": entry.fill.reason} if entry.fill else {}),
                 }
                 for entry in self.entries
             ],
@@ -178,21 +180,44 @@ def make_plan(
         raise ConfigError(f"unknown choice of moving averages {moving_averages!r}: drop or use")
     if rules is not None and not isinstance(rules, RuleSet):
         rules = load_rules(Path(rules))
+    planner = _planner(checkpoint, model_type, config, rules, overrides or {}, finetuning_task_name)
+    return planner.plan(rules, architecture, dtype, ignore, moving_averages)
+
+
+def _planner(
+    checkpoint: Checkpoint,
+    model_type: str,
+    config: str | PathLike[str] | Mapping[str, Any] | None,
+    rules: RuleSet | None,
+    overrides: Mapping[str, Any],
+    finetuning_task_name: str | None,
+) -> _Planner:
     infos = {info.name: info for info in checkpoint.infos}
     graph = checkpoint.object_graph
     training = training_state(infos.values(), graph)
     names = {name: _names(name, graph) for name in infos}
-    family = _choose_family(checkpoint, names, model_type, rules)
+    family, evidence = _choose_family(checkpoint, names, model_type, rules)
     config = checkpoint.config if config is None else config
-    source = read_config(checkpoint.path, family, config, overrides or {}, finetuning_task_name)
-    return _Planner(checkpoint, infos, names, training, family, source).plan(
-        rules, architecture, dtype, ignore, moving_averages
-    )
+    source = read_config(checkpoint.path, family, config, overrides, finetuning_task_name)
+    planner = _Planner(checkpoint, infos, names, training, family, source, model_type)
+    planner.notes += evidence
+    return planner
+
+
+def rules_for(checkpoint: Checkpoint, model_type: str = "auto") -> RuleSet:
+    """The rules of a family as a checkpoint needs them. Raises what `make_plan` raises for them."""
+    planner = _planner(checkpoint, model_type, None, None, {}, None)
+    rules = planner.rules(planner.select("drop"), None)
+    if planner.problems:
+        raise planner.error(None)
+    return rules
 
 
 def _names(name: str, graph: ObjectGraph | None) -> tuple[str, ...]:
-    """The names by which rules may know a variable: as stored, then as the object graph has it."""
-    return (name, *graph[name].names) if graph is not None and name in graph else (name,)
+    """The names by which rules may know a variable: as stored, as shown, as the graph has it."""
+    if graph is None or name not in graph:
+        return (name,)
+    return tuple(dict.fromkeys((name, graph.name(name), *graph[name].names)))
 
 
 def _choose_family(
@@ -200,31 +225,46 @@ def _choose_family(
     names: Mapping[str, tuple[str, ...]],
     model_type: str,
     rules: RuleSet | None,
-) -> Family | None:
+) -> tuple[Family | None, list[str]]:
+    """The family asked for, or the one that the variables tell, and by which of them."""
     if model_type != "auto":
-        return get_family(model_type)
+        return get_family(model_type), []
     if rules is not None:
-        return get_family(rules.family) if rules.family else None
+        return get_family(rules.family) if rules.family else None, []
     found = _fitting(names.values())
     if len(found) == 1:
-        return found[0]
+        ((family, evidence),) = found.items()
+        return family, [f"model type {family.model_type}, told by {' and '.join(evidence)}"]
     if found:
         kinds = ", ".join(family.model_type for family in found)
         raise PlanError(f"{checkpoint.path}: could be any of {kinds}; choose with --model_type")
+    likely = "".join(f"; it looks like {name}" for name in _not_built_in(names.values()))
     shown = ", ".join(list(names)[:3])
     raise PlanError(
-        f"{checkpoint.path}: no known family has variables like {shown}\n"
+        f"{checkpoint.path}: no known family has variables like {shown}{likely}\n"
         f"Known: {', '.join(families())}. For another model, write a rule file and pass --rules."
     )
 
 
-def _fitting(names: Iterable[tuple[str, ...]]) -> list[Family]:
-    """The families that recognise these variables."""
+def _fitting(names: Iterable[tuple[str, ...]]) -> dict[Family, list[str]]:
+    """The families that recognise these variables, each by the first that fits its evidence."""
+    spelled = [name for spellings in names for name in spellings]
+    found = {}
+    for family in families().values():
+        patterns = [re.compile(regex) for regex in family.evidence]
+        evidence = [next(filter(pattern.fullmatch, spelled), None) for pattern in patterns]
+        if all(evidence):
+            found[family] = [name for name in evidence if name]
+    return found
+
+
+def _not_built_in(names: Iterable[tuple[str, ...]]) -> list[str]:
+    """Well-known models that no family is for, as far as these variables tell."""
     spelled = [name for spellings in names for name in spellings]
     return [
-        family
-        for family in families().values()
-        if all(any(re.fullmatch(regex, name) for name in spelled) for regex in family.evidence)
+        f"{name} (not built in)"
+        for name, regex in _NOT_BUILT_IN.items()
+        if any(map(re.compile(regex).fullmatch, spelled))
     ]
 
 
@@ -249,6 +289,7 @@ class _Planner:
         training: Mapping[str, Training],
         family: Family | None,
         source: SourceConfig,
+        model_type: str,
     ) -> None:
         self.checkpoint = checkpoint
         self.infos = infos
@@ -257,6 +298,9 @@ class _Planner:
         self.family = family
         self.source = source
         self.config: Config = dict(source.values)
+        if family is not None and model_type in family.variants:
+            self.config.setdefault("model_type", model_type)
+        self.spelled: dict[str, TensorInfo] = {}  # the variables, under all their names
         self.inferred: dict[str, tuple[int, str]] = {}
         self.problems: list[str] = []
         self.notes: list[str] = [*checkpoint.notes, *source.notes]
@@ -270,8 +314,8 @@ class _Planner:
         ignore: Sequence[str],
         moving_averages: str,
     ) -> Plan:
-        variables = self._select(moving_averages)
-        rules = self._rules(variables, given)
+        variables = self.select(moving_averages)
+        rules = self.rules(variables, given)
         matches = self._match(variables, rules)
         architecture = self._architecture(rules, matches, wanted)
         parts = architecture.all_parts if architecture else rules.parts
@@ -282,9 +326,9 @@ class _Planner:
         entries = self._entries(active, strip, dtype)
         entries += self._fills(rules, parts, strip, entries)
         optional = architecture.optional_parts if architecture else set()
-        self._check_required(rules, parts, optional, active, counts, entries, strip)
+        self._check_required(rules, parts, optional, active, counts, entries, strip, given)
         if self.problems:
-            raise self._error(architecture)
+            raise self.error(architecture)
         targets = {entry.target for entry in entries}
         tied = [names for tie in rules.ties if tie.part in parts for names in tie.names(counts)]
         stripped = [(a.removeprefix(strip), t.removeprefix(strip)) for a, t in tied]
@@ -304,7 +348,7 @@ class _Planner:
             notes=tuple(self.notes),
         )
 
-    def _select(self, moving_averages: str) -> dict[str, TensorInfo]:
+    def select(self, moving_averages: str) -> dict[str, TensorInfo]:
         """The variables to map, under the names that rules see; training state is left out."""
         chosen = {name: info for name, info in self.infos.items() if name not in self.training}
         averages = {
@@ -327,19 +371,21 @@ class _Planner:
             )
         return chosen
 
-    def _rules(self, variables: Mapping[str, TensorInfo], given: RuleSet | None) -> RuleSet:
+    def rules(self, variables: Mapping[str, TensorInfo], given: RuleSet | None) -> RuleSet:
         """The rules given, else the family's for what the config and the variables tell."""
         if self.family is None:
             assert given is not None
             return given
-        spelled = {own: info for name, info in variables.items() for own in self._spellings(name)}
-        for key, value in self.family.describe(dict(self.config), spelled).items():
+        self.spelled = {
+            own: info for name, info in variables.items() for own in self._spellings(name)
+        }
+        for key, value in self.family.describe(dict(self.config), self.spelled).items():
             if self.config.setdefault(key, value) != value:
                 self.problems.append(
                     f"{key} = {self.config[key]!r} in {self.source.origin(key)}, but the "
                     f"checkpoint's variables tell {value!r}: this config belongs to another model"
                 )
-        return given or self.family.adapt(self.family.rules, dict(self.config), spelled)
+        return given or self.family.adapt(self.family.rules, dict(self.config), self.spelled)
 
     def _match(
         self, variables: Mapping[str, TensorInfo], rules: RuleSet
@@ -382,8 +428,13 @@ class _Planner:
         present = {match.rule.part for found in matches.values() for match in found}
         all_heads = {head for a in rules.architectures for head in a.heads}
         heads = present & all_heads
-        candidates = [a for a in rules.architectures if set(a.heads) == heads]
-        if not candidates:
+        # Fine-tuning leaves the heads of pre-training behind; the first class is the one for those.
+        left_over = set(rules.architectures[0].heads)
+        for found_heads in (heads, heads - left_over):
+            candidates = [a for a in rules.architectures if set(a.heads) == found_heads]
+            if candidates:
+                break
+        else:
             raise PlanError(
                 f"{self.checkpoint.path}: no model class has just the heads found "
                 f"({', '.join(sorted(heads))})\nChoose one with --architecture: "
@@ -394,8 +445,10 @@ class _Planner:
                 break
         else:
             candidate = candidates[0]
-        found_heads = f"heads found: {', '.join(sorted(heads))}" if heads else "no head found"
-        self.notes.append(f"{candidate.name} ({found_heads}; --architecture chooses another)")
+        said = f"heads found: {', '.join(sorted(heads))}" if heads else "no head found"
+        if found_heads != heads:
+            said += f"; {', '.join(sorted(heads - found_heads))} left out"
+        self.notes.append(f"{candidate.name} ({said}; --architecture chooses another)")
         return candidate
 
     def _account(
@@ -408,13 +461,17 @@ class _Planner:
         ignore: Sequence[str],
     ) -> list[_Match]:
         """The matches that count; a variable without one is dropped with a reason or unknown."""
-        ignored = [(_regex(regex), "ignored as asked (--ignore)") for regex in ignore]
-        reasons = ignored + [(_regex(drop.source), drop.reason) for drop in rules.drops]
+        ignored = [_regex(regex) for regex in ignore]
+        drops = [(_regex(drop.source), drop.reason) for drop in rules.drops]
         active: list[_Match] = []
         unknown: list[str] = []
         for name, info in variables.items():
             names = self._spellings(name)
-            reason = next((why for regex, why in reasons if any(map(regex.fullmatch, names))), None)
+            # Not by any alias: those of one variable may look like another's path.
+            if any(regex.fullmatch(own) for regex in ignored for own in names[:2]):
+                self.dropped[info.name] = "ignored as asked (--ignore)"
+                continue
+            reason = next((why for regex, why in drops if any(map(regex.fullmatch, names))), None)
             mine = [match for match in matches[name] if match.rule.part in parts]
             if reason is not None:
                 self.dropped[info.name] = reason
@@ -477,7 +534,7 @@ class _Planner:
                 continue
             checked += [(d, size, info.name) for d, size in zip(expected, info.shape, strict=True)]
         for dimension, size, name in checked:  # before products of them are needed
-            if _is_key(dimension) and dimension not in self.config:
+            if _is_key(dimension) and self.config.get(str(dimension)) is None:
                 self.config[str(dimension)] = size
                 self.inferred[str(dimension)] = (size, name)
         for dimension, size, name in checked:
@@ -539,7 +596,12 @@ class _Planner:
             found.sort(key=lambda match: match.source)
             if [match.source for match in found] != list(range(len(found[0].rule.sources))):
                 names = ", ".join(match.info.name for match in found)
-                self.problems.append(f"a rule needs {len(found[0].rule.sources)} sources: {names}")
+                targets = ", ".join(t.format(**found[0].groups) for t in found[0].rule.targets)
+                wanted = len(found[0].rule.sources)
+                self.problems.append(
+                    f"{targets} is made of {_count(range(wanted), 'variable')}, found {names}; "
+                    "leave out what is too much with --ignore REGEX"
+                )
                 continue
             try:
                 made = self._apply_rule(found, strip, dtype)
@@ -561,13 +623,17 @@ class _Planner:
     ) -> list[Entry]:
         """Entries for the tensors that no variable gives."""
         targets = {entry.target for entry in entries}
-        floats = [entry.dtype for entry in entries if entry.dtype in _CASTABLE]
-        usual = max(floats, key=floats.count, default=FLOATS["float32"])
+        floats = Counter(entry.dtype for entry in entries if entry.dtype in _CASTABLE)
+        usual = max(floats, key=floats.__getitem__, default=FLOATS["float32"])
         fills = []
         for fill in rules.fills:
             target = fill.target.removeprefix(strip)
             if fill.part in parts and target not in targets:
-                shape = tuple(map(self._dimension, fill.shape))
+                try:
+                    shape = tuple(map(self._dimension, fill.shape))
+                except ConfigError as error:
+                    self.problems.append(str(error))
+                    continue
                 if fill.value == "identity" and shape[0] != shape[1]:
                     self.problems.append(
                         f"{target} {list(shape)}: no variable gives it, and an identity would have "
@@ -576,7 +642,7 @@ class _Planner:
                     continue
                 # Positions times a rounded frequency would be far off.
                 dtype = FLOATS["float32"] if fill.value == "frequencies" else usual
-                fills.append(Entry(target, (), (), shape, dtype, dtype, fill.value))
+                fills.append(Entry(target, (), (), shape, dtype, dtype, fill))
                 self.notes.append(f"{target}: filled with {fill.value}: {fill.reason}")
         return fills
 
@@ -588,6 +654,8 @@ class _Planner:
         if numpy is None or any(info.dtype != infos[0].dtype for info in infos):
             kinds = ", ".join(info.dtype for info in infos)
             raise ValueError(f"values of type {kinds} cannot be converted")
+        if self.family is not None and numpy not in _CASTABLE:
+            raise ValueError(f"values of type {infos[0].dtype}, where weights are of a float type")
         resolved = [op.resolve(self._dimension) for op in rule.ops]
         ops = [op for op in resolved if isinstance(op, Step | Join)]  # the rest is in _outputs
         shapes = [info.shape for info in infos]
@@ -625,6 +693,7 @@ class _Planner:
         counts: Mapping[str, int],
         entries: Iterable[Entry],
         strip: str,
+        given: RuleSet | None,
     ) -> None:
         """Every required rule of a wanted part must have filled its targets, for every layer."""
         filled = {entry.target for entry in entries}
@@ -646,6 +715,10 @@ class _Planner:
                     name = target.format(**groups).removeprefix(strip)
                     if name not in filled:
                         missing.setdefault(name, rule.example(groups))
+        if self.family is not None and rules is not given:
+            without = _required_parts(self.family.rules) - _required_parts(rules)
+            for part in sorted(without & set(parts) - set(optional)):
+                missing[f"all of {part}"] = "no variable of this checkpoint's layout"
         for part in sorted(set(optional) - present):
             self.notes.append(f"the checkpoint has no {part}: the model is written without it")
         if missing:
@@ -661,7 +734,7 @@ class _Planner:
         if architecture:
             config["architectures"] = [architecture.name]
         config |= {**self.family.defaults, **self.config}
-        for key, value in self.family.assume(config).items():
+        for key, value in self.family.assume(config, self.spelled).items():
             if key not in config:
                 config[key] = value
                 self.notes.append(
@@ -669,27 +742,35 @@ class _Planner:
                     f"file and no shape tells it; --set {key}=VALUE gives another"
                 )
         labels = config.pop("num_labels", None)
-        if labels is not None and len(config.get("id2label", ())) != labels:
+        if labels is not None and (type(labels) is not int or not 0 < labels <= MAX_LABELS):
+            raise ConfigError(f"{self.source.origin('num_labels')}: num_labels = {labels!r}")
+        named = config.get("id2label")
+        if named is not None and not isinstance(named, Mapping):
+            raise ConfigError(f"{self.source.origin('id2label')}: id2label is no object of names")
+        if labels is not None and named and len(named) != labels:
+            raise ConfigError(
+                f"{self.source.origin('id2label')}: id2label names {len(named)} labels, the "
+                f"checkpoint's head has {labels}"
+            )
+        if labels is not None and not named:
             names = [f"LABEL_{i}" for i in range(labels)]
             config["id2label"] = {str(i): name for i, name in enumerate(names)}
             config["label2id"] = {name: i for i, name in enumerate(names)}
-        floats = [str(entry.dtype) for entry in entries if entry.dtype in _CASTABLE]
-        if floats:
-            config["dtype"] = max(floats, key=floats.count)
+        floats = {str(entry.dtype) for entry in entries if entry.dtype in _CASTABLE}
+        if floats:  # a model is loaded in one type, which should hold them all
+            widest = floats.pop() if len(floats) == 1 else "float32"
+            config.setdefault("dtype", widest)
+        self.family.check(config)
         return config
 
-    def _error(self, architecture: Architecture | None) -> PlanError:
+    def error(self, architecture: Architecture | None) -> PlanError:
         kind = architecture.name if architecture else "the rules"
         shown = self.problems[:2]
         more = len(self.problems) - len(shown)
         tail = f" (and {more} more problem{'s' if more > 1 else ''})" if more else ""
         if self.family is not None:
             likely = [family.model_type for family in _fitting(self.names.values())]
-            likely += [
-                f"{name} (not built in)"
-                for name, regex in _NOT_BUILT_IN.items()
-                if any(re.fullmatch(regex, own) for own in self.names)
-            ]
+            likely += _not_built_in(self.names.values())
             if self.family.model_type not in likely:
                 tail += f"\nThe variables are {' or '.join(likely) or 'of no family known here'}: "
                 tail += f"is --model_type {self.family.model_type} right?"
@@ -733,6 +814,10 @@ def _groups(match: re.Match[str], counts: Mapping[str, str]) -> dict[str, str]:
         except ValueError:
             raise RuleError(f"group {name!r} is counted, but it matched {groups[name]!r}") from None
     return groups
+
+
+def _required_parts(rules: RuleSet) -> set[str]:
+    return {rule.part for rule in rules.rules if rule.required}
 
 
 def _is_key(dimension: int | str) -> bool:

@@ -93,7 +93,8 @@ class Rule:
     def example(self, groups: Mapping[str, str]) -> str:
         """The variable name that the first source would match with these group values."""
         name = _GROUP.sub(lambda match: groups.get(match[1], match[0]), self.sources[0])
-        name = re.sub(r"\(\?:([^()|]*)[^()]*\)\??", r"\1", name)
+        name = re.sub(r"\(\?:[^()]*\)\?", "", name)
+        name = re.sub(r"\(\?:([^()|]*)[^()]*\)", r"\1", name)
         return re.sub(r"\\(.)", r"\1", name)
 
 
@@ -155,7 +156,8 @@ FILLS = ("zeros", "ones", "identity", "frequencies")
 class Architecture:
     """A model class: the parts that it is made of, and the heads by which it is recognised.
 
-    A part that ends in "?" may be absent. `strip` is taken off the front of every target.
+    A part that ends in "?" may be absent. `strip` is taken off the front of every target. The first
+    of a family is that of pre-training, whose heads give way to those of fine-tuning.
     """
 
     name: str

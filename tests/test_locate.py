@@ -41,7 +41,7 @@ def test_a_strangers_state_file_falls_back_to_the_same_name(tmp_path, named):
     (tmp_path / "checkpoint").write_text(f'model_checkpoint_path: "{named}"\n')
     with tfreader.open(tmp_path) as checkpoint:
         assert checkpoint.path == str(tmp_path / "model.ckpt-7")
-        assert "does not exist" in checkpoint.notes[0]
+        assert "beside it" in checkpoint.notes[0]
 
 
 @pytest.mark.parametrize(

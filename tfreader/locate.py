@@ -159,12 +159,14 @@ def _in_folder(folder: str) -> Located:
         note = f"{state} is unreadable ({error})"
         return _only(folder, f"{state}: {error}{but_it_is(state)};", note)
     beside = re.split(r"[/\\]", named)[-1]
-    for prefix in (os.path.join(folder, named), os.path.join(folder, beside)):
+    # What lies beside it goes first: a copied folder may name the place that it was copied from.
+    for prefix in (os.path.join(folder, beside), os.path.join(folder, named)):
         found = _exact(prefix)
+        if found is not None and prefix.endswith(named):
+            return found
         if found is not None:
-            there = prefix == os.path.join(folder, named)
-            note = f"{state} names {named!r}, which does not exist, using {beside!r} beside it"
-            return found if there else found._replace(notes=(note,))
+            note = f"{state} names {named!r}, using {beside!r} beside it"
+            return found._replace(notes=(note,))
     note = f"{state} names {named!r}, which does not exist"
     return _only(folder, f"{note};", note)
 

@@ -26,7 +26,8 @@ _KNOWN_SLOT = re.compile(
 )
 _REDUCED_SLOT = re.compile(r"(?i).*(vr|vc|adafactor.*)")
 _COUNTER = re.compile(
-    r"(?:.*/)?(?:global_step|save_counter|beta[12]_power(?:_\d+)?|current_loss_scale|good_steps)"
+    r"(?:.*/)?(?:global_step|save_counter|beta[12]_power(?:_\d+)?|(?:current_)?loss_scale|good_steps"
+    r"|learning_rate|local_step|accum_step|num_accumulated)"
 )
 _METRIC = re.compile(r"(?:.*/)?keras_api/metrics/.+")
 _ATTRIBUTES = {
@@ -96,6 +97,9 @@ def _classify(
         return Training("training counter")
     if (match := _MOVING_AVERAGE_STATE.fullmatch(name)) and match["base"] in shapes:
         return Training("moving average", match["base"], MOVING_AVERAGE)
+    base = name.removesuffix(f"/{MOVING_AVERAGE}")
+    if base != name and base not in shapes:  # only the averages were saved
+        return Training("moving average", base, MOVING_AVERAGE)
     for pattern in (_MESH_SLOT, _NESTED_SLOT):
         if not (match := pattern.fullmatch(name)):
             continue
@@ -115,11 +119,12 @@ def _owner(base: str, slot: str, shapes: Mapping[str, tuple[int, ...]]) -> str |
     for candidate in (base, _PARTITION.sub("", base)):
         if candidate in shapes:
             return candidate
-    if _KNOWN_SLOT.fullmatch(slot):
-        while "/" in base:
-            base = base.partition("/")[2]
-            if base in shapes:
-                return base
+    outer = ""
+    while "/" in base:
+        scope, _, base = base.partition("/")
+        outer = outer or (scope if _KNOWN_SLOT.fullmatch(scope) else "")
+        if base in shapes and (outer or _KNOWN_SLOT.fullmatch(slot)):
+            return base
     return None
 
 

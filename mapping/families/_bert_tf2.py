@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from tfreader.checkpoint import TensorInfo
 
 from ..family import Config
 from ..ops import Reshape, Transpose
-from ..rule import Rule
+from ..rule import Drop, Rule
 
 HIDDEN = "hidden_size"
-QUERY = re.compile(r"(?:.*/)?(?P<scope>[^/]+(?:/\d+)?)/_attention_layer/_query_dense/kernel")
-NUMBERED = re.compile(r"layer_with_weights-(?P<number>\d+)")
+QUERY = re.compile(
+    r"(?:.*/)?(?P<base>layer_with_weights-|[^/]+/)(?P<number>\d+)/_attention_layer/_query_dense/kernel"
+)
+NUMBERED = "layer_with_weights-"
 ANY = "(?:.*/)?"
 SQUARE = (Reshape((HIDDEN, HIDDEN)), Transpose())
 
@@ -84,54 +87,92 @@ def embeddings(words: str, positions: str, types: str, scale: str) -> tuple[Rule
     )
 
 
-def layers(variables: Mapping[str, TensorInfo]) -> list[str]:
-    """The scopes of the layers, in their order; empty for the original's checkpoints."""
-    scopes = {match["scope"] for match in map(QUERY.fullmatch, variables) if match}
-    return sorted(scopes, key=lambda scope: [int(number) for number in re.findall(r"\d+", scope)])
+class Layers(NamedTuple):
+    """The layers' scopes: a name, then a number from `first` on."""
+
+    base: str
+    first: int
+    number: int
+
+    @property
+    def is_numbered(self) -> bool:
+        return self.base == NUMBERED
+
+    def scope(self, layer: int) -> str:
+        return f"{ANY}{self.base}{self.first + layer}"
+
+
+def layers(variables: Mapping[str, TensorInfo]) -> Layers | None:
+    """The layers that the variables tell; None for the original's checkpoints."""
+    matches = [match for match in map(QUERY.fullmatch, variables) if match]
+    if not matches:
+        return None
+    base = matches[0]["base"]
+    numbers = [int(match["number"]) for match in matches if match["base"] == base]
+    # A missing first layer cannot be told from the embeddings where all share one numbering.
+    first = min(numbers) if base == NUMBERED else 0
+    return Layers(base, first, max(numbers) - first + 1)
 
 
 def describe(variables: Mapping[str, TensorInfo]) -> Config:
     """Layers and heads, which these checkpoints tell and the original's do not."""
     found = layers(variables)
     query = next((variables[name] for name in variables if QUERY.fullmatch(name)), None)
-    if query is None or len(query.shape) != 3:
+    if found is None or query is None or len(query.shape) != 3:
         return {}
-    return {"num_hidden_layers": len(found), "num_attention_heads": query.shape[1]}
+    return {"num_hidden_layers": found.number, "num_attention_heads": query.shape[1]}
 
 
-def rules(variables: Mapping[str, TensorInfo]) -> tuple[Rule, ...]:
+def rules(found: Layers) -> tuple[Rule, ...]:
     """The rules for the layout that the variables have."""
-    target = "bert.encoder.layer.{}"
-    scopes = layers(variables)
     each = tuple(
         made
-        for i, scope in enumerate(scopes)
-        for made in layer_rules(ANY + re.escape(scope), target.format(i))
+        for i in range(found.number)
+        for made in layer_rules(found.scope(i), f"bert.encoder.layer.{i}")
     )
-    if first := NUMBERED.fullmatch(scopes[0]):
-        start = int(first["number"])
-        words, positions, types, scale = (
-            f"{ANY}layer_with_weights-{start - i}" for i in (4, 3, 2, 1)
-        )
-        pooler = f"{ANY}layer_with_weights-{start + len(scopes)}"
-        return (
-            *embeddings(
-                f"{words}/embeddings", f"{positions}/embeddings", f"{types}/embeddings", scale
-            ),
-            *each,
-            *dense("pooler", pooler, "bert.pooler.dense", HIDDEN, HIDDEN),
-        )
-    head = f"{ANY}masked_lm"
+    return (*(_numbered(found) if found.is_numbered else NAMED), *each, *HEADS)
+
+
+def _numbered(found: Layers) -> tuple[Rule, ...]:
+    """Embeddings before the layers and the pooler behind them, in one numbering."""
+    words, positions, types, scale = (found.scope(i) for i in (-4, -3, -2, -1))
     return (
         *embeddings(
-            f"{ANY}(?:masked_lm/embedding_table|_embedding_layer/embeddings)",
-            f"{ANY}_position_embedding_layer/embeddings",
-            f"{ANY}_type_embedding_layer/embeddings",
-            f"{ANY}_embedding_norm_layer",
+            f"(?:{words}/embeddings|{ANY}embedding_table)",
+            f"{positions}/embeddings",
+            f"{types}/embeddings",
+            scale,
         ),
-        *each,
-        *dense("pooler", f"{ANY}_pooler_layer", "bert.pooler.dense", HIDDEN, HIDDEN),
-        *dense("mlm", f"{head}/dense", "cls.predictions.transform.dense", HIDDEN, HIDDEN),
-        *norm("mlm", f"{head}/layer_norm", "cls.predictions.transform.LayerNorm"),
-        rule("mlm", f"{head}/output_bias/bias", "cls.predictions.bias", "vocab_size"),
+        *dense("pooler", found.scope(found.number), "bert.pooler.dense", HIDDEN, HIDDEN),
     )
+
+
+NAMED = (
+    *embeddings(
+        f"{ANY}(?:masked_lm/embedding_table|_embedding_layer/embeddings)",
+        f"{ANY}_position_embedding_layer/embeddings",
+        f"{ANY}_type_embedding_layer/embeddings",
+        f"{ANY}_embedding_norm_layer",
+    ),
+    *dense("pooler", f"{ANY}_pooler_layer", "bert.pooler.dense", HIDDEN, HIDDEN),
+)
+# By path or, in exported modules, by the variables' own names.
+MLM = f"{ANY}(?:masked_lm|cls/predictions/transform)"
+HEADS = (
+    *dense("mlm", f"{MLM}/dense", "cls.predictions.transform.dense", HIDDEN, HIDDEN),
+    *norm("mlm", f"{MLM}/(?:layer_norm|LayerNorm)", "cls.predictions.transform.LayerNorm"),
+    rule(
+        "mlm",
+        f"{ANY}(?:masked_lm|cls/predictions)/output_bias/bias",
+        "cls.predictions.bias",
+        "vocab_size",
+    ),
+    *dense("classifier", f"{ANY}sentence_prediction/logits", "classifier", HIDDEN, "num_labels"),
+)
+DROPS = (
+    Drop(f"{ANY}do_lower_case", "the tokenizer's setting"),
+    Drop(
+        r"(?:.*/)?next_sentence\..*|.*/next_sentence/pooler_dense/.*",
+        "next-sentence head, of which only this part is saved",
+    ),
+)

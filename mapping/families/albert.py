@@ -8,24 +8,32 @@ number of layers.
 from __future__ import annotations
 
 import json
+import re
+from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-from ..family import Family, SideFiles
-from ..rule import Architecture, Rule, RuleSet, Tie
-from .bert import dense, head, remarks, translate
+from tfreader.checkpoint import Checkpoint, TensorInfo
+from tfreader.errors import ConfigError
 
-ROOT = "(?:module/)?"  # TF-Hub modules
-BERT = ROOT + "bert"
+from ..family import Beside, Config, Family, SideFiles, same_keys
+from ..rule import Architecture, Rule, RuleSet, Tie
+from . import bert
+from ._tokenizers import none_found, sentencepieces, tokenizer_config, too_many
+from .bert import BERT, ROOT, check, dense, head, remarks
+
 INNER = BERT + r"/encoder/transformer/group_(?P<group>\d+)/inner_group_(?P<inner>\d+)"
 TO_INNER = "albert.encoder.albert_layer_groups.{group}.albert_layers.{inner}"
 HIDDEN = "hidden_size"
+NORM = "full_layer_layer_norm"
+NUMBERED_NORM = re.compile(rf"(?P<scope>{INNER})/layer_normalization(?:_(?P<number>\d+))?/gamma")
 
 
 def layer_norm(part: str, source: str, target: str, size: str) -> tuple[Rule, ...]:
-    """Later copies of the code spell the scope layer_normalization."""
-    scope = source.replace("LayerNorm", "(?:LayerNorm|layer_normalization)")
+    """Later copies of the code spell the scope layer_normalization, with any number; see `adapt`."""
+    number = "" if source.startswith(INNER) else r"(?:_\d+)?"
+    scope = source.replace("LayerNorm", f"(?:LayerNorm|layer_normalization{number})")
     return (
         Rule((f"{scope}/gamma",), (f"{target}.weight",), shape=(size,), part=part),
         Rule((f"{scope}/beta",), (f"{target}.bias",), shape=(size,), part=part),
@@ -71,7 +79,7 @@ RULES = RuleSet(
         *layer_norm("encoder", f"{INNER}/LayerNorm", f"{TO_INNER}.attention.LayerNorm", HIDDEN),
         *inner("ffn_1/intermediate/dense", "ffn", HIDDEN, "intermediate_size"),
         *inner("ffn_1/intermediate/output/dense", "ffn_output", "intermediate_size", HIDDEN),
-        *layer_norm("encoder", f"{INNER}/LayerNorm_1", f"{TO_INNER}.full_layer_layer_norm", HIDDEN),
+        *layer_norm("encoder", f"{INNER}/LayerNorm_1", f"{TO_INNER}.{NORM}", HIDDEN),
         *dense("pooler", f"{BERT}/pooler/dense", "albert.pooler", HIDDEN, HIDDEN),
         *dense(
             "mlm",
@@ -112,22 +120,60 @@ RULES = RuleSet(
 )
 
 
-def side_files(folder: Path, config: Mapping[str, Any]) -> SideFiles:
-    """The sentencepiece model, which the release calls 30k-clean.model."""
-    names = ("spiece.model", "30k-clean.model")
-    model = next((folder / name for name in names if (folder / name).is_file()), None)
-    if model is None:
-        return SideFiles({}, (f"no {' or '.join(names)} in {folder}: no tokenizer written",))
-    tokenizer = {
-        "tokenizer_class": "AlbertTokenizer",
-        "do_lower_case": True,
-        "model_max_length": config["max_position_embeddings"],
-    }
-    text = json.dumps(tokenizer, indent=2) + "\n"
-    return SideFiles(
-        {"spiece.model": model.read_bytes(), "tokenizer_config.json": text.encode()},
-        ("tokenizer: do_lower_case = true, as the released models have it",),
+def adapt(rules: RuleSet, _: Config, variables: Mapping[str, TensorInfo]) -> RuleSet:
+    """Where layer norms are numbered through, the lower number of a layer's two is attention's."""
+    numbers: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for match in filter(None, map(NUMBERED_NORM.fullmatch, variables)):
+        to_inner = TO_INNER.format(group=match["group"], inner=match["inner"])
+        numbers[match["scope"], to_inner].add(int(match["number"] or 0))
+    if all(found == {0, 1} for found in numbers.values()):
+        return rules
+    inner = tuple(
+        rule
+        for (scope, to_inner), found in numbers.items()
+        for number, target in zip(sorted(found), ("attention.LayerNorm", NORM), strict=False)
+        for rule in layer_norm(
+            "encoder",
+            f"{scope}/layer_normalization" + (f"_{number}" if number else ""),
+            f"{to_inner}.{target}",
+            HIDDEN,
+        )
     )
+    kept = tuple(
+        rule for rule in rules.rules if not rule.sources[0].startswith(f"{INNER}/(?:LayerNorm")
+    )
+    return replace(rules, rules=kept + inner)
+
+
+def translate(original: Mapping[str, Any]) -> Config:
+    """Hugging Face's config from albert_config.json: both spell their keys alike."""
+    if "hidden_size" in original and "embedding_size" not in original:
+        raise ConfigError("no embedding_size, which every config of an ALBERT has: is it BERT's?")
+    return same_keys(original)
+
+
+def assume(*_: Any) -> Config:
+    return {"hidden_act": "gelu_new"}
+
+
+def side_files(checkpoint: Checkpoint, beside: Beside, config: Mapping[str, Any]) -> SideFiles:
+    """The sentencepiece model, which the release calls 30k-clean.model; Chinese ones have words."""
+    names = ("spiece.model", "30k-clean.model")
+    path = beside.find(*names)
+    if path is None and beside.find("vocab.txt"):
+        return bert.side_files(checkpoint, beside, config)
+    if path is None:
+        return none_found(beside, *names, "vocab.txt")
+    contents = path.read_bytes()
+    pieces = sentencepieces(path, contents)
+    lower = config.get("do_lower_case", True)
+    length = config["max_position_embeddings"]
+    files = tokenizer_config("AlbertTokenizer", do_lower_case=lower, model_max_length=length)
+    notes = (
+        f"tokenizer: do_lower_case = {json.dumps(lower)}; the released models lower-case",
+        *too_many(path, len(pieces), "pieces", config["vocab_size"]),
+    )
+    return SideFiles({"spiece.model": contents, **files}, notes)
 
 
 FAMILY = Family(
@@ -139,11 +185,13 @@ FAMILY = Family(
     defaults={
         "bos_token_id": 2,
         "eos_token_id": 3,
-        "hidden_act": "gelu_new",
         "layer_norm_eps": 1e-12,
         "pad_token_id": 0,
         "tie_word_embeddings": True,
     },
+    adapt=adapt,
+    assume=assume,
+    check=check,
     needs=("num_attention_heads", "num_hidden_layers"),
     side_files=side_files,
     remarks=remarks,

@@ -7,21 +7,27 @@ run_squad.py; tensor names and shapes those of transformers' modeling_bert.py.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from tfreader.checkpoint import TensorInfo
+from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError
 
-from ..family import Config, Family, SideFiles, same_keys
+from ..family import Beside, Config, Family, SideFiles, check_heads, same_keys
 from ..ops import Transpose
 from ..rule import Architecture, Rule, RuleSet, Tie
 from . import _bert_tf2
+from ._tokenizers import is_cased, none_found, tokenizer_config, too_many
 
-LAYER = r"bert/encoder/layer_(?P<layer>\d+)"
+ROOT = "(?:module/)?"  # TF-Hub modules
+BERT = ROOT + "bert"
+LAYER = BERT + r"/encoder/layer_(?P<layer>\d+)"
 TO_LAYER = "bert.encoder.layer.{layer}"
+SPECIAL_TOKEN = re.compile(r"\[.*\]|<.*>")
+# The original's four, and the names that Hugging Face's code has for their kin.
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_python", "linear", "relu", "silu", "tanh")
 
 
 def dense(part: str, source: str, target: str, inputs: str, outputs: str) -> tuple[Rule, ...]:
@@ -39,6 +45,8 @@ def dense(part: str, source: str, target: str, inputs: str, outputs: str) -> tup
 
 
 def layer_norm(part: str, source: str, target: str) -> tuple[Rule, ...]:
+    """Later copies of the code spell the scope layer_normalization, some with a number."""
+    source = source.replace("LayerNorm", r"(?:LayerNorm|layer_normalization(?:_\d+)?)")
     return (
         Rule((f"{source}/gamma",), (f"{target}.weight",), shape=("hidden_size",), part=part),
         Rule((f"{source}/beta",), (f"{target}.bias",), shape=("hidden_size",), part=part),
@@ -47,7 +55,7 @@ def layer_norm(part: str, source: str, target: str) -> tuple[Rule, ...]:
 
 def embedding(name: str, rows: str) -> Rule:
     return Rule(
-        (f"bert/embeddings/{name}",),
+        (f"{BERT}/embeddings/{name}",),
         (f"bert.embeddings.{name}.weight",),
         shape=(rows, "hidden_size"),
         part="encoder",
@@ -75,7 +83,7 @@ RULES = RuleSet(
         embedding("word_embeddings", "vocab_size"),
         embedding("position_embeddings", "max_position_embeddings"),
         embedding("token_type_embeddings", "type_vocab_size"),
-        *layer_norm("encoder", "bert/embeddings/LayerNorm", "bert.embeddings.LayerNorm"),
+        *layer_norm("encoder", f"{BERT}/embeddings/LayerNorm", "bert.embeddings.LayerNorm"),
         *dense(
             "encoder",
             LAYER + "/attention/self/(?P<name>query|key|value)",
@@ -110,24 +118,26 @@ RULES = RuleSet(
             "hidden_size",
         ),
         *layer_norm("encoder", LAYER + "/output/LayerNorm", TO_LAYER + ".output.LayerNorm"),
-        *dense("pooler", "bert/pooler/dense", "bert.pooler.dense", "hidden_size", "hidden_size"),
+        *dense("pooler", f"{BERT}/pooler/dense", "bert.pooler.dense", "hidden_size", "hidden_size"),
         *dense(
             "mlm",
-            "cls/predictions/transform/dense",
+            ROOT + "cls/predictions/transform/dense",
             "cls.predictions.transform.dense",
             "hidden_size",
             "hidden_size",
         ),
         *layer_norm(
-            "mlm", "cls/predictions/transform/LayerNorm", "cls.predictions.transform.LayerNorm"
+            "mlm",
+            ROOT + "cls/predictions/transform/LayerNorm",
+            "cls.predictions.transform.LayerNorm",
         ),
         Rule(
-            ("cls/predictions/output_bias",),
+            (ROOT + "cls/predictions/output_bias",),
             ("cls.predictions.bias",),
             shape=("vocab_size",),
             part="mlm",
         ),
-        *head("nsp", "cls/seq_relationship/", "cls.seq_relationship", 2),
+        *head("nsp", ROOT + "cls/seq_relationship/", "cls.seq_relationship", 2),
         *head("classifier", "", "classifier", "num_labels"),
         *head("squad", "cls/squad/", "qa_outputs", "num_labels"),
     ),
@@ -150,53 +160,60 @@ RULES = RuleSet(
 
 def translate(original: Mapping[str, Any]) -> Config:
     """Hugging Face's config from bert_config.json: both spell their keys alike."""
-    config = same_keys(original)
-    hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
-    if isinstance(hidden, int) and isinstance(heads, int) and (heads < 1 or hidden % heads):
+    return same_keys(original)
+
+
+def assume(*_: Any) -> Config:
+    return {"hidden_act": "gelu"}
+
+
+def check(config: Config) -> None:
+    check_heads(config, "hidden_size", "num_attention_heads")
+    if config["hidden_act"] not in ACTIVATIONS:
         raise ConfigError(
-            f"hidden_size = {hidden} is not a multiple of num_attention_heads = {heads}"
+            f"hidden_act = {config['hidden_act']!r}, known are {', '.join(ACTIVATIONS)}"
         )
-    return config
+    for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"):
+        if not isinstance(config.get(key, 0.0), int | float):
+            raise ConfigError(f"{key} = {config[key]!r}, expected a number")
+    labels = len(config.get("id2label", ()))
+    if config["architectures"][0].endswith("MultipleChoice") and labels != 1:
+        raise ConfigError(
+            f"{config['architectures'][0]} scores each choice with one row, the checkpoint's head "
+            f"has {labels}"
+        )
 
 
-def side_files(folder: Path, config: Mapping[str, Any]) -> SideFiles:
+def side_files(checkpoint: Checkpoint, beside: Beside, config: Mapping[str, Any]) -> SideFiles:
     """vocab.txt and a tokenizer_config.json for it.
 
     The original release says nowhere in a file whether text is to be lower-cased; the vocabulary
-    does: a cased one has words with capital letters.
+    does: a cased one has words with capital letters, beside special tokens like [CLS] and <S>.
     """
-    vocabulary = folder / "vocab.txt"
-    if not vocabulary.is_file():
-        return SideFiles({}, (f"no vocab.txt in {folder}: no tokenizer written",))
-    contents = vocabulary.read_bytes()
-    words = contents.decode("utf-8", "replace").splitlines()
-    cased = any(
-        word != word.lower() for word in words if not (word.startswith("[") and word.endswith("]"))
-    )
-    tokenizer = {
-        "tokenizer_class": "BertTokenizer",
-        "do_lower_case": not cased,
-        "model_max_length": config["max_position_embeddings"],
-    }
-    notes = [
-        f"tokenizer: do_lower_case = {str(not cased).lower()}, since vocab.txt has "
-        + ("words with capital letters" if cased else "no word with a capital letter")
-    ]
-    if len(words) > config["vocab_size"]:
-        notes.append(
-            f"vocab.txt has {len(words)} words, the model only {config['vocab_size']} rows: "
-            "it may belong to another checkpoint"
-        )
-    text = json.dumps(tokenizer, indent=2) + "\n"
-    return SideFiles({"vocab.txt": contents, "tokenizer_config.json": text.encode()}, tuple(notes))
+    path = beside.find("vocab.txt")
+    if path is None:
+        return none_found(beside, "vocab.txt")
+    contents = path.read_bytes()
+    words = contents.decode("utf-8", "replace").removesuffix("\n").split("\n")
+    lower, told = config.get("do_lower_case"), "as the config says"
+    if lower is None and "do_lower_case" in checkpoint:  # exported by the Garden
+        lower, told = bool(checkpoint["do_lower_case"]), "as the module says"
+    if lower is None:
+        lower = not is_cased([word for word in words if not SPECIAL_TOKEN.fullmatch(word.strip())])
+        told = f"since vocab.txt has {'few or no' if lower else 'many'} words with capital letters"
+    said = f"tokenizer: do_lower_case = {json.dumps(lower)}, {told}; --set do_lower_case=VALUE"
+    length = config["max_position_embeddings"]
+    files = tokenizer_config("BertTokenizer", do_lower_case=lower, model_max_length=length)
+    notes = (said, *too_many(path, len(words), "words", config["vocab_size"]))
+    return SideFiles({"vocab.txt": contents, **files}, notes)
 
 
 def remarks(config: Mapping[str, Any]) -> tuple[str, ...]:
     if config.get("hidden_act") != "gelu":
         return ()
     return (
-        "hidden_act = gelu as in the original config file; today's original code computes the "
-        "tanh form, which --set hidden_act=gelu_new matches",
+        "hidden_act = gelu, in Hugging Face's models the erf form; today's original code computes "
+        "the tanh form, which --set hidden_act=gelu_new matches",
     )
 
 
@@ -206,29 +223,31 @@ def describe(_: Config, variables: Mapping[str, TensorInfo]) -> Config:
 
 def adapt(rules: RuleSet, _: Config, variables: Mapping[str, TensorInfo]) -> RuleSet:
     """Other names for checkpoints of the Model Garden."""
-    if not _bert_tf2.layers(variables):
+    layers = _bert_tf2.layers(variables)
+    if layers is None:
         return rules
-    return replace(rules, rules=_bert_tf2.rules(variables))
+    return replace(rules, rules=_bert_tf2.rules(layers), drops=_bert_tf2.DROPS)
 
 
 FAMILY = Family(
     model_type="bert",
     rules=RULES,
     evidence=(
-        r"bert/embeddings/word_embeddings|.*/embeddings|(?:.*/)?masked_lm/embedding_table",
-        r"bert/encoder/layer_\d+/attention/.*|.*/_attention_layer/_query_dense/kernel",
+        rf"{BERT}/embeddings/word_embeddings|.*/embeddings|(?:.*/)?masked_lm/embedding_table",
+        rf"{BERT}/encoder/layer_\d+/attention/.*|.*/_attention_layer/_query_dense/kernel",
     ),
     describe=describe,
     adapt=adapt,
     config_files=("bert_config.json",),
     translate=translate,
     defaults={
-        "hidden_act": "gelu",
         "layer_norm_eps": 1e-12,
         "pad_token_id": 0,
         "tie_word_embeddings": True,
     },
+    assume=assume,
     needs=("num_attention_heads",),
+    check=check,
     side_files=side_files,
     remarks=remarks,
 )

@@ -7,18 +7,17 @@ the original's kernels have a leading axis of 1, the width of a convolution.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from tfreader.checkpoint import TensorInfo
-from tfreader.errors import ConfigError
+from tfreader.checkpoint import Checkpoint, TensorInfo
 
-from ..family import Config, Family, SideFiles, same_keys
+from ..family import Beside, Config, Family, SideFiles, check_heads, same_keys
 from ..ops import Squeeze
 from ..rule import Architecture, Rule, RuleSet, Tie
+from ._tokenizers import none_found, tokenizer_config, too_many, word_ids
 
+END = "<|endoftext|>"
 LAYER = r"model/h(?P<layer>\d+)"
 TO_LAYER = "transformer.h.{layer}"
 
@@ -63,39 +62,47 @@ RULES = RuleSet(
 
 def translate(original: Mapping[str, Any]) -> Config:
     """Hugging Face's config from hparams.json, which calls two of the sizes otherwise."""
-    renamed = {"n_vocab": "vocab_size", "n_ctx": "n_positions"}
-    config = same_keys({renamed.get(key, key): value for key, value in original.items()})
-    size, heads = config.get("n_embd"), config.get("n_head")
-    if isinstance(size, int) and isinstance(heads, int) and (heads < 1 or size % heads):
-        raise ConfigError(f"n_embd = {size} is not a multiple of n_head = {heads}")
-    return config
+    return same_keys(original, {"n_vocab": "vocab_size", "n_ctx": "n_positions"})
 
 
 def describe(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
     """The id of <|endoftext|>, which the original's vocabulary has at its end."""
-    words = variables.get("model/wte")
-    if words is None or not words.shape:
-        return {}
-    end = {"bos_token_id": words.shape[0] - 1, "eos_token_id": words.shape[0] - 1}
-    return {key: value for key, value in end.items() if key not in config}
+    told: Config = {}
+    words, inner = variables.get("model/wte"), variables.get("model/h0/mlp/c_fc/w")
+    if words is not None and words.shape:
+        end = {"bos_token_id": words.shape[0] - 1, "eos_token_id": words.shape[0] - 1}
+        told |= {key: value for key, value in end.items() if key not in config}
+    if inner is not None and inner.shape and "n_inner" in config:
+        told["n_inner"] = inner.shape[-1]
+    return told
 
 
 def bpe_files(
-    folder: Path, names: Mapping[str, str], tokenizer_class: str, config: Mapping[str, Any]
+    beside: Beside, names: Mapping[str, str], tokenizer_class: str, config: Mapping[str, Any]
 ) -> SideFiles:
     """A byte-pair tokenizer: the original's files under the names that transformers gives them."""
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        return SideFiles({}, (f"no {' and no '.join(missing)} in {folder}: no tokenizer written",))
-    tokenizer = {"tokenizer_class": tokenizer_class, "model_max_length": config["n_positions"]}
-    contents = {new: (folder / old).read_bytes() for old, new in names.items()}
-    contents["tokenizer_config.json"] = (json.dumps(tokenizer, indent=2) + "\n").encode()
-    return SideFiles(contents)
+    found = {new: path for old, new in names.items() if (path := beside.find(old))}
+    if len(found) < len(names):
+        return none_found(beside, " and ".join(names))
+    ids = word_ids(found["vocab.json"])
+    rows, own = config["vocab_size"], config.get("eos_token_id")
+    notes = too_many(found["vocab.json"], max(ids.values(), default=-1) + 1, "ids", rows)
+    if own != ids.get(END, own):
+        notes += (
+            f"encoder.json has {END} as {ids[END]}, the model's last row is {own}: its vocabulary "
+            f"is padded; --set eos_token_id={ids[END]} and bos_token_id likewise",
+        )
+    files = tokenizer_config(tokenizer_class, model_max_length=config["n_positions"])
+    return SideFiles(files | {new: path.read_bytes() for new, path in found.items()}, notes)
 
 
-def side_files(folder: Path, config: Mapping[str, Any]) -> SideFiles:
+def side_files(_: Checkpoint, beside: Beside, config: Mapping[str, Any]) -> SideFiles:
     names = {"encoder.json": "vocab.json", "vocab.bpe": "merges.txt"}
-    return bpe_files(folder, names, "GPT2Tokenizer", config)
+    return bpe_files(beside, names, "GPT2Tokenizer", config)
+
+
+def check(config: Config) -> None:
+    check_heads(config, "n_embd", "n_head")
 
 
 FAMILY = Family(
@@ -112,5 +119,6 @@ FAMILY = Family(
         "tie_word_embeddings": True,
     },
     needs=("n_head",),
+    check=check,
     side_files=side_files,
 )

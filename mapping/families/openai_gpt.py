@@ -7,13 +7,14 @@ modeling_openai.py, whose Conv1D keeps the original's [in, out].
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from ..family import Config, Family, SideFiles, same_keys
+from tfreader.checkpoint import Checkpoint, TensorInfo
+
+from ..family import Beside, Config, Family, SideFiles, same_keys
 from ..rule import Architecture, Drop, Rule, RuleSet, Tie
 from ..sources.npy import open_params
-from .gpt2 import LAYER, TO_LAYER, bpe_files, conv1d, layer_norm
+from .gpt2 import LAYER, TO_LAYER, bpe_files, check, conv1d, layer_norm
 
 RULES = RuleSet(
     family="openai-gpt",
@@ -47,10 +48,7 @@ RULES = RuleSet(
 
 
 def translate(original: Mapping[str, Any]) -> Config:
-    config = same_keys(original)
-    # n_ctx is the older name of n_positions.
-    if "n_ctx" in config:
-        config.setdefault("n_positions", config["n_ctx"])
+    config = same_keys(original, {"n_ctx": "n_positions"})  # its older name
     # Rows that fine-tuning adds behind the vocabulary (_start_, _delimiter_, _classify_).
     special = config.pop("n_special", 0)
     if isinstance(special, int) and isinstance(config.get("vocab_size"), int):
@@ -58,14 +56,14 @@ def translate(original: Mapping[str, Any]) -> Config:
     return config
 
 
-def assume(config: Config) -> Config:
+def assume(config: Config, _: Mapping[str, TensorInfo]) -> Config:
     """Heads of 64, as the released model and those after it have; its files tell of no config."""
     return {"n_head": config["n_embd"] // 64} if config["n_embd"] % 64 == 0 else {}
 
 
-def side_files(folder: Path, config: Mapping[str, Any]) -> SideFiles:
+def side_files(_: Checkpoint, beside: Beside, config: Mapping[str, Any]) -> SideFiles:
     names = {"encoder_bpe_40000.json": "vocab.json", "vocab_40000.bpe": "merges.txt"}
-    return bpe_files(folder, names, "OpenAIGPTTokenizer", config)
+    return bpe_files(beside, names, "OpenAIGPTTokenizer", config)
 
 
 FAMILY = Family(
@@ -83,5 +81,6 @@ FAMILY = Family(
     },
     assume=assume,
     needs=("n_head",),
+    check=check,
     side_files=side_files,
 )

@@ -7,19 +7,18 @@ clusters, each with a bias, a width and projections of its own; which there are 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate, count, takewhile
-from pathlib import Path
 from typing import Any
 
-from tfreader.checkpoint import TensorInfo
+from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError
 
-from ..family import Config, Family, SideFiles, same_keys
+from ..family import Beside, Config, Family, SideFiles, same_keys
 from ..ops import Concat, Repeat, Transpose, Unstack
 from ..rule import Architecture, Fill, Rule, RuleSet, Tie
+from ._tokenizers import none_found, tokenizer_config
 
 LAYER = r"transformer/layer_(?P<layer>\d+)"
 TO_LAYER = "transformer.layers.{layer}"
@@ -30,6 +29,13 @@ TO_OUTPUT = "crit.out_layers.{}"
 PROJECTION, TO_PROJECTION = "/proj_W", "transformer.word_emb.emb_projs.{}"
 OUT_PROJECTION, TO_OUT_PROJECTION = "/proj", "crit.out_projs.{}"
 RELATIVE_BIASES = ("r_w_bias", "r_r_bias")
+# transformers knows some keys by two names.
+KEYS = {
+    "n_token": "vocab_size",
+    "hidden_size": "d_model",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
 RELEASES = "transformers>=4.30,<4.38"  # from 4.38 on its forward pass fails, from 5 on it is gone
 
 
@@ -115,6 +121,7 @@ class Vocabulary:
 
     rows: tuple[int, ...]
     widths: tuple[int, ...]
+    d_model: int
     is_one_table: bool
     projected: frozenset[int]
     out_projected: frozenset[int]
@@ -130,8 +137,19 @@ class Vocabulary:
         return EMBED if self.is_one_table else f"{EMBED}/cutoff_{table}"
 
     def is_tied(self, cluster: int) -> bool:
-        """Whether the way out shares the projection of the way in."""
-        return cluster not in self.out_projected and self.table(cluster) in self.projected
+        """Whether the way out shares the projection of the way in.
+
+        The first cluster never does where there are others, which do all or none
+        (proj_share_all_but_first).
+        """
+        others = self.out_projected - {0}
+        may_be = cluster > 0 or len(self.rows) == 1
+        return may_be and not others and self.table(cluster) in self.projected
+
+    def is_plain(self, cluster: int) -> bool:
+        """Whether there is no projection: the model's own width needs none (proj_same_dim)."""
+        both = {self.table(cluster)} & self.projected or {cluster} & self.out_projected
+        return self.widths[cluster] == self.d_model and not both
 
 
 def vocabulary(variables: Mapping[str, TensorInfo]) -> Vocabulary | None:
@@ -152,7 +170,9 @@ def vocabulary(variables: Mapping[str, TensorInfo]) -> Vocabulary | None:
     if whole and biases:
         rows, widths = [sum(info.shape) for info in biases], widths * len(biases)
     clusters = range(len(rows))
-    found = Vocabulary(tuple(rows), tuple(widths), bool(whole), frozenset(), frozenset())
+    norm = variables.get("transformer/layer_0/ff/LayerNorm/gamma")
+    d_model = sum(norm.shape) if norm else 0
+    found = Vocabulary(tuple(rows), tuple(widths), d_model, bool(whole), frozenset(), frozenset())
     return replace(
         found,
         projected=frozenset(i for i in found.tables if found.scope(i) + PROJECTION in variables),
@@ -166,6 +186,7 @@ def vocabulary(variables: Mapping[str, TensorInfo]) -> Vocabulary | None:
 RELEASED = Vocabulary(
     (20000, 20000, 160000, 67735),
     (1024, 256, 64, 16),
+    1024,
     is_one_table=False,
     projected=frozenset({0, 1, 2, 3}),
     out_projected=frozenset({0}),
@@ -178,8 +199,9 @@ def vocabulary_rules(words: Vocabulary) -> RuleSet:
     ties: list[Tie] = []
     fills: list[Fill] = []
 
-    def projection(source: str, target: str, width: int, part: str, is_there: bool) -> None:
-        if is_there:
+    def projection(source: str, target: str, cluster: int, part: str) -> None:
+        width = words.widths[cluster]
+        if not words.is_plain(cluster):
             rules.append(Rule((source,), (target,), (Transpose(),), (width, "d_model"), part))
         elif not words.is_one_table:
             reason = "the original projects no cluster of the model's own width (proj_same_dim)"
@@ -190,15 +212,14 @@ def vocabulary_rules(words: Vocabulary) -> RuleSet:
         rows = "vocab_size" if words.is_one_table else words.rows[i]
         rules.append(encoder(scope + TABLE, TO_TABLE.format(i), rows, width))
         ties.append(Tie(TO_OUTPUT.format(i) + ".weight", TO_TABLE.format(i), "lm"))
-        target = TO_PROJECTION.format(i)
-        projection(scope + PROJECTION, target, width, "encoder", i in words.projected)
+        projection(scope + PROJECTION, TO_PROJECTION.format(i), i, "encoder")
 
-    for i, width in enumerate(words.widths):
+    for i in range(len(words.rows)):
         source, target = f"{SOFTMAX}/cutoff_{i}{OUT_PROJECTION}", TO_OUT_PROJECTION.format(i)
         if words.is_tied(i):
             ties.append(Tie(target, TO_PROJECTION.format(words.table(i)), "lm"))
         else:
-            projection(source, target, width, "lm", i in words.out_projected)
+            projection(source, target, i, "lm")
 
     biases = tuple(f"{SOFTMAX}/cutoff_{i}/b" for i in range(len(words.rows)))
     if len(biases) == 1:
@@ -284,9 +305,11 @@ def adapt(_: RuleSet, config: Config, variables: Mapping[str, TensorInfo]) -> Ru
 
 def translate(original: Mapping[str, Any]) -> Config:
     """Hugging Face's config, from one of theirs or from the original's corpus-info.json."""
-    renamed = {"n_token": "vocab_size", "hidden_size": "d_model"}
-    config = {renamed.get(key, key): value for key, value in same_keys(original).items()}
+    config = same_keys(original, KEYS)
     config.pop("dataset", None)
+    for key in ("pre_lnorm", "attn_type"):
+        if config.pop(key, False):
+            raise ConfigError(f"{key}: the original's layers know no such form")
     cutoffs = config.get("cutoffs")
     if isinstance(cutoffs, list) and cutoffs[:1] == [0]:
         config["cutoffs"] = cutoffs[1:-1]  # the original's list has both ends of the vocabulary
@@ -297,7 +320,7 @@ def translate(original: Mapping[str, Any]) -> Config:
     return config
 
 
-def assume(config: Config) -> Config:
+def assume(config: Config, _: Mapping[str, TensorInfo]) -> Config:
     """How the released models were evaluated (tf/sota/wt103.sh)."""
     same_length = config.get("same_length", True)
     return {"clamp_len": 1000, "mem_len": 1601 if same_length else 1600, "same_length": True}
@@ -332,20 +355,18 @@ model = TransfoXLLMHeadModel.from_pretrained(".")
 """
 
 
-def side_files(folder: Path, config: Mapping[str, Any]) -> SideFiles:
+def side_files(_: Checkpoint, beside: Beside, config: Mapping[str, Any]) -> SideFiles:
     """A card that says what loads the folder, and the vocabulary.
 
     The original keeps it in cache.pkl, a pickle, which is not read; as text it is one word a line.
     """
-    files = {"README.md": CARD.encode()}
+    card = {"README.md": CARD.encode()}
     names = ("vocab.txt", "1b_word_vocab.txt")
-    vocabulary = next((folder / name for name in names if (folder / name).is_file()), None)
+    vocabulary = beside.find(*names)
     if vocabulary is None:
-        return SideFiles(files, (f"no {' or '.join(names)} in {folder}: no tokenizer written",))
-    tokenizer = {"tokenizer_class": "TransfoXLTokenizer", "lower_case": False}
-    files["vocab.txt"] = vocabulary.read_bytes()
-    files["tokenizer_config.json"] = (json.dumps(tokenizer, indent=2) + "\n").encode()
-    return SideFiles(files)
+        return SideFiles(card, none_found(beside, *names).notes)
+    files = tokenizer_config("TransfoXLTokenizer", lower_case=False)
+    return SideFiles({**card, **files, "vocab.txt": vocabulary.read_bytes()})
 
 
 FAMILY = Family(

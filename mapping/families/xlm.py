@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tfreader.checkpoint import Checkpoint, TensorInfo
-from tfreader.errors import ConfigError, UnsupportedError
+from tfreader.errors import CheckpointNotFoundError, ConfigError, UnsupportedError
 
-from ..family import Config, Family, SideFiles
+from ..family import Beside, Config, Family, SideFiles, check_heads
 from ..rule import Architecture, Drop, Rule, RuleSet, Tie
 from ..sources.pth import PthCheckpoint, is_pth, load
+from ._tokenizers import is_cased, tokenizer_config
 
 HIDDEN = "emb_dim"
 LAYER = r"(?P<layer>\d+)"
@@ -68,7 +69,6 @@ RULES = RuleSet(
         *linear(rf"ffns\.{LAYER}\.lin2", HIDDEN, f"4*{HIDDEN}"),
         *layer_norm(rf"layer_norm2\.{LAYER}"),
         *PLAIN_HEAD,
-        *ADAPTIVE_HEAD,
     ),
     ties=(Tie("pred_layer.proj.weight", "transformer.embeddings.weight", "lm"),),
     architectures=(
@@ -105,7 +105,9 @@ def translate(original: Mapping[str, Any]) -> Config:
     if original.get("use_memory"):
         raise ConfigError("use_memory: Hugging Face's XLM has no product-key memory layers")
     kept = {**KEYS, **dict.fromkeys(SAME_KEYS)}
-    config = {new or key: original[key] for key, new in kept.items() if key in original}
+    config = {
+        new or key: original[key] for key, new in kept.items() if _is_plain(original.get(key))
+    }
     if "clm_steps" in original:
         config["causal"] = _is_causal(original)
     if isinstance(config.get("id2lang"), Mapping):
@@ -117,14 +119,19 @@ def translate(original: Mapping[str, Any]) -> Config:
         config = {key: value for key, value in config.items() if not key.startswith("asm_")}
     if isinstance(config.get("mask_index"), int):
         config.setdefault("mask_token_id", config["mask_index"])
-    try:
-        json.dumps(config)
-    except TypeError as error:
-        raise ConfigError(f"not plain values only: {error}") from None
-    hidden, heads = config.get("emb_dim"), config.get("n_heads")
-    if isinstance(hidden, int) and isinstance(heads, int) and (heads < 1 or hidden % heads):
-        raise ConfigError(f"emb_dim = {hidden} is not a multiple of n_heads = {heads}")
     return config
+
+
+PLAIN = (bool, int, float, str)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON can hold it, to one level: `params` may be anything that a pickle can."""
+    if isinstance(value, Mapping):
+        return all(type(part) in PLAIN for item in value.items() for part in item)
+    if isinstance(value, list | tuple):
+        return all(type(item) in PLAIN for item in value)
+    return type(value) in PLAIN
 
 
 def _is_causal(params: Mapping[str, Any]) -> bool:
@@ -169,16 +176,23 @@ def _clusters(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
         cutoffs.append(cutoffs[-1] + size)
     return {
         "asm_cutoffs": cutoffs,
-        "asm_div_value": config.get("asm_div_value", 4.0),
+        "asm_div_value": config.get("asm_div_value", _divisor(variables)),
         "emb_dim": sum(variables[ADAPTIVE].shape[-1:]),
         "vocab_size": cutoffs[-1] + sum(tails[-1:]),
     }
 
 
+def _divisor(variables: Mapping[str, TensorInfo]) -> float:
+    """By what each tail is narrower than the one before it; train.py's default where none tells."""
+    first = variables.get("pred_layer.proj.tail.0.0.weight")
+    width = sum(variables[ADAPTIVE].shape[-1:])
+    return width / first.shape[0] if first is not None and all(first.shape[:1]) else 4.0
+
+
 def adapt(rules: RuleSet, config: Config, variables: Mapping[str, TensorInfo]) -> RuleSet:
     """The rules of the head that the model has."""
     if ADAPTIVE not in variables:
-        return replace(rules, rules=tuple(r for r in rules.rules if r not in ADAPTIVE_HEAD))
+        return rules
     told = _clusters(config, variables)
     divisor = told["asm_div_value"]
     if not isinstance(divisor, int | float) or divisor <= 0:
@@ -191,11 +205,19 @@ def adapt(rules: RuleSet, config: Config, variables: Mapping[str, TensorInfo]) -
         tails.append(weight(rf"{tail}\.1\.weight", end - start, width, part="lm"))
     unused = Drop(r"pred_layer\.proj\.weight", "the adaptive softmax does not use it")
     kept = tuple(rule for rule in rules.rules if rule not in PLAIN_HEAD)
-    return replace(rules, rules=(*kept, *tails), drops=(*rules.drops, unused))
+    return replace(rules, rules=(*kept, *ADAPTIVE_HEAD, *tails), drops=(*rules.drops, unused))
 
 
 def open_pth(path: Path) -> Checkpoint | None:
     """The model of a .pth file; its vocabulary stays in `contents`."""
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if file.suffix == ".pth"]
+        if not files or Beside((path,)).find("checkpoint"):
+            return None
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files)
+            raise CheckpointNotFoundError(f"{path}: which checkpoint? Pass one of {names}")
+        (path,) = files
     if not is_pth(path):
         return None
     contents = load(path)
@@ -247,7 +269,7 @@ DICTIONARY = ("dico_id2word", "dico_word2id", "dico_counts")
 SPECIAL = 14  # <s> </s> <pad> <unk> <special0> ... <special9>: xlm/data/dictionary.py
 
 
-def own_files(checkpoint: Checkpoint, config: Mapping[str, Any]) -> SideFiles:
+def side_files(checkpoint: Checkpoint, beside: Beside, config: Mapping[str, Any]) -> SideFiles:
     """vocab.json from the file's dictionary; merges.txt from the BPE codes lying beside it."""
     if not isinstance(checkpoint, PthCheckpoint):
         return SideFiles({}, ("no dictionary in it: no tokenizer written",))
@@ -265,15 +287,16 @@ def own_files(checkpoint: Checkpoint, config: Mapping[str, Any]) -> SideFiles:
         notes[0] += f"; {len(ids) - len(vocabulary)} have another's spelling without the '@@'"
     if len(ids) != config["vocab_size"]:
         notes.append(f"the dictionary has {len(ids)} words, the model {config['vocab_size']} rows")
-    folder = Path(checkpoint.path).parent
-    codes = sorted(file for file in folder.glob("codes*") if file.is_file())
+    codes = sorted(
+        file for folder in beside.folders for file in folder.glob("codes*") if file.is_file()
+    )
     if len(codes) != 1:
         found = ", ".join(file.name for file in codes) or "none"
-        notes.append(f"merges.txt needs one file of BPE codes (codes*) in {folder}, found {found}")
+        notes.append(f"merges.txt needs one file of BPE codes (codes*) in {beside}, found {found}")
         return SideFiles(files, tuple(notes))
     files["merges.txt"] = codes[0].read_bytes().rstrip(b"\n") + b"\n"
-    files["tokenizer_config.json"], note = _tokenizer_config(ids, config)
-    return SideFiles(files, (*notes, f"merges.txt: {codes[0].name}", note))
+    own, note = _tokenizer_config(ids, config)
+    return SideFiles(files | own, (*notes, f"merges.txt: {codes[0].name}", note))
 
 
 def _vocabulary(ids: Mapping[str, int]) -> dict[str, int]:
@@ -288,22 +311,31 @@ def _vocabulary(ids: Mapping[str, int]) -> dict[str, int]:
     return vocabulary
 
 
-def _tokenizer_config(ids: Mapping[str, int], config: Mapping[str, Any]) -> tuple[bytes, str]:
+def _tokenizer_config(
+    ids: Mapping[str, int], config: Mapping[str, Any]
+) -> tuple[dict[str, bytes], str]:
     """No file says whether text is to be lower-cased; a cased vocabulary has capital letters."""
-    cased = any(word != word.lower() for word, index in ids.items() if index >= SPECIAL)
-    settings = {
-        "tokenizer_class": "XLMTokenizer",
-        "do_lowercase_and_remove_accent": not cased,
-        "model_max_length": config["max_position_embeddings"],
+    lower = not is_cased([word for word, index in ids.items() if index >= SPECIAL])
+    files = tokenizer_config(
+        "XLMTokenizer",
+        do_lowercase_and_remove_accent=lower,
+        model_max_length=config["max_position_embeddings"],
         **{key: config[key] for key in ("id2lang", "lang2id") if key in config},
-    }
-    found = "a word" if cased else "no word"
-    note = (
-        f"tokenizer: do_lowercase_and_remove_accent = {str(not cased).lower()}, since there is "
-        f"{found} with a capital letter; Hugging Face's begins a text with <s>, the original "
-        "with </s>"
     )
-    return (json.dumps(settings, indent=2) + "\n").encode(), note
+    note = (
+        f"tokenizer: do_lowercase_and_remove_accent = {json.dumps(lower)}, as the dictionary's "
+        "letters tell; Hugging Face's begins a text with <s>, the original with </s>"
+    )
+    return files, note
+
+
+def assume(*_: Any) -> Config:
+    """The arguments' defaults in train.py that the released models keep; they use gelu."""
+    return {"gelu_activation": True, "sinusoidal_embeddings": False, "causal": False}
+
+
+def check(config: Config) -> None:
+    check_heads(config, "emb_dim", "n_heads")
 
 
 def remarks(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -329,17 +361,16 @@ FAMILY = Family(
     describe=describe,
     adapt=adapt,
     defaults={
-        "causal": False,
-        "gelu_activation": True,
         "is_encoder": True,
         "layer_norm_eps": 1e-12,
         "n_langs": 1,
-        "sinusoidal_embeddings": False,
         "tie_word_embeddings": True,
         "use_lang_emb": True,
     },
+    assume=assume,
     needs=("n_heads",),
+    check=check,
     open=open_pth,
-    own_files=own_files,
+    side_files=side_files,
     remarks=remarks,
 )

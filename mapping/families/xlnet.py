@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from tfreader.checkpoint import TensorInfo
+from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError
-from tfreader.wire import fields
 
-from ..family import Config, Family, SideFiles, same_keys
+from ..family import Beside, Config, Family, SideFiles, same_keys
 from ..ops import Repeat, Transpose, Unstack
-from ..rule import Architecture, Fill, Rule, RuleSet, Tie
+from ..rule import Architecture, Drop, Fill, Rule, RuleSet, Tie
+from ._tokenizers import is_cased, none_found, sentencepieces, tokenizer_config, too_many
 
 ENCODER = "model/transformer/"
 LAYER = ENCODER + r"layer_(?P<layer>\d+)"
@@ -157,14 +156,9 @@ RULES = RuleSet(
 
 def translate(original: Mapping[str, Any]) -> Config:
     """Hugging Face's config from xlnet_config.json, which has the same keys but for n_token."""
-    config = same_keys(original)
-    for alias, key in KEYS.items():
-        value = config.pop(alias, None)
-        if value is not None and config.setdefault(key, value) != value:
-            raise ConfigError(
-                f"{alias} = {value!r} and {key} = {config[key]!r} are two names of one size: "
-                "correct the config, or pass the checkpoint's own"
-            )
+    config = same_keys(original, KEYS)
+    if config.get("vocab_size") == -1:  # as brightmart/xlnet_zh has it
+        del config["vocab_size"]
     activation = config.get("ff_activation", "gelu")
     if activation not in ACTIVATIONS:
         raise ConfigError(
@@ -192,7 +186,7 @@ def describe(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
     segments = variables.get(ENCODER + "seg_embed")
     if segments is not None and segments.shape:
         found["n_layer"] = segments.shape[0]
-    tasks = {match[1] for match in map(re.compile(TASK_HEAD).match, variables) if match}
+    tasks = _tasks(variables)
     if len(tasks) == 1 and "finetuning_task" not in config:
         found["finetuning_task"], *_ = tasks
     # The original's --use_summ_proj=False: it drops the tanh along with the projection.
@@ -202,13 +196,28 @@ def describe(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
     return found
 
 
-def adapt(rules: RuleSet, config: Config, _: Mapping[str, TensorInfo]) -> RuleSet:
-    """Without untie_r all layers share each bias; transformers has a copy in every layer."""
-    if config.get("untie_r", True):
-        return rules
-    kept = tuple(rule for rule in rules.rules if rule.sources[0] not in RELATIVE_BIASES)
-    shared = tuple(per_layer(name, ("n_head", "d_head"), shared=True) for name in RELATIVE_BIASES)
-    return replace(rules, rules=kept + shared)
+def _tasks(variables: Iterable[str]) -> set[str]:
+    return {match["task"] for match in map(re.compile(TASK_HEAD).match, variables) if match}
+
+
+def adapt(rules: RuleSet, config: Config, variables: Mapping[str, TensorInfo]) -> RuleSet:
+    """Without untie_r all layers share each bias; of several tasks' heads one is chosen."""
+    made = rules.rules
+    if not config.get("untie_r", True):
+        kept = (rule for rule in made if rule.sources[0] not in RELATIVE_BIASES)
+        shared = (per_layer(name, ("n_head", "d_head"), shared=True) for name in RELATIVE_BIASES)
+        made = (*kept, *shared)
+    others = _tasks(variables) - {config.get("finetuning_task")}
+    if len(_tasks(variables)) < 2:
+        return replace(rules, rules=made)
+    if others == _tasks(variables):
+        raise ConfigError(
+            f"heads of several tasks: {', '.join(sorted(others))}; choose with "
+            "--finetuning_task_name"
+        )
+    head = TASK_HEAD.replace("(?P<task>[^/]+)", f"(?:{'|'.join(map(re.escape, sorted(others)))})")
+    drop = Drop(head + "/.*", f"head of another task than {config['finetuning_task']}")
+    return replace(rules, rules=made, drops=(*rules.drops, drop))
 
 
 def remarks(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -227,7 +236,7 @@ def remarks(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(said)
 
 
-def assume(config: Config) -> Config:
+def assume(config: Config, _: Mapping[str, TensorInfo]) -> Config:
     """The defaults of the original's run_classifier.py, run_race.py and run_squad.py."""
     match config.get("architectures"):
         case ["XLNetForSequenceClassification" | "XLNetForMultipleChoice"]:
@@ -237,45 +246,22 @@ def assume(config: Config) -> Config:
     return {}
 
 
-def side_files(folder: Path, config: Mapping[str, Any]) -> SideFiles:
+def side_files(_: Checkpoint, beside: Beside, config: Mapping[str, Any]) -> SideFiles:
     """spiece.model and a tokenizer_config.json for it.
 
     No file says whether the original lower-cased its text (--uncased); the vocabulary does: a cased
     one has pieces with capital letters.
     """
-    vocabulary = folder / "spiece.model"
-    if not vocabulary.is_file():
-        return SideFiles({}, (f"no spiece.model in {folder}: no tokenizer written",))
-    contents = vocabulary.read_bytes()
-    pieces = _pieces(vocabulary, contents)
-    cased = any(piece != piece.lower() for piece in pieces)
-    tokenizer = {"tokenizer_class": "XLNetTokenizer", "do_lower_case": not cased}
-    notes = [
-        f"tokenizer: do_lower_case = {str(not cased).lower()}, since spiece.model has "
-        + ("pieces with capital letters" if cased else "no piece with a capital letter")
-    ]
-    if len(pieces) != config["vocab_size"]:
-        notes.append(
-            f"spiece.model has {len(pieces)} pieces, the model {config['vocab_size']} rows: it may "
-            "belong to another checkpoint"
-        )
-    text = json.dumps(tokenizer, indent=2) + "\n"
-    files = {"spiece.model": contents, "tokenizer_config.json": text.encode()}
-    return SideFiles(files, tuple(notes))
-
-
-def _pieces(path: Path, contents: bytes) -> list[str]:
-    """The pieces of a sentencepiece model: field 1 of each message in field 1."""
-    try:
-        return [
-            bytes(text).decode("utf-8")
-            for number, _, piece in fields(memoryview(contents))
-            if number == 1
-            for inner, _, text in fields(piece)
-            if inner == 1
-        ]
-    except ValueError as error:
-        raise ConfigError(f"{path}: not a sentencepiece model: {error}") from None
+    path = beside.find("spiece.model")
+    if path is None:
+        return none_found(beside, "spiece.model")
+    contents = path.read_bytes()
+    pieces = sentencepieces(path, contents)
+    lower = config.get("do_lower_case", not is_cased(pieces))
+    said = f"tokenizer: do_lower_case = {json.dumps(lower)}, as the letters of spiece.model tell"
+    files = tokenizer_config("XLNetTokenizer", do_lower_case=lower)
+    notes = (said, *too_many(path, len(pieces), "pieces", config["vocab_size"]))
+    return SideFiles({"spiece.model": contents, **files}, notes)
 
 
 FAMILY = Family(

@@ -22,14 +22,15 @@ from tfreader.errors import CheckpointNotFoundError, CorruptCheckpointError
 
 SHAPES_FILE = "params_shapes.json"
 NAMES_FILE = "parameters_names.json"
-_SHARD = re.compile(r"params_(\d+)\.npy")
+_SHARD = re.compile(r"params_(0|[1-9][0-9]*)\.npy")
 FLOAT32 = DTYPES[1]
 
 
 def open_params(path: Path) -> Checkpoint | None:
     """The parameters in a folder, which may be named by any of its files."""
     folder = path if path.is_dir() else path.parent
-    is_named = path.is_dir() or path.name == SHAPES_FILE or _SHARD.fullmatch(path.name)
+    named = path.name in (SHAPES_FILE, NAMES_FILE, "params") or _SHARD.fullmatch(path.name)
+    is_named = path.is_dir() or named
     return ParamsFiles(folder) if is_named and (folder / SHAPES_FILE).is_file() else None
 
 
@@ -93,7 +94,7 @@ def _shard_paths(folder: Path) -> list[Path]:
     numbers = {
         int(match[1]): path
         for path in folder.iterdir()
-        if (match := _SHARD.fullmatch(path.name)) is not None
+        if (match := _SHARD.fullmatch(path.name)) is not None and path.is_file()
     }
     missing = next(i for i in range(len(numbers) + 1) if i not in numbers)
     if missing < len(numbers) or not numbers:
@@ -103,13 +104,17 @@ def _shard_paths(folder: Path) -> list[Path]:
 
 def _shard(path: Path) -> Array:
     try:
-        shard: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise CorruptCheckpointError(f"{path}: not a numpy file ({error})") from None
+        shard = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # numpy lets whatever a damaged header causes through
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise CorruptCheckpointError(f"{path}: not a numpy file ({reason[:200]})") from None
     if shard.ndim != 1 or shard.dtype != np.float32:
         raise CorruptCheckpointError(
             f"{path}: a {shard.dtype} array of shape {list(shard.shape)}, expected flat float32"
         )
+    surplus = path.stat().st_size - shard.offset - shard.nbytes
+    if surplus:
+        raise CorruptCheckpointError(f"{path}: {surplus} bytes after the array: not a numpy file")
     return shard
 
 
@@ -151,5 +156,5 @@ _LAYER = tuple(
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CorruptCheckpointError(f"{path}: cannot be read as JSON ({error})") from None

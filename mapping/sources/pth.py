@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 SUFFIXES = (".pth", ".pt")
+MAX_PICKLE_SIZE = 1 << 28  # the dictionary of 200,000 words takes some 10 MB
 SAFE_SINCE = (2, 6)  # the restricted unpickler of older releases can be got round: CVE-2025-32434
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")  # how pickles of protocol 2 and later begin
 _DTYPES = {str(dtype): dtype for dtype in DTYPES.values()}
@@ -77,7 +79,7 @@ def is_pth(path: Path) -> bool:
 
 
 def load(path: Path) -> Any:
-    """What the file holds. Tensors of a zip container stay on disk until they are used.
+    """What the file holds.
 
     Raises UnsupportedError for a pickle that asks for more than tensors and plain data,
     CorruptCheckpointError, MissingExtraError without torch.
@@ -91,15 +93,11 @@ def load(path: Path) -> Any:
             f"{path}: torch {torch.__version__} cannot load it safely (CVE-2025-32434); "
             "pip install 'torch>=2.6'"
         )
+    _check_container(path)
     try:
-        path.open("rb").close()
-    except OSError as error:
-        raise CheckpointNotFoundError(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-        with torch.serialization.safe_globals(list(_ALLOWED)):
-            return torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
+        with torch.serialization.safe_globals(list(_ALLOWED)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a refusal that is reported below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refusal(path, str(error)) from None
     except Exception as error:  # torch lets whatever a damaged pickle causes through
@@ -107,6 +105,29 @@ def load(path: Path) -> Any:
         raise CorruptCheckpointError(
             f"{path}: damaged, or no file of torch.save ({reason[:200]})"
         ) from None
+
+
+def _check_container(path: Path) -> None:
+    """Refuse what would take more memory than the file's size: compressed or endless contents."""
+    try:
+        path.open("rb").close()
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise CheckpointNotFoundError(f"{path}: cannot be read ({error})") from None
+    for record in records:
+        if record.compress_type != zipfile.ZIP_STORED:
+            raise UnsupportedError(
+                f"{path}: its record {record.filename!r} is compressed, which torch.save never "
+                "does; load it with torch where you trust it and save it again"
+            )
+        if record.filename.endswith("data.pkl") and record.file_size > MAX_PICKLE_SIZE:
+            raise UnsupportedError(
+                f"{path}: a pickle of {record.file_size} bytes beside the tensors, at most "
+                f"{MAX_PICKLE_SIZE} are read"
+            )
 
 
 def _refusal(path: Path, message: str) -> TFReaderError:
@@ -154,7 +175,12 @@ class PthCheckpoint(Checkpoint):
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise UnsupportedError(f"{where} is a {type(tensor).__name__}, expected a tensor")
         dtype = _DTYPES.get(str(tensor.dtype).removeprefix("torch."))
-        if dtype is None or tensor.layout != torch.strided or tensor.device.type != "cpu":
+        if (
+            dtype is None
+            or tensor.is_quantized
+            or tensor.layout != torch.strided
+            or tensor.device.type != "cpu"
+        ):
             kind = f"{tensor.layout} {tensor.dtype} on {tensor.device}"
             raise UnsupportedError(f"{where} is {kind}, expected a dense tensor with values")
         nbytes = tensor.numel() * tensor.element_size()
