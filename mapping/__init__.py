@@ -5,7 +5,8 @@
 """
 
 from .convert import Report, convert, load_state_dict
-from .plan import Entry, Plan, make_plan
+from .plan import Entry, Plan
+from .planner import make_plan
 from .rule import Rule, RuleSet, dump_rules, load_rules
 
 __all__ = [

@@ -17,7 +17,8 @@ from tfreader.errors import ConfigError, OutputError
 from .execute import execute, stream
 from .family import Beside, SideFiles, open_source
 from .output import staged
-from .plan import Entry, Plan, PlanOptions, make_plan
+from .plan import Entry, Plan
+from .planner import PlanOptions, make_plan
 from .rule import RuleSet
 from .writers import safetensors
 from .writers import torch as torch_writer

@@ -69,3 +69,25 @@ def test_what_the_names_do_not_tell_is_asked_for(copy, tmp_path):
 def test_a_bert_is_no_albert(tmp_path):
     with pytest.raises(tfreader.PlanError, match="no rule knows|the model needs"):
         convert(BERT, tmp_path / "out", "albert")
+
+
+def test_numbered_layer_norms(tmp_path):
+    """Later copies number them through: attention's comes before the layer's own."""
+    with tfreader.open(DATA / "albert" / "pretraining") as checkpoint:
+        tensors = {name: checkpoint[name] for name in checkpoint}
+    numbers = {"LayerNorm_1/": "layer_normalization_2/", "LayerNorm/": "layer_normalization_1/"}
+    renamed = {}
+    for name, value in tensors.items():
+        spelling = next((old for old in numbers if old in name), "/")
+        renamed[name.replace(spelling, numbers.get(spelling, "/"))] = value
+    prefix = write_bundle(tmp_path / "model.ckpt", renamed)
+    config = DATA / "albert" / "pretraining" / "albert_config.json"
+    state_dict = load_state_dict(prefix, config=config)
+    for name, tensor in load_state_dict(DATA / "albert" / "pretraining").items():
+        torch.testing.assert_close(state_dict[name], tensor, rtol=0, atol=0)
+
+
+def test_berts_config_is_no_alberts(tmp_path):
+    config = json.loads((BERT / "bert_config.json").read_text())
+    with pytest.raises(tfreader.ConfigError, match="no embedding_size"):
+        convert(DATA / "albert" / "pretraining", tmp_path / "out", config=config)

@@ -13,7 +13,7 @@ import torch
 import transformers
 from bundle_writer import write_bundle
 from conftest import BERT, DATA
-from tfreader.mapping import convert, load_state_dict
+from tfreader.mapping import convert, load_state_dict, make_plan
 
 import tfreader
 
@@ -299,3 +299,83 @@ def test_another_familys_checkpoint_is_called_by_its_name(tmp_path):
     write_bundle(tmp_path / "model", {"electra/embeddings/word_embeddings": np.ones((3, 2))})
     with pytest.raises(tfreader.PlanError, match=r"are electra \(not built in\)"):
         convert(tmp_path / "model", tmp_path / "out", "bert")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "spelling"),
+    [
+        ("^(?=bert|cls)", "module/"),  # of a TF-Hub module
+        ("LayerNorm", "layer_normalization"),
+        ("(layer_1.*)LayerNorm", r"\1layer_normalization_7"),
+    ],
+)
+def test_other_spellings_give_the_same_model(tmp_path, pattern, spelling):
+    changed = {re.sub(pattern, spelling, name): value for name, value in variables().items()}
+    prefix = write_bundle(tmp_path / "model.ckpt", changed)
+    state_dict = load_state_dict(prefix, config=BERT / "bert_config.json")
+    for name, tensor in load_state_dict(BERT).items():
+        torch.testing.assert_close(state_dict[name], tensor, rtol=0, atol=0)
+
+
+def test_heads_of_pretraining_give_way_to_a_task(tmp_path):
+    """Fine-tuning from a TF-Hub module leaves them in the checkpoint."""
+    head = {"output_weights": np.ones((3, 24), np.float32), "output_bias": np.ones(3, np.float32)}
+    prefix = write_bundle(tmp_path / "model.ckpt", variables() | head)
+    report = convert(prefix, tmp_path / "out", config=BERT / "bert_config.json")
+    assert report.plan.architecture == "BertForSequenceClassification"
+    assert report.plan.dropped["cls/predictions/output_bias"].startswith("mlm: not in")
+    assert any("mlm, nsp left out" in note for note in report.notes)
+    load(tmp_path / "out", "BertForSequenceClassification")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"overrides": {"num_attention_heads": 5}}, "not a multiple of num_attention_heads = 5"),
+        ({"overrides": {"num_attention_heads": "2"}}, "num_attention_heads = '2'"),
+        ({"overrides": {"num_attention_heads": None}}, "config.json needs num_attention_heads"),
+        ({"overrides": {"hidden_act": "swishy"}}, "hidden_act = 'swishy'"),
+        ({"overrides": {"id2label": {"0": "x"}}}, "names 1 labels, the checkpoint's head has 4"),
+        ({"overrides": {"hidden_dropout_prob": float("nan")}}, "no JSON can hold it"),
+        ({"architecture": "BertForMultipleChoice"}, "scores each choice with one row"),
+        ({"config": {"model_type": "t5"}}, "a config of another family than bert"),
+    ],
+)
+def test_no_config_is_written_that_makes_no_model(tmp_path, options, message):
+    with pytest.raises(tfreader.ConfigError, match=message):
+        convert(DATA / "classifier", tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_files_of_a_module_are_found_where_it_keeps_them(tmp_path):
+    module = tmp_path / "module"
+    (module / "assets").mkdir(parents=True)
+    write_bundle(module / "variables" / "variables", variables())
+    for name in ("vocab.txt", "bert_config.json"):
+        shutil.copy(BERT / name, module / "assets")
+    report = convert(module, tmp_path / "out")
+    assert report.plan.config_path == str(module / "assets" / "bert_config.json")
+    assert (tmp_path / "out" / "vocab.txt").is_file()
+
+
+def test_what_told_the_family_is_said():
+    with tfreader.open(BERT) as checkpoint:
+        notes = make_plan(checkpoint).notes
+    assert notes[0].startswith("model type bert, told by bert/embeddings/word_embeddings and ")
+
+
+@pytest.mark.parametrize(
+    ("words", "lower"),
+    [
+        ("[UNK] <S> <T> 的 a b", True),  # as Google's Chinese vocabulary
+        ("[UNK] The The2 cat Sat", False),
+        ("[UNK] " + " ".join(f"w{i}" for i in range(200)) + " NASA", True),
+    ],
+)
+def test_the_letters_of_a_vocabulary_tell_its_case(copy, tmp_path, words, lower):
+    folder = copy(BERT)
+    (folder / "vocab.txt").write_text("\n".join(words.split()) + "\n", "utf-8")
+    for overrides, expected in (({}, lower), ({"do_lower_case": not lower}, not lower)):
+        convert(folder, tmp_path / "out", overrides=overrides)
+        settings = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+        assert settings["do_lower_case"] is expected

@@ -94,3 +94,21 @@ def test_a_missing_layer_is_noticed(tmp_path):
     write_bundle(tmp_path / "model", tensors)
     with pytest.raises(tfreader.PlanError, match=r"encoder.layer.1.output"):
         load_state_dict(tmp_path / "model")
+
+
+def test_a_head_that_the_encoder_lacks_is_refused(tmp_path):
+    prefix = write_bundle(tmp_path / "ckpt-1", garden(0))
+    with tfreader.open(prefix) as checkpoint, pytest.raises(tfreader.PlanError, match="classifier"):
+        make_plan(checkpoint, architecture="BertForSequenceClassification")
+
+
+def test_a_classifier_of_the_garden(tmp_path):
+    head = {
+        "model/sentence_prediction/logits/kernel": np.ones((HIDDEN, 3), np.float32),
+        "model/sentence_prediction/logits/bias": np.ones(3, np.float32),
+    }
+    prefix = write_bundle(tmp_path / "ckpt-1", garden(0) | head)
+    with tfreader.open(prefix) as checkpoint:
+        plan = make_plan(checkpoint)
+    assert plan.architecture == "BertForSequenceClassification"
+    assert len(plan.config["id2label"]) == 3

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -174,3 +175,28 @@ def test_no_command_imports_what_it_does_not_use(tmp_path, arguments):
     command = [sys.executable, "-c", program, *map(str, arguments)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_rules_as_a_checkpoint_needs_them(tmp_path):
+    source = DATA / "transfo_xl" / "one_table"
+    printed = run("rules", "transfo_xl", "--tf_checkpoint", source).output
+    (tmp_path / "rules.toml").write_text(printed)
+    convert(tmp_path / "out", "--rules", tmp_path / "rules.toml", checkpoint=source)
+    convert(tmp_path / "plain", checkpoint=source)
+    files = [tmp_path / name / "model.safetensors" for name in ("out", "plain")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_inspect_and_verify_know_what_only_a_family_does():
+    assert "model/we/tokens" in run("inspect", DATA / "gpt").output
+    assert "all in order" in run("verify", DATA / "gpt").output
+
+
+def test_a_dry_run_asks_for_what_the_conversion_will(tmp_path):
+    (tmp_path / "source").mkdir()
+    for file in BERT.glob("bert_model*"):
+        shutil.copy(file, tmp_path / "source")
+    source = tmp_path / "source"
+    result = convert(tmp_path / "out", "--dry-run", checkpoint=source, code=1)
+    assert "needs num_attention_heads" in result.stderr
+    convert(tmp_path / "out.safetensors", "--dry-run", checkpoint=source)

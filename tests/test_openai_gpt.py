@@ -109,3 +109,14 @@ def test_rows_of_special_tokens_count(tmp_path):
     report = convert(GPT, tmp_path / "out", config=config)
     assert report.plan.config["vocab_size"] == rows
     assert "n_special" not in report.plan.config
+
+
+def test_a_number_spelt_twice_and_bytes_behind_a_shard_are_refused(copy):
+    folder = copy(GPT)
+    with (folder / "params_3.npy").open("ab") as shard:
+        shard.write(b"more")
+    with pytest.raises(tfreader.CorruptCheckpointError, match="4 bytes after the array"):
+        open_source(folder)
+    (folder / "params_3.npy").rename(folder / "params_03.npy")
+    with pytest.raises(tfreader.TFReaderError, match="params_shapes.json lists"):
+        open_source(folder)

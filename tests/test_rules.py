@@ -240,7 +240,7 @@ def test_what_the_variables_tell_must_agree_with_the_config(monkeypatch, tmp_pat
         describe=describe,
         adapt=adapt,
     )
-    monkeypatch.setattr("tfreader.mapping.plan.get_family", lambda _: family)
+    monkeypatch.setattr("tfreader.mapping.detect.get_family", lambda _: family)
     tensors = {"kernel": np.ones(2, np.float32)}
     for gated in (False, True):
         if gated:

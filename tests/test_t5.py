@@ -8,7 +8,8 @@ import torch
 from bundle_writer import write_bundle
 from conftest import DATA
 from tfreader.mapping import convert, load_state_dict
-from transformers import AutoModelForSeq2SeqLM
+from tfreader.mapping.families.t5 import read
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import tfreader
 
@@ -83,3 +84,95 @@ def test_an_encoder_alone(tmp_path):
     state_dict = load_state_dict(tmp_path / "model")
     assert "encoder.embed_tokens.weight" in state_dict
     assert not any(name.startswith(("decoder", "lm_head")) for name in state_dict)
+
+
+def variables(name):
+    with tfreader.open(T5 / name) as checkpoint:
+        return {key: checkpoint[key] for key in checkpoint if "_slot_" not in key}
+
+
+FEED_FORWARD = "encoder/block_001/layer_001/DenseReluDense"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "problem"),
+    [
+        ("v10", {f"{FEED_FORWARD}/wi/kernel": None}, "encoder.block.1.layer.1.DenseReluDense.wi"),
+        ("v11", {f"{FEED_FORWARD}/wi_1/kernel": None}, "block.1.layer.1.DenseReluDense.wi_1"),
+        ("v11", {f"{FEED_FORWARD}/wi/kernel": np.ones((12, 10), np.float32)}, "no rule knows"),
+        (
+            "v10",
+            {"encoder/block_001/layer_000/SelfAttention/q": np.ones((8, 12), np.float32)},
+            "d_model = 12 in .*, but the checkpoint has 8",
+        ),
+        ("v10", {"shared/embedding": np.ones((32, 12), np.int64)}, "weights are of a float type"),
+    ],
+)
+def test_a_variable_that_does_not_belong_is_noticed(name, change, problem, tmp_path):
+    changed = {k: v for k, v in (variables(name) | change).items() if v is not None}
+    prefix = write_bundle(tmp_path / "model.ckpt", changed)
+    with pytest.raises(tfreader.PlanError, match=problem):
+        convert(prefix, tmp_path / "out", config=T5 / name / "operative_config.gin")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"model_type": "t5", "d_ff": 10}, "feed_forward_proj = 'relu' .* tell 'gated-gelu'"),
+        ({"model_type": "umt5"}, "a config of another family"),
+        ({"hidden_size": 99, "d_model": 12}, "two names of one size"),
+        ({"feed_forward_proj": "gated-foo"}, "gated-foo"),
+    ],
+)
+def test_v11_with_the_config_of_another(config, problem, tmp_path):
+    with pytest.raises(tfreader.TFReaderError, match=problem):
+        convert(T5 / "v11", tmp_path / "out", config=config)
+
+
+def test_the_encoder_of_an_mt5_is_called_so(tmp_path):
+    convert(T5 / "v11", tmp_path / "out", "mt5", architecture="MT5EncoderModel")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["model_type"], config["architectures"]) == ("mt5", ["MT5EncoderModel"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("encoder/DenseReluDense.activation = 'gelu'", {"feed_forward_proj": "gelu_new"}),
+        (
+            "encoder/transformer_layers.DenseReluDense.activation = [\n    'relu',\n    'linear']",
+            {"feed_forward_proj": "gated-relu"},
+        ),
+        (
+            'DenseReluDense.activation = \\\n    ["swish", "linear"]  # as in PaLM',
+            {"feed_forward_proj": "gated-silu"},
+        ),
+        (
+            "num_layers = 2\nencoder/transformer.make_layer_stack.num_layers = 4",
+            {"num_layers": 4, "num_decoder_layers": 2},
+        ),
+        ("d = 3\nd_model = %d", {"d_model": 3}),
+        ("d_model = %d_model\nd_ff = 5", {"d_ff": 5}),
+        (
+            "decoder/Unitransformer.shared_embedding_and_softmax_weights = True",
+            {"tie_word_embeddings": True},
+        ),
+    ],
+)
+def test_gin_files(text, expected):
+    assert read(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "a = 1", "DenseReluDense.activation = ['linear', 'gelu']"])
+def test_what_no_gin_file_says_is_refused(text):
+    with pytest.raises(tfreader.ConfigError):
+        read(text)
+
+
+def test_byt5_needs_no_vocabulary(tmp_path):
+    tensors = variables("v10") | {"shared/embedding": np.ones((384, 12), np.float32)}
+    prefix = write_bundle(tmp_path / "model.ckpt", tensors)
+    convert(prefix, tmp_path / "out", config=T5 / "v10" / "operative_config.gin")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer("ab")["input_ids"] == [100, 101, 1]

@@ -67,3 +67,13 @@ def test_counters(name):
 )
 def test_a_weight_with_an_unlucky_name_is_kept(name, shape):
     assert state_of(name, shape, WEIGHTS) is None
+
+
+def test_averages_that_were_saved_alone():
+    state = state_of("dense/kernel/ExponentialMovingAverage", (4, 3), {})
+    assert (state.kind, state.base) == ("moving average", "dense/kernel")
+
+
+def test_slots_in_the_scope_of_an_optimizer():
+    state = state_of("training/Adam/dense/kernel/m", (4, 3), WEIGHTS)
+    assert (state.kind, state.base, state.slot) == ("slot", "dense/kernel", "m")

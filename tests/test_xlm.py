@@ -27,6 +27,7 @@ from tfreader.errors import (
     ConfigError,
     CorruptCheckpointError,
     MissingExtraError,
+    OutputError,
     PlanError,
     TFReaderError,
     UnsupportedError,
@@ -308,3 +309,47 @@ def test_a_file_of_torch_is_known_without_its_suffix(tmp_path):
     with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
         archive.writestr("metadata.json", "{}")
     assert not pth.is_pth(tmp_path / "model.keras")
+
+
+def test_compressed_records_are_refused(tmp_path):
+    """Mapped as they lie, they would be read as weights."""
+    path = tmp_path / "deflated.pth"
+    with (
+        zipfile.ZipFile(CAUSAL) as source,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for record in source.namelist():
+            target.writestr(record, source.read(record))
+    with pytest.raises(UnsupportedError, match="is compressed"):
+        convert(path, tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize")
+def test_quantised_weights_are_refused(tmp_path, resave):
+    def quantise(contents):
+        name = "ffns.0.lin1.weight"
+        weight = contents["model"][name]
+        contents["model"][name] = torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)
+
+    with pytest.raises(UnsupportedError, match="expected a dense tensor"):
+        convert(resave(quantise), tmp_path / "out")
+
+
+def test_params_that_json_cannot_hold_are_no_config():
+    nested = [1]
+    nested.append(nested)
+    assert "dropout" not in translate({"dropout": nested, "n_heads": 2})
+
+
+def test_a_folder_may_be_named(tmp_path):
+    convert(CAUSAL.parent, tmp_path / "out")
+    shutil.copytree(CAUSAL.parent, tmp_path / "two")
+    shutil.copy(CAUSAL, tmp_path / "two" / "other.pth")
+    with pytest.raises(FileNotFoundError, match="which checkpoint"):
+        open_source(tmp_path / "two")
+
+
+def test_the_checkpoint_is_not_overwritten(tmp_path):
+    path = shutil.copy(CAUSAL, tmp_path / "model.pth")
+    with pytest.raises(OutputError, match="is the checkpoint itself"):
+        convert(path, path)

@@ -134,3 +134,15 @@ def test_a_config_of_another_model_is_refused(change, problem, tmp_path):
     with pytest.raises(tfreader.TFReaderError, match=problem):
         convert(tmp_path / "model.ckpt", tmp_path / "out", config=CONFIG | change)
     assert not (tmp_path / "out").exists()
+
+
+def test_of_several_tasks_one_is_chosen(tmp_path):
+    write_bundle(tmp_path / "model.ckpt", variables() | SUMMARY | MNLI | STSB)
+    with pytest.raises(tfreader.ConfigError, match="mnli, sts-b; choose with"):
+        convert(tmp_path / "model.ckpt", tmp_path / "out", config=CONFIG)
+    report = convert(
+        tmp_path / "model.ckpt", tmp_path / "out", config=CONFIG, finetuning_task_name="sts-b"
+    )
+    assert len(report.plan.config["id2label"]) == 1
+    reason = report.plan.dropped["model/classification_mnli/logit/kernel"]
+    assert reason == "head of another task than sts-b"

@@ -31,7 +31,7 @@ NUMBERED_NORM = re.compile(rf"(?P<scope>{INNER})/layer_normalization(?:_(?P<numb
 
 
 def layer_norm(part: str, source: str, target: str, size: str) -> tuple[Rule, ...]:
-    """Later copies of the code spell the scope layer_normalization, with any number; see `adapt`."""
+    """Later copies of the code spell the scope layer_normalization, and number it; see `adapt`."""
     number = "" if source.startswith(INNER) else r"(?:_\d+)?"
     scope = source.replace("LayerNorm", f"(?:LayerNorm|layer_normalization{number})")
     return (
