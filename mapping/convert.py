@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tfreader.checkpoint import Checkpoint
-from tfreader.dtypes import Array
 from tfreader.errors import ConfigError, OutputError
 
-from .execute import execute, stream
+from .execute import stream
 from .family import Beside, SideFiles, open_source
 from .output import staged
 from .plan import Entry, Plan
@@ -70,7 +69,9 @@ def load_state_dict(
         plan = make_plan(checkpoint, model_type, config=config, rules=rules, **options)
         torch_writer.check_torch(plan.entries)
         checkpoint.check_shards(_sources(plan))
-        return torch_writer.to_state_dict(execute(plan, checkpoint), plan.ties)
+        state_dict = torch_writer.StateDict(plan.entries, plan.ties)
+        stream(plan, checkpoint, state_dict.write)
+        return state_dict.tensors
 
 
 def convert(
@@ -126,8 +127,9 @@ def write(
     with staged(output, is_folder) as stage:
         advance = progress(plan) if progress else lambda _: None
         if is_torch:
-            tensors = _reporting(execute(plan, checkpoint), advance)
-            torch_writer.save(torch_writer.to_state_dict(tensors, plan.ties), stage / output.name)
+            state_dict = torch_writer.StateDict(plan.entries, plan.ties)
+            stream(plan, checkpoint, state_dict.write, advance)
+            torch_writer.save(state_dict.tensors, stage / output.name)
         else:
             files = [list(plan.entries)]
             names = [output.name]
@@ -196,14 +198,6 @@ def _write_safetensors(
             lambda entry, offset, data: home[entry.target].write(entry, offset, data),
             progress,
         )
-
-
-def _reporting(
-    tensors: Iterable[tuple[Entry, Array]], progress: Progress
-) -> Iterator[tuple[Entry, Array]]:
-    for entry, array in tensors:
-        yield entry, array
-        progress(entry.nbytes)
 
 
 def _sources(plan: Plan) -> list[str]:

@@ -1,36 +1,48 @@
-"""Carry a plan out: read each variable once, in the order it lies on disk, and apply its rules."""
+"""Carry a plan out: read each variable once, in the order it lies on disk, and apply its rules.
+
+A few threads take one variable after the other and read, check, change and write it: system calls,
+checksums and copies free the interpreter's lock, so one reads while another writes. None holds more
+than its share of a bounded window; what is larger goes through in parts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import groupby
+from itertools import groupby, product
+from math import prod
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 
-from tfreader.checkpoint import Checkpoint
+from tfreader.checkpoint import Box, Checkpoint, VariableReader, whole
 from tfreader.dtypes import Array
 from tfreader.errors import UnsupportedError
 
+from .ops import Join, Read, Reshape, part_of
 from .plan import Entry, Plan
 
 Write = Callable[[Entry, int, memoryview], None]
-"""Takes some bytes of a tensor, and their offset in it."""
+"""Takes some bytes of a tensor, and their offset in it; called by several threads at once.
 
-WORKERS = 2  # one reads while the other writes; system calls, checksums and copies free the GIL
-BLOCK = 1 << 20
+The bytes of one tensor come in order. The memory is used again when the call returns.
+"""
 
+WORKERS = 2
+BLOCK = 1 << 20  # bytes that stay in a processor's cache from their reading to their writing
+TILE = 256  # rows of a transposed block that are copied together, for the same reason
+BATCH = 4 << 20  # small variables are handed out together
+MEMORY_LIMIT = 192 << 20  # with what Python and numpy take, less than 300 MB
 
-def execute(plan: Plan, checkpoint: Checkpoint) -> Iterator[tuple[Entry, Array]]:
-    """The plan's tensors one by one, in its dtypes; the arrays need not be contiguous.
-
-    Raises what `Checkpoint.read` raises, and UnsupportedError where a cast would overflow.
-    """
-    for entries in _by_source(plan, checkpoint):
-        arrays = [checkpoint.read(name) for name in entries[0].sources]
-        for entry in entries:
-            yield entry, _cast(entry, entry.apply(arrays))
+# Where all bits of the exponent are set, a value is infinite or not a number.
+_EXPONENT: dict[np.dtype[Any], np.unsignedinteger[Any]] = {
+    np.dtype(np.float16): np.uint16(0x7C00),
+    np.dtype(ml_dtypes.bfloat16): np.uint16(0x7F80),
+    np.dtype(np.float32): np.uint32(0x7F800000),
+}
 
 
 def stream(
@@ -38,17 +50,50 @@ def stream(
     checkpoint: Checkpoint,
     write: Write,
     progress: Callable[[int], None] = lambda _: None,
+    memory_limit: int = MEMORY_LIMIT,
 ) -> None:
-    """Give all tensors of the plan to `write`, in blocks and by several threads at once.
+    """Give all tensors of the plan to `write`, in parts and from several threads.
 
-    What is copied or cast never lies in memory as a whole; what needs an operation does, one
-    variable a thread. `progress` is told of bytes written. Raises what `execute` raises; then what
-    was written is worth nothing.
+    About `memory_limit` bytes of values are in memory at a time. `progress` is told of bytes
+    written, by any of the threads. Raises what `Checkpoint.read` raises, and UnsupportedError where
+    a cast would overflow; then what was written is worth nothing.
     """
+    work = _Shared(_batches(_by_source(plan, checkpoint)))
+
+    def loop() -> None:
+        worker = _Worker(checkpoint, write, progress, memory_limit // WORKERS)
+        try:
+            while batch := work.take():
+                for entries in batch:
+                    worker.carry_out(entries)
+                worker.report()
+        except BaseException:
+            work.stop()
+            raise
+
     with ThreadPoolExecutor(WORKERS) as pool:
-        work = pool.map(partial(_write, checkpoint, write), _by_source(plan, checkpoint))
-        for nbytes in work:
-            progress(nbytes)
+        loops = [pool.submit(loop) for _ in range(WORKERS)]
+        try:
+            for each in loops:
+                each.result()
+        finally:
+            work.stop()
+
+
+class _Shared:
+    """Batches of work that several threads take from."""
+
+    def __init__(self, batches: Iterator[list[list[Entry]]]) -> None:
+        self._batches = batches
+        self._lock = threading.Lock()
+
+    def take(self) -> list[list[Entry]] | None:
+        with self._lock:
+            return next(self._batches, None)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._batches = iter(())
 
 
 def _by_source(plan: Plan, checkpoint: Checkpoint) -> Iterator[list[Entry]]:
@@ -66,48 +111,166 @@ def _by_source(plan: Plan, checkpoint: Checkpoint) -> Iterator[list[Entry]]:
     return (list(entries) for _, entries in groupby(ordered, key=lambda entry: entry.sources))
 
 
-def _write(checkpoint: Checkpoint, write: Write, entries: list[Entry]) -> int:
-    """Write the tensors that are made of the same variables; returns their bytes."""
-    (first, *others) = entries
-    in_order = not (others or first.ops or first.fill)
-    chunks = checkpoint.chunks(first.sources[0], BLOCK) if in_order else None
-    if chunks is not None:
-        offset = 0
-        for chunk in chunks:
-            data = _cast(first, np.frombuffer(chunk, first.source_dtype)).view(np.uint8).data
-            write(first, offset, data)
-            offset += len(data)
-        return offset
-    arrays = [checkpoint.read(name) for name in first.sources]
-    for entry in entries:
-        _write_array(entry, entry.apply(arrays), write)
-    return sum(entry.nbytes for entry in entries)
+def _batches(groups: Iterable[list[Entry]]) -> Iterator[list[list[Entry]]]:
+    batch: list[list[Entry]] = []
+    size = 0
+    for entries in groups:
+        batch.append(entries)
+        size += sum(entry.nbytes for entry in entries)
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
-def _write_array(entry: Entry, array: Array, write: Write) -> None:
-    """Write an array of any memory order in the entry's dtype, some rows at a time.
+class _Memory:
+    """Memory that is used again and again: new memory costs a page fault every 4 KB."""
 
-    A block that stays in the processor's cache makes transposing three times as fast.
-    """
-    array = array.reshape(1) if array.ndim == 0 else array
-    row = entry.nbytes // len(array) if len(array) else 0
-    count = max(1, BLOCK // max(row, 1))
-    for start in range(0, len(array), count):
-        rows = np.ascontiguousarray(_cast(entry, array[start : start + count]))
-        write(entry, start * row, rows.reshape(-1).view(np.uint8).data)
+    def __init__(self) -> None:
+        self._buffer = np.empty(0, np.uint8)
+        self._used = 0
+
+    def take(self, size: int) -> Array:
+        start = -(-self._used // 64) * 64
+        self._used = start + size
+        if self._used > len(self._buffer):
+            self._buffer = np.empty(self._used, np.uint8)  # what was taken keeps the old one
+        return self._buffer[start : self._used]
+
+    def release(self) -> None:
+        """All that was taken may be overwritten."""
+        self._used = 0
 
 
-def _cast(entry: Entry, array: Array) -> Array:
-    if array.dtype == entry.dtype:
-        return array
-    with np.errstate(over="ignore"):
-        result = array.astype(entry.dtype)
-    if np.isfinite(result).all():
-        return result
-    overflowed = np.isfinite(array) & ~np.isfinite(result)
+class _Worker:
+    """One thread's memory, and its share of the window."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        write: Write,
+        progress: Callable[[int], None],
+        limit: int,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._write = write
+        self._progress = progress
+        self._limit = limit
+        self._memory = _Memory()
+        self._block = np.empty(BLOCK, np.uint8)
+        self._written = 0
+
+    def carry_out(self, entries: list[Entry]) -> None:
+        """Write the tensors that are made of the same variables."""
+        readers = [self._checkpoint.reader(name) for name in entries[0].sources]
+        self._memory.release()
+        if self._is_held(entries, readers):
+            self._write_parts(entries, readers, [self._hold(reader) for reader in readers], None)
+        else:
+            reads: list[Read] = [partial(r.read, allocate=self._memory.take) for r in readers]
+            # A part may lie in memory as read, as assembled from slices and as joined or reshaped.
+            size = self._limit // 3 if any(entry.ops for entry in entries) else BLOCK
+            self._write_parts(entries, readers, reads, size)
+        for reader in readers:
+            reader.finish()
+
+    def _is_held(self, entries: list[Entry], readers: list[VariableReader]) -> bool:
+        """Whether the variables are read as a whole before anything is made of them."""
+        if not all(reader.in_parts for reader in readers):
+            return True
+        if not any(entry.ops for entry in entries):
+            return False
+        copies = any(isinstance(op, Join | Reshape) for entry in entries for op in entry.ops)
+        copies |= any(reader.info.slices for reader in readers)
+        size = sum(reader.info.nbytes or 0 for reader in readers)
+        return size * (1 + copies) <= self._limit
+
+    def _hold(self, reader: VariableReader) -> Read:
+        values = reader.read(whole(reader.info.shape), self._memory.take)
+        return lambda box: part_of(values, box)
+
+    def _write_parts(
+        self,
+        entries: list[Entry],
+        readers: list[VariableReader],
+        reads: list[Read],
+        size: int | None,
+    ) -> None:
+        """Write tensors in parts of so many bytes; None where their sources are held."""
+        shapes = [reader.info.shape for reader in readers]
+        for entry in entries:
+            offset = 0
+            count = size // entry.source_dtype.itemsize if size else prod(entry.shape)
+            for box in boxes(entry.shape, max(count, 1)):
+                if size:
+                    self._memory.release()
+                values = entry.part(box, shapes, reads)
+                self._write_values(entry, offset, values)
+                offset += values.size * entry.dtype.itemsize
+            if self._written >= BATCH:
+                self.report()
+
+    def _write_values(self, entry: Entry, offset: int, values: Array) -> None:
+        """Write an array of any memory order in the entry's dtype, some rows at a time."""
+        if values.dtype == entry.dtype and values.flags.c_contiguous:
+            self._put(entry, offset, values.reshape(-1).view(np.uint8))
+            return
+        values = values.reshape(1) if values.ndim == 0 else values
+        row = values[:1].size * entry.dtype.itemsize
+        count = max(1, BLOCK // max(row, 1))
+        for start in range(0, len(values), count):
+            rows = values[start : start + count]
+            block = self._buffer(len(rows) * row).view(entry.dtype).reshape(rows.shape)
+            _copy(entry, rows, block)
+            self._put(entry, offset + start * row, block.reshape(-1).view(np.uint8))
+
+    def _buffer(self, size: int) -> Array:
+        if size > len(self._block):
+            self._block = np.empty(size, np.uint8)
+        return self._block[:size]
+
+    def _put(self, entry: Entry, offset: int, data: Array) -> None:
+        self._write(entry, offset, data.data)
+        self._written += len(data)
+
+    def report(self) -> None:
+        self._progress(self._written)
+        self._written = 0
+
+
+def boxes(shape: tuple[int, ...], limit: int) -> Iterator[Box]:
+    """Parts of at most `limit` elements that follow each other in row-major order."""
+    axis = next((i for i in range(len(shape)) if prod(shape[i:]) <= limit), len(shape))
+    if axis == 0:
+        yield whole(shape)
+        return
+    axis -= 1  # the axis that is cut: what lies behind it fits
+    rows = max(1, limit // prod(shape[axis + 1 :]))
+    for outer in product(*map(range, shape[:axis])):
+        for start in range(0, shape[axis], rows):
+            cut = range(start, min(start + rows, shape[axis]))
+            yield (*(range(i, i + 1) for i in outer), cut, *map(range, shape[axis + 1 :]))
+
+
+def _copy(entry: Entry, values: Array, block: Array) -> None:
+    """Copy values to a contiguous block in its dtype; UnsupportedError where one overflows."""
+    step = TILE if values.ndim > 1 and not values.flags.c_contiguous else max(values[0].size, 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if values.ndim == 1:
+            np.copyto(block, values, casting="unsafe")
+        else:
+            for start in range(0, values.shape[1], step):
+                part = slice(start, start + step)
+                np.copyto(block[:, part], values[:, part], casting="unsafe")
+    if values.dtype == block.dtype:
+        return
+    mask = _EXPONENT[block.dtype]
+    if not ((block.view(mask.dtype) & mask) == mask).any():
+        return
+    overflowed = np.isfinite(values) & ~np.isfinite(block)
     if overflowed.any():
         raise UnsupportedError(
-            f"variable {entry.sources[0]!r}: values such as {array[overflowed][0]:g} overflow "
+            f"variable {entry.sources[0]!r}: values such as {values[overflowed][0]:g} overflow "
             f"{entry.dtype}; use --dtype bfloat16 or keep"
         )
-    return result

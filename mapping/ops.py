@@ -1,7 +1,8 @@
 """The operations of a rule: a small closed set, each with shape inference and application.
 
 All of them are exact: they move values and never change one. (Casts belong to the output, see
-`tfreader.mapping.execute`.)
+`tfreader.mapping.execute`.) Any of them can make a part of its result from a part of its input, so
+that tensors of any size go through in parts; the whole is the largest part.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tfreader.checkpoint import Box, whole
 from tfreader.dtypes import Array
 from tfreader.errors import RuleError
 
@@ -46,6 +48,10 @@ class Op:
         return f"{self.name}({arguments})" if arguments else self.name
 
 
+Read = Callable[[Box], Array]
+"""Gives a part of an operation's input."""
+
+
 class Step(Op, ABC):
     """An operation on one array."""
 
@@ -54,8 +60,11 @@ class Step(Op, ABC):
         """The result's shape. Raises ValueError where the operation does not fit `shape`."""
 
     @abstractmethod
-    def apply(self, array: Array) -> Array:
-        """The result, a view where that is possible."""
+    def part(self, box: Box, shape: Shape, read: Read) -> Array:
+        """A part of the result, of an input of that shape. A view of what is read where possible.
+
+        It reads the part of the input that it needs, and no more where that is possible.
+        """
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,8 @@ class Transpose(Step):
             raise ValueError(f"transpose needs two axes or more, the shape is {list(shape)}")
         return shape[::-1]
 
-    def apply(self, array: Array) -> Array:
-        return array.T
+    def part(self, box: Box, shape: Shape, read: Read) -> Array:
+        return read(box[::-1]).T
 
 
 @dataclass(frozen=True)
@@ -85,8 +94,9 @@ class Permute(Step):
             raise ValueError(f"permute {list(self.axes)} does not fit the shape {list(shape)}")
         return tuple(shape[axis] for axis in self.axes)
 
-    def apply(self, array: Array) -> Array:
-        return array.transpose(self.axes)
+    def part(self, box: Box, shape: Shape, read: Read) -> Array:
+        needed = tuple(box[self.axes.index(axis)] for axis in range(len(shape)))
+        return read(needed).transpose(self.axes)
 
 
 @dataclass(frozen=True)
@@ -109,8 +119,71 @@ class Reshape(Step):
             raise ValueError(f"shape {list(shape)} cannot be reshaped to {list(to)}")
         return to
 
-    def apply(self, array: Array) -> Array:
-        return array.reshape(self.shape(array.shape))
+    def part(self, box: Box, shape: Shape, read: Read) -> Array:
+        to = self.shape(shape)
+        if not prod(to) or box == whole(to):
+            return part_of(read(whole(shape)).reshape(to), box)
+        # Axes are joined and split in groups of one size on both sides; of each, the input's rows
+        # that hold the part are read, and the part is cut out of them.
+        needed: list[range] = []
+        cut: list[Array] = []
+        for inputs, outputs in _groups(shape, to):
+            sizes = shape[inputs]
+            flat = _flat(box[outputs], to[outputs])
+            while len(sizes) > 1 and sizes[0] == 1:
+                needed.append(range(1))
+                sizes = sizes[1:]
+            row = prod(sizes[1:])
+            rows = range(int(flat.min()) // row, int(flat.max()) // row + 1) if flat.size else None
+            needed += [rows or range(0), *map(range, sizes[1:])]
+            cut.append(flat - (rows.start * row if rows else 0))
+        values = read(tuple(needed))
+        groups = [prod(map(len, needed[inputs])) for inputs, _ in _groups(shape, to)]
+        values = values.reshape(groups)
+        for axis, indices in enumerate(cut):
+            values = _take(values, indices.reshape(-1), axis)
+        return values.reshape(tuple(map(len, box)))
+
+
+def _groups(shape: Shape, to: Shape) -> list[tuple[slice, slice]]:
+    """The shortest runs of axes on both sides that hold equally many elements. No size is 0."""
+    groups = []
+    i = j = 0
+    while i < len(shape) and j < len(to):
+        start = i, j
+        left, right = shape[i], to[j]
+        i, j = i + 1, j + 1
+        while left != right:
+            if left < right:
+                left, i = left * shape[i], i + 1
+            else:
+                right, j = right * to[j], j + 1
+        groups.append((slice(start[0], i), slice(start[1], j)))
+    if not groups:
+        return [(slice(0, len(shape)), slice(0, len(to)))]
+    (inputs, outputs) = groups[-1]  # what is left are axes of size 1
+    return [*groups[:-1], (slice(inputs.start, len(shape)), slice(outputs.start, len(to)))]
+
+
+def _flat(box: Box, shape: Shape) -> Array:
+    """The row-major index of each element of a part."""
+    flat = np.zeros((), np.int64)
+    for indices, size in zip(box, shape, strict=True):
+        flat = flat[..., None] * size + np.asarray(indices, np.int64)
+    return flat
+
+
+def _take(values: Array, indices: Array, axis: int) -> Array:
+    """These indices of an axis; a view where they follow each other."""
+    if indices.size and (np.diff(indices) == 1).all():
+        start = (slice(None),) * axis
+        return values[(*start, slice(int(indices[0]), int(indices[-1]) + 1))]
+    return values.take(indices, axis)
+
+
+def part_of(values: Array, box: Box) -> Array:
+    """A part of values that lie in memory, as a view."""
+    return values[tuple(slice(indices.start, indices.stop) for indices in box)]
 
 
 @dataclass(frozen=True)
@@ -125,8 +198,8 @@ class Squeeze(Step):
             raise ValueError(f"axis {self.axis} of the shape {list(shape)} is not of size 1")
         return shape[: self.axis] + shape[self.axis + 1 :]
 
-    def apply(self, array: Array) -> Array:
-        return array.squeeze(self.axis)
+    def part(self, box: Box, shape: Shape, read: Read) -> Array:
+        return read((*box[: self.axis], range(1), *box[self.axis :])).squeeze(self.axis)
 
 
 @dataclass(frozen=True)
@@ -144,8 +217,8 @@ class Repeat(Step):
             raise ValueError(f"{self} is less than nothing")
         return int(self.times), *shape
 
-    def apply(self, array: Array) -> Array:
-        return np.broadcast_to(array, self.shape(array.shape))
+    def part(self, box: Box, shape: Shape, read: Read) -> Array:
+        return np.broadcast_to(read(box[1:]), tuple(map(len, box)))
 
 
 @dataclass(frozen=True)
@@ -166,9 +239,10 @@ class Slice(Step):
             raise ValueError(f"slice {start}:{stop} of axis {self.axis} leaves {list(shape)}")
         return (*shape[: self.axis], stop - start, *shape[self.axis + 1 :])
 
-    def apply(self, array: Array) -> Array:
-        index = (slice(None),) * self.axis + (slice(int(self.start), int(self.stop)),)
-        return array[index]
+    def part(self, box: Box, shape: Shape, read: Read) -> Array:
+        start, kept = int(self.start), box[self.axis]
+        shifted = range(kept.start + start, kept.stop + start)
+        return read((*box[: self.axis], shifted, *box[self.axis + 1 :]))
 
 
 @dataclass(frozen=True)
@@ -196,8 +270,8 @@ class Join(Op, ABC):
         """The result's shape. Raises ValueError where `shapes` do not fit together."""
 
     @abstractmethod
-    def join(self, arrays: Sequence[Array]) -> Array:
-        """The arrays joined."""
+    def part(self, box: Box, shapes: Sequence[Shape], reads: Sequence[Read]) -> Array:
+        """A part of the result, as `Step.part` gives it, of inputs of these shapes."""
 
 
 @dataclass(frozen=True)
@@ -215,8 +289,16 @@ class Concat(Join):
             raise ValueError(f"shapes {[*map(list, shapes)]} cannot be joined on axis {axis}")
         return (*first[:axis], sum(s[axis] for s in shapes), *first[axis + 1 :])
 
-    def join(self, arrays: Sequence[Array]) -> Array:
-        return np.concatenate(arrays, self.axis)
+    def part(self, box: Box, shapes: Sequence[Shape], reads: Sequence[Read]) -> Array:
+        axis, start = self.axis, 0
+        parts: list[Array] = []
+        for shape, read in zip(shapes, reads, strict=True):
+            end = start + shape[axis]
+            own = range(max(box[axis].start, start) - start, min(box[axis].stop, end) - start)
+            if own or not parts:
+                parts.append(read((*box[:axis], own or range(0), *box[axis + 1 :])))
+            start = end
+        return np.concatenate(parts, axis)
 
 
 @dataclass(frozen=True)
@@ -232,8 +314,12 @@ class Stack(Join):
             raise ValueError(f"shapes {[*map(list, shapes)]} cannot be stacked on axis {axis}")
         return (*first[:axis], len(shapes), *first[axis:])
 
-    def join(self, arrays: Sequence[Array]) -> Array:
-        return np.stack(arrays, self.axis)
+    def part(self, box: Box, shapes: Sequence[Shape], reads: Sequence[Read]) -> Array:
+        axis = self.axis
+        rest = (*box[:axis], *box[axis + 1 :])
+        if not box[axis]:
+            return np.stack([reads[0](rest)], axis)[(slice(None),) * axis + (slice(0),)]
+        return np.stack([reads[i](rest) for i in box[axis]], axis)
 
 
 OPS: dict[str, type[Op]] = {

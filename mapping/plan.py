@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from tfreader.checkpoint import Box
 from tfreader.dtypes import Array
 
 from .family import Config, Family
-from .ops import Join, Shape, Step
+from .ops import Join, Read, Shape, Step, part_of
 from .rule import Fill
 
 FLOATS: dict[str, np.dtype[Any]] = {
@@ -52,17 +54,25 @@ class Entry:
     def nbytes(self) -> int:
         return prod(self.shape) * self.dtype.itemsize
 
-    def apply(self, arrays: Sequence[Array]) -> Array:
-        """The tensor's values, before any cast, from those of its sources in their order."""
+    def part(self, box: Box, shapes: Sequence[Shape], reads: Sequence[Read]) -> Array:
+        """A part of the tensor, before any cast, from parts of its sources of these shapes."""
         if self.fill is not None:
-            return _FILLED[self.fill.value](self.shape, self.dtype)
-        current = list(arrays)
+            values = _FILLED[self.fill.value](self.shape, self.dtype)
+            return part_of(values, box)
+        shapes, reads = list(shapes), list(reads)
         for op in self.ops:
             if isinstance(op, Join):
-                current = [op.join(current)]
+                shapes, reads = (
+                    [op.join_shapes(shapes)],
+                    [partial(op.part, shapes=shapes, reads=reads)],
+                )
             else:
-                current = [op.apply(array) for array in current]
-        return current[0]
+                reads = [
+                    partial(op.part, shape=shape, read=read)
+                    for shape, read in zip(shapes, reads, strict=True)
+                ]
+                shapes = [op.shape(shape) for shape in shapes]
+        return reads[0](box)
 
     @property
     def operation(self) -> str:

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 import cramjam
 import numpy as np
@@ -116,10 +117,12 @@ def write_bundle(
     num_shards: int = 1,
     block_size: int = 1 << 18,
     overrides: dict[str, dict[str, int]] | None = None,
+    sliced: bool = False,
 ) -> str | Path:
     """Write `tensors` as a V2 checkpoint; `overrides` falsifies fields of single entries.
 
-    Each tensor is asked for once, so that a mapping may make them as they are wanted.
+    Each tensor is asked for once, so that a mapping may make them as they are wanted. With `sliced`
+    every matrix is stored in two slices of columns.
     """
     Path(f"{prefix}.index").parent.mkdir(parents=True, exist_ok=True)
     entries = [(b"", header(num_shards))]
@@ -128,10 +131,38 @@ def write_bundle(
         shards = [stack.enter_context(open(name, "wb")) for name in names]
         for i, name in enumerate(sorted(tensors)):
             array = np.asarray(tensors[name], order="C")
+            if sliced and array.ndim == 2 and array.shape[1] > 1:
+                entries += in_slices(name, array, shards[i % num_shards], i % num_shards)
+                continue
             shard = shards[i % num_shards]
             place = {"shard": i % num_shards, "offset": shard.tell()}
             changed = (overrides or {}).get(name, {})
             entries.append((name.encode(), entry(array, **(place | changed))))
             shard.write(data_of(array))
-    Path(f"{prefix}.index").write_bytes(table(entries, block_size, 3))
+    Path(f"{prefix}.index").write_bytes(table(sorted(entries), block_size, 3))
     return prefix
+
+
+def in_slices(
+    name: str, array: np.ndarray, shard: BinaryIO, number: int
+) -> list[tuple[bytes, bytes]]:
+    """The entries of a matrix whose columns are stored in two slices."""
+    cut, (rows, columns) = array.shape[1] // 2, array.shape
+    shape = field(2, field(2, field(1, rows)) + field(2, field(1, columns)))
+    whole = field(1, DTYPE_NUMBERS[str(array.dtype)]) + shape
+    made = []
+    for start, end in ((0, cut), (cut, columns)):
+        extents = field(1, b"") + field(1, field(1, start) * (start > 0) + field(2, end - start))
+        whole += field(7, extents)
+        part = np.ascontiguousarray(array[:, start:end])
+        made.append(
+            (slice_key(name, start, end - start), entry(part, shard=number, offset=shard.tell()))
+        )
+        shard.write(data_of(part))
+    return [(name.encode(), whole), *made]
+
+
+def slice_key(name: str, start: int, length: int) -> bytes:
+    """The key of a slice of columns, all rows: numbers below 64 in OrderedCode take one byte."""
+    numbers = bytes([0x80, 0x7F, 0x80 | start, 0x80 | length])
+    return b"\0" + name.encode() + b"\0\1" + b"\1\2" + numbers

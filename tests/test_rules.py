@@ -1,41 +1,117 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from bundle_writer import write_bundle
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
+from hypothesis.extra.numpy import array_shapes
 from safetensors.numpy import load_file
 from tfreader.mapping import convert as convert_file
 from tfreader.mapping import dump_rules, load_rules, make_plan
-from tfreader.mapping.execute import execute
+from tfreader.mapping.execute import stream
 from tfreader.mapping.family import Family, families
-from tfreader.mapping.ops import Permute, Reshape, Slice, Squeeze, Transpose
+from tfreader.mapping.ops import (
+    Concat,
+    Permute,
+    Repeat,
+    Reshape,
+    Slice,
+    Squeeze,
+    Stack,
+    Transpose,
+    part_of,
+)
 from tfreader.mapping.rule import Rule, RuleSet, rules_from_data
 
 import tfreader
+from tfreader.checkpoint import whole
 
 
 def convert(tmp_path, tensors, rules, **options):
     prefix = write_bundle(tmp_path / "m", tensors)
     with tfreader.open(prefix) as checkpoint:
         plan = make_plan(checkpoint, rules=rules_from_data(rules, "test"), **options)
-        return {entry.target: array for entry, array in execute(plan, checkpoint)}
+        return run(plan, checkpoint)
 
 
-@given(st.data(), arrays(np.int32, array_shapes(min_dims=2, max_dims=4, max_side=5)))
-def test_the_shape_an_operation_announces_is_the_shape_it_makes(data, array):
-    axes = tuple(data.draw(st.permutations(range(array.ndim))))
-    start = data.draw(st.integers(0, array.shape[0]))
-    stop = data.draw(st.integers(start, array.shape[0]))
-    ops = [Transpose(), Permute(axes), Reshape((-1,)), Slice(0, start, stop)]
-    if array.shape[0] == 1:
-        ops.append(Squeeze(0))
-    for op in ops:
-        assert op.apply(array).shape == op.shape(array.shape)
+def run(plan, checkpoint, **options):
+    """The plan's tensors as arrays."""
+    out = {entry.target: np.empty(entry.shape, entry.dtype) for entry in plan.entries}
+
+    def write(entry, offset, data):
+        out[entry.target].reshape(-1).view(np.uint8)[offset : offset + len(data)] = data
+
+    stream(plan, checkpoint, write, **options)
+    return out
+
+
+@st.composite
+def steps(draw, shape):
+    """An operation for that shape, and what numpy calls it."""
+    start = draw(st.integers(0, shape[0]))
+    stop = draw(st.integers(start, shape[0]))
+    axes = tuple(draw(st.permutations(range(len(shape)))))
+    sizes = draw(st.permutations([*shape, 1]))
+    known = [
+        (Permute(axes), lambda a: np.transpose(a, axes)),
+        (Slice(0, start, stop), lambda a: a[start:stop]),
+        (Repeat(2), lambda a: np.stack([a, a])),
+        (Reshape((-1,)), np.ravel),
+        (Reshape(tuple(sizes)), lambda a: np.reshape(a, sizes)),
+        (Reshape((shape[0], -1)), lambda a: np.reshape(a, (len(a), -1))),
+    ]
+    if len(shape) > 1:
+        known.append((Transpose(), np.transpose))
+    if 1 in shape:
+        axis = shape.index(1)
+        known.append((Squeeze(axis), lambda a: np.squeeze(a, axis)))
+    return draw(st.sampled_from(known))
+
+
+@settings(deadline=None)
+@given(st.data(), array_shapes(max_dims=3, max_side=5))
+def test_any_part_of_a_chain_of_operations_is_that_part_of_the_whole(data, shape):
+    array = np.arange(np.prod(shape)).reshape(shape)
+    expected, shapes, reads = array, [array.shape], [lambda box: part_of(array, box)]
+    for _ in range(data.draw(st.integers(1, 4))):
+        if not expected.size or not expected.ndim:
+            break
+        op, numpy = data.draw(steps(expected.shape))
+        expected = numpy(expected)
+        reads.append(partial(op.part, shape=shapes[-1], read=reads[-1]))
+        shapes.append(op.shape(shapes[-1]))
+        assert shapes[-1] == expected.shape
+    starts = [data.draw(st.integers(0, size)) for size in expected.shape]
+    box = tuple(
+        range(start, data.draw(st.integers(start, size)))
+        for start, size in zip(starts, expected.shape, strict=True)
+    )
+    np.testing.assert_array_equal(reads[-1](box), part_of(expected, box))
+    np.testing.assert_array_equal(reads[-1](whole(expected.shape)), expected)
+
+
+@settings(deadline=None)
+@given(st.data(), st.lists(st.integers(0, 4), min_size=1, max_size=4), st.integers(0, 3))
+def test_any_part_of_what_is_joined(data, sizes, other):
+    arrays = [np.arange(size * other).reshape(size, other) + 100 * size for size in sizes]
+    same = [np.arange(6).reshape(2, 3) + i for i in range(len(sizes))]
+    for op, inputs, expected in (
+        (Concat(0), arrays, np.concatenate(arrays)),
+        (Stack(1), same, np.stack(same, 1)),
+    ):
+        shapes = [each.shape for each in inputs]
+        assert op.join_shapes(shapes) == expected.shape
+        box = []
+        for size in expected.shape:
+            start = data.draw(st.integers(0, size))
+            box.append(range(start, data.draw(st.integers(start, size))))
+        reads = [partial(part_of, each) for each in inputs]
+        part = op.part(tuple(box), shapes, reads)
+        np.testing.assert_array_equal(part, part_of(expected, tuple(box)))
 
 
 @pytest.mark.parametrize(

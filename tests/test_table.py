@@ -10,9 +10,10 @@ from bundle_writer import block, masked, table, varint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tfreader.checksum import mask_crc, unmask_crc
 from tfreader.errors import ChecksumError, CorruptCheckpointError, MissingExtraError
 from tfreader.files import LocalFile
-from tfreader.table import Table, mask_crc, unmask_crc
+from tfreader.table import Table
 
 
 def read(data: bytes) -> list[tuple[bytes, bytes]]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import tracemalloc
 from contextlib import closing
 from unittest.mock import patch
 
@@ -16,7 +17,7 @@ from conftest import BERT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tfreader.mapping import convert, make_plan
-from tfreader.mapping.execute import execute, stream
+from tfreader.mapping.execute import stream
 from tfreader.mapping.plan import Entry
 from tfreader.mapping.rule import rules_from_data
 from tfreader.mapping.writers.safetensors import SafetensorsFile, parse_size, shards
@@ -148,38 +149,102 @@ RULES = {
             "ops": ["transpose", {"op": "split", "axis": 0}],
             "required": False,
         },
+        {
+            "source": ["x/(?P<n>.*)", "y/(?P<n>.*)"],
+            "target": "joined.{n}",
+            "ops": [{"op": "concat", "axis": 1}, "transpose"],
+            "required": False,
+        },
+        {
+            "source": "some/(?P<n>.*)",
+            "target": "some.{n}",
+            "ops": [
+                {"op": "slice", "axis": 0, "start": 0, "stop": 1},
+                {"op": "reshape", "to": [-1]},
+            ],
+            "required": False,
+        },
     ],
 }
 
 
-@settings(max_examples=100, deadline=None)
+def expected(kind, values):
+    """What the rules make of variables whose values are these, in numpy's words."""
+    half = values.shape[1] // 2
+    return {
+        "copy": values,
+        "t": values.T,
+        "a": values.T[:half],
+        "b": values.T[half:],
+        "joined": np.concatenate([values, values], 1).T,
+        "some": values[:1].reshape(-1),
+    }[kind]
+
+
+@settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=6),
+    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=6),
     st.sampled_from(["float32", "float64", "int32"]),
     st.sampled_from(["keep", "float16", "bfloat16"]),
     st.integers(1, 200).map(lambda n: 8 * n),
+    st.integers(1, 2000),
+    st.booleans(),
 )
-def test_streaming_in_blocks_gives_what_whole_tensors_give(
-    tmp_path_factory, shapes, source, dtype, block
+def test_streaming_in_parts_gives_what_whole_tensors_give(
+    tmp_path_factory, shapes, source, dtype, block, memory_limit, sliced
 ):
     folder = tmp_path_factory.mktemp("stream")
-    tensors = {}
+    tensors, values = {}, {}
     for i, (rows, columns) in enumerate(shapes):
-        values = np.arange(rows * columns * 2, dtype=source).reshape(rows, columns * 2)
-        tensors |= {f"{kind}/{i}": values + i for kind in ("copy", "t", "cut")}
-    rules = rules_from_data(RULES, "test")
+        values[str(i)] = np.arange(rows * columns * 2, dtype=source).reshape(rows, columns * 2) + i
+        kinds = ("copy", "t", "cut", "x", "y", "some")
+        tensors |= {f"{kind}/{i}": values[str(i)] for kind in kinds}
     with (
         patch("tfreader.mapping.execute.BLOCK", block),
-        tfreader.open(write_bundle(folder / "m", tensors, num_shards=2)) as checkpoint,
+        patch("tfreader.bundle.CHUNK", 40),
+        tfreader.open(
+            write_bundle(folder / "m", tensors, num_shards=2, sliced=sliced)
+        ) as checkpoint,
     ):
-        plan = make_plan(checkpoint, rules=rules, dtype=dtype)
+        plan = make_plan(checkpoint, rules=rules_from_data(RULES, "test"), dtype=dtype)
         out = {entry.target: bytearray(entry.nbytes) for entry in plan.entries}
 
         def write(entry, offset, data):
             out[entry.target][offset : offset + len(data)] = data
 
         written = []
-        stream(plan, checkpoint, write, written.append)
+        stream(plan, checkpoint, write, written.append, memory_limit)
         assert sum(written) == plan.nbytes
-        for entry, array in execute(plan, checkpoint):
-            assert bytes(out[entry.target]) == array.tobytes()
+        for entry in plan.entries:
+            kind, _, number = entry.target.partition(".")
+            whole = expected(kind, values[number]).astype(entry.dtype)
+            assert bytes(out[entry.target]) == whole.tobytes()
+
+
+@pytest.mark.parametrize("memory_limit", [100, 1 << 20])
+def test_a_damaged_variable_is_noticed_however_it_is_read(tmp_path, memory_limit):
+    values = np.arange(80, dtype=np.float32).reshape(8, 10)
+    kinds = ("copy", "t", "cut", "x", "y", "some")
+    for damaged in kinds:
+        prefix = write_bundle(
+            tmp_path / "m",
+            {f"{kind}/0": values for kind in kinds},
+            overrides={f"{damaged}/0": {"crc": 1}},
+        )
+        with tfreader.open(prefix) as checkpoint:
+            plan = make_plan(checkpoint, rules=rules_from_data(RULES, "test"))
+            with pytest.raises(tfreader.ChecksumError, match=f"{damaged}/0"):
+                stream(plan, checkpoint, lambda *_: None, memory_limit=memory_limit)
+
+
+def test_the_memory_limit_is_kept(tmp_path):
+    """A tensor larger than the window goes through it in parts, also transposed."""
+    values = np.ones((256, 16_384), np.float32)
+    prefix = write_bundle(tmp_path / "m", {"t/0": values, "copy/0": values})
+    with tfreader.open(prefix) as checkpoint:
+        plan = make_plan(checkpoint, rules=rules_from_data(RULES, "test"))
+        tracemalloc.start()
+        stream(plan, checkpoint, lambda *_: None, memory_limit=6 << 20)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 10 << 20

@@ -11,8 +11,17 @@ import numpy as np
 from crc32c import crc32c
 from google.protobuf.message import DecodeError
 
-from .checkpoint import Checkpoint, TensorInfo, VerifyReport
+from .checkpoint import (
+    Allocate,
+    Box,
+    Checkpoint,
+    TensorInfo,
+    VariableReader,
+    VerifyReport,
+    new_memory,
+)
 from .checkpoint_pb2 import BundleEntry, BundleHeader
+from .checksum import Checksum, unmask_crc
 from .dtypes import Array, dtype_of, from_stored
 from .errors import (
     CheckpointNotFoundError,
@@ -23,10 +32,10 @@ from .errors import (
 )
 from .files import LocalFile
 from .shapes import shape_of
-from .slices import assemble, check_cover, from_proto, rows_in, slice_key
+from .slices import Slice, assemble, check_cover, from_proto, rows_in, slice_key
 from .sniff import DAMAGED, but_it_is
 from .strings import decode_strings, variant_crc
-from .table import Table, unmask_crc
+from .table import Table
 
 FORMAT_VERSION = 1
 CHUNK = 1 << 20
@@ -108,21 +117,21 @@ class Bundle(Checkpoint):
 
     def check_shards(self, names: Sequence[str]) -> None:
         for name in names:
-            for piece in self._pieces(self.info(name)):
-                self._open(piece)
+            for piece in self.pieces(self.info(name)):
+                self.open_shard(piece)
 
     def verify(self) -> VerifyReport:
         problems: list[TFReaderError] = [*self._problems]
         nbytes = 0
         for name in self._variables:
             try:
-                pieces = self._pieces(self.info(name))
+                pieces = self.pieces(self.info(name))
             except TFReaderError as error:
                 problems.append(error)
                 continue
             for piece in pieces:
                 try:
-                    nbytes += self._verify_piece(piece)
+                    nbytes += self.verify_piece(piece)
                 except TFReaderError as error:
                     problems.append(error)
         if problems:
@@ -165,7 +174,7 @@ class Bundle(Checkpoint):
             )
         return TensorInfo(name, dtype, shape, size, shard, offset, unmask_crc(entry.crc32c))
 
-    def _pieces(self, info: TensorInfo) -> list[TensorInfo]:
+    def pieces(self, info: TensorInfo) -> list[TensorInfo]:
         """The stored tensors that make up a variable: itself, or its slices, all checked."""
         if not info.slices:
             return [info]
@@ -192,7 +201,7 @@ class Bundle(Checkpoint):
         return pieces
 
     def _load(self, info: TensorInfo, rows: range | None) -> Array:
-        pieces = self._pieces(info)
+        pieces = self.pieces(info)
         if not info.slices:
             return self._read(info, rows)
         assert info.dtype.numpy is not None
@@ -200,7 +209,7 @@ class Bundle(Checkpoint):
         rows = range(info.shape[0]) if rows is None else rows
         for place, piece in zip(slices, pieces, strict=True):  # before allocating the whole
             if rows_in(place, rows):
-                self._open(piece)
+                self.open_shard(piece)
         return assemble(
             slices,
             info.shape,
@@ -213,7 +222,7 @@ class Bundle(Checkpoint):
         """All rows of a stored tensor, or consecutive ones."""
         if piece.dtype == "string":
             strings, crc = self._decode(piece, self._bytes(piece, 0, piece.nbytes))
-            self._check_crc(piece, crc)
+            self.check_crc(piece, crc)
             array = np.empty(len(strings), object)
             array[:] = strings
             array = array.reshape(piece.shape)
@@ -221,7 +230,7 @@ class Bundle(Checkpoint):
         shape = piece.shape
         if rows is None or len(rows) == shape[0]:
             data = self._bytes(piece, 0, piece.nbytes)
-            self._check_crc(piece, crc32c(data.data))
+            self.check_crc(piece, crc32c(data.data))
         else:
             assert piece.nbytes is not None
             width = piece.nbytes // shape[0]
@@ -240,50 +249,40 @@ class Bundle(Checkpoint):
             raise CorruptCheckpointError(f"{self._where(piece)}: {error}") from None
 
     def _bytes(self, piece: TensorInfo, start: int, size: int | None) -> Array:
-        shard = self._open(piece)
+        shard = self.open_shard(piece)
         assert piece.offset is not None and size is not None
         data = np.empty(size, np.uint8)
         shard.read_into(piece.offset + start, data)
         return data
 
-    def chunks(self, name: str, size: int) -> Iterator[memoryview] | None:
-        info = self.info(name)
-        if info.slices or self.big_endian or not info.dtype.is_stored_as_is:
-            return None
-        return self._chunks(info, size)
+    def reader(self, name: str) -> VariableReader:
+        return _BundleReader(self, self.info(name))
 
-    def _chunks(self, piece: TensorInfo, size: int) -> Iterator[memoryview]:
-        """The bytes of a stored tensor in one buffer; raises after the last if they are damaged."""
+    def verify_piece(self, piece: TensorInfo) -> int:
+        """Check a stored tensor's bytes; returns how many there are."""
         assert piece.offset is not None and piece.nbytes is not None
-        shard = self._open(piece)
-        buffer = np.empty(min(size, piece.nbytes), np.uint8).data
+        if piece.dtype in ("string", "variant"):
+            data = self._bytes(piece, 0, piece.nbytes)
+            self.check_crc(piece, self._decode(piece, data)[1])
+            return piece.nbytes
+        shard = self.open_shard(piece)
+        buffer = np.empty(min(CHUNK, piece.nbytes), np.uint8).data
         crc = 0
-        for start in range(0, piece.nbytes, size):
+        for start in range(0, piece.nbytes, CHUNK):
             chunk = buffer[: piece.nbytes - start]
             shard.read_into(piece.offset + start, chunk)
             crc = crc32c(chunk, crc)
-            yield chunk
-        self._check_crc(piece, crc)
-
-    def _verify_piece(self, piece: TensorInfo) -> int:
-        """Check a stored tensor's bytes; returns how many there are."""
-        assert piece.nbytes is not None
-        if piece.dtype in ("string", "variant"):
-            data = self._bytes(piece, 0, piece.nbytes)
-            self._check_crc(piece, self._decode(piece, data)[1])
-        else:
-            for _ in self._chunks(piece, CHUNK):
-                pass
+        self.check_crc(piece, crc)
         return piece.nbytes
 
-    def _check_crc(self, piece: TensorInfo, found: int) -> None:
+    def check_crc(self, piece: TensorInfo, found: int) -> None:
         if piece.crc32c != found:
             raise ChecksumError(
                 f"{self._where(piece)}: checksum mismatch: {piece.crc32c:#010x} is stored, the "
                 f"bytes give {found:#010x}{but_it_is(self._path_of(piece), DAMAGED)}"
             )
 
-    def _open(self, piece: TensorInfo) -> LocalFile:
+    def open_shard(self, piece: TensorInfo) -> LocalFile:
         """The shard of a stored tensor, once it is known to hold all of it."""
         assert piece.shard is not None and piece.offset is not None and piece.nbytes is not None
         path = self._path_of(piece)
@@ -327,6 +326,84 @@ class Bundle(Checkpoint):
 
     def _corrupt(self, name: str, problem: str) -> CorruptCheckpointError:
         return CorruptCheckpointError(f"{self.index_path}: variable {name!r}: {problem}")
+
+
+class _BundleReader(VariableReader):
+    """Reads just the runs of bytes that a part is made of."""
+
+    in_parts = True
+
+    def __init__(self, bundle: Bundle, info: TensorInfo) -> None:
+        self.info = info
+        self._bundle = bundle
+        pieces = bundle.pieces(info)
+        places = [piece.resolve(info.shape) for piece in info.slices] or [
+            Slice((0,) * len(info.shape), info.shape)
+        ]
+        self._pieces = [
+            (place, piece, Checksum(piece.nbytes or 0))
+            for place, piece in zip(places, pieces, strict=True)
+        ]
+
+    def read(self, box: Box, allocate: Allocate = new_memory) -> Array:
+        if not self.info.slices:
+            ((_, piece, checksum),) = self._pieces
+            return self._read(piece, box, checksum, allocate)
+        assert self.info.dtype.numpy is not None
+        shape = tuple(map(len, box))
+        size = prod(shape) * self.info.dtype.numpy.itemsize
+        values = allocate(size).view(self.info.dtype.numpy).reshape(shape)
+        for place, piece, checksum in self._pieces:
+            inside = tuple(
+                range(max(i.start, start), min(i.stop, start + length))
+                for i, start, length in zip(box, place.start, place.length, strict=True)
+            )
+            if not all(inside):
+                continue
+            own = tuple(
+                range(i.start - s, i.stop - s) for i, s in zip(inside, place.start, strict=True)
+            )
+            target = tuple(
+                slice(i.start - o.start, i.stop - o.start) for i, o in zip(inside, box, strict=True)
+            )
+            values[target] = self._read(piece, own, checksum, allocate)
+        return values
+
+    def _read(self, piece: TensorInfo, box: Box, checksum: Checksum, allocate: Allocate) -> Array:
+        """A part of a stored tensor: one run of bytes for each index of the axes that it cuts."""
+        shape = piece.shape
+        assert piece.offset is not None and piece.dtype.itemsize is not None
+        shard = self._bundle.open_shard(piece)
+        inner = len(shape)  # from here on the part has all of every axis
+        while inner and len(box[inner - 1]) == shape[inner - 1]:
+            inner -= 1
+        first = max(inner - 1, 0)
+        run = prod(map(len, box[first:])) * piece.dtype.itemsize
+        starts = np.zeros(1, np.int64)
+        for axis, indices in enumerate(box[: first + 1]):
+            stride = prod(shape[axis + 1 :]) * piece.dtype.itemsize
+            taken = indices if axis < first else indices[:1]
+            starts = (starts[:, None] + np.array(taken, np.int64) * stride).reshape(-1)
+        data = allocate(run * len(starts))
+        view = data.data
+        position = 0
+        for start in starts.tolist() if run else ():
+            for offset in range(start, start + run, CHUNK):  # small enough for a cache
+                size = min(CHUNK, start + run - offset)
+                part = view[position : position + size]
+                shard.read_into(piece.offset + offset, part)
+                checksum.add(offset, part)
+                position += size
+        values = from_stored(data, piece.dtype, self._bundle.big_endian)
+        return values.reshape(tuple(map(len, box)))
+
+    def finish(self) -> None:
+        for _, piece, checksum in self._pieces:
+            found = checksum.value()
+            if found is None:  # a part was left out or came twice
+                self._bundle.verify_piece(piece)
+            else:
+                self._bundle.check_crc(piece, found)
 
 
 def check_version(path: str, version: Any) -> None:

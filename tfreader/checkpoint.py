@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
 from typing import Any, NamedTuple, Self
+
+import numpy as np
 
 from .dtypes import Array, DType
 from .errors import CorruptCheckpointError, UnsupportedError, VariableNotFoundError
@@ -31,6 +33,46 @@ class TensorInfo(NamedTuple):
     offset: int | None = None
     crc32c: int | None = None
     slices: tuple[Slice, ...] = ()
+
+
+Box = tuple[range, ...]
+"""A part of a tensor: per axis the indices, one after the other."""
+
+Allocate = Callable[[int], Array]
+"""Gives memory for so many bytes, as an array of uint8."""
+
+
+def new_memory(size: int) -> Array:
+    return np.empty(size, np.uint8)
+
+
+def whole(shape: Sequence[int]) -> Box:
+    return tuple(map(range, shape))
+
+
+class VariableReader:
+    """Reads a variable in parts, in any order.
+
+    What was made of a part counts only once `finish` has returned: it checks every byte. A variable
+    that is not `in_parts` is read as a whole for each of them.
+    """
+
+    in_parts = False
+
+    def __init__(self, checkpoint: Checkpoint, info: TensorInfo) -> None:
+        self.info = info
+        self._checkpoint = checkpoint
+
+    def read(self, box: Box, allocate: Allocate = new_memory) -> Array:
+        """The values in `box`, in memory that `allocate` gave or else new.
+
+        Raises what `Checkpoint.read` raises.
+        """
+        values = self._checkpoint.read(self.info.name)
+        return values[tuple(slice(indices.start, indices.stop) for indices in box)]
+
+    def finish(self) -> None:
+        """Raise ChecksumError where the bytes are not those that were written."""
 
 
 class VerifyReport(NamedTuple):
@@ -87,13 +129,12 @@ class Checkpoint(Mapping[str, Array]):
         array = self._load(info, range(ordered[0], ordered[-1] + 1) if ordered else range(0))
         return array[:: abs(picked.step)][:: 1 if picked.step > 0 else -1]
 
-    def chunks(self, name: str, size: int) -> Iterator[memoryview] | None:
-        """The variable's values as bytes, up to `size` at a time and all in the same buffer.
+    def reader(self, name: str) -> VariableReader:
+        """For reading a variable, which must have a numpy dtype, in parts.
 
-        None where the bytes are not stored as they are in an array. The checksum is checked after
-        the last chunk: what was made of the others counts only then. Raises what `read` raises.
+        Raises what `info` raises, and CorruptCheckpointError where slices do not fit together.
         """
-        return None
+        return VariableReader(self, self.info(name))
 
     @abstractmethod
     def check_shards(self, names: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from crc32c import crc32c
 
-from .table import mask_crc
+from .checksum import mask_crc
 from .wire import read_varint
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from crc32c import crc32c
 
+from .checksum import unmask_crc
 from .errors import ChecksumError, CorruptCheckpointError, MissingExtraError
 from .files import TABLE_MAGIC, LocalFile
 from .sniff import DAMAGED, but_it_is
@@ -23,16 +24,6 @@ TRAILER_SIZE = 5  # compression type and masked checksum
 SNAPPY_EXPANSION = 22  # no Snappy element yields more than 64 bytes from 3
 RECENT_SIZE = 1 << 20  # the largest block that is kept for the next look-up
 MAX_BLOCK_SIZE = 1 << 31  # a protobuf message, the largest thing a block can hold, is below 2 GiB
-
-
-def mask_crc(crc: int) -> int:
-    """The form in which a CRC-32C is stored beside the data that it covers."""
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def unmask_crc(masked: int) -> int:
-    rotated = (masked - 0xA282EAD8) & 0xFFFFFFFF
-    return ((rotated >> 17) | (rotated << 15)) & 0xFFFFFFFF
 
 
 class Block(NamedTuple):

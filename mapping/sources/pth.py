@@ -10,7 +10,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,10 +195,6 @@ class PthCheckpoint(Checkpoint):
     def info(self, name: str) -> TensorInfo:
         info: TensorInfo = self._variables[self._key(name)]
         return info
-
-    def chunks(self, name: str, size: int) -> Iterator[memoryview] | None:
-        data = self._bytes(self.info(name), None).data
-        return (data[start : start + size] for start in range(0, len(data), size))
 
     def check_shards(self, names: Sequence[str]) -> None:
         self.verify()

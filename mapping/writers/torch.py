@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfreader.dtypes import Array
 from tfreader.errors import MissingExtraError, UnsupportedError
 
 from ..plan import Entry
@@ -31,20 +30,26 @@ def check_torch(entries: Iterable[Entry]) -> None:
             )
 
 
-def to_state_dict(
-    tensors: Iterable[tuple[Entry, Array]], ties: Mapping[str, str]
-) -> dict[str, torch.Tensor]:
-    """The tensors by name, tied names included: they share storage, as in `Module.state_dict`."""
-    import torch
+class StateDict:
+    """The tensors of a plan in memory, filled by `write`.
 
-    state_dict = {}
-    for entry, array in tensors:
-        data = np.array(array, order="C")  # own, writable, aligned memory for torch
-        dtype = getattr(torch, _torch_name(entry))
-        flat = torch.from_numpy(data.reshape(-1).view(np.uint8)).view(dtype)
-        state_dict[entry.target] = flat.reshape(entry.shape)
-    ordered = dict(sorted(state_dict.items()))
-    return ordered | {alias: ordered[target] for alias, target in ties.items()}
+    `tensors` has tied names too: they share storage, as in `Module.state_dict`.
+    """
+
+    def __init__(self, entries: Sequence[Entry], ties: Mapping[str, str]) -> None:
+        import torch
+
+        self._memory = {entry.target: np.empty(entry.nbytes, np.uint8) for entry in entries}
+        own = {
+            entry.target: torch.from_numpy(self._memory[entry.target])
+            .view(getattr(torch, _torch_name(entry)))
+            .reshape(entry.shape)
+            for entry in sorted(entries, key=lambda entry: entry.target)
+        }
+        self.tensors = own | {alias: own[target] for alias, target in ties.items()}
+
+    def write(self, entry: Entry, offset: int, data: memoryview) -> None:
+        self._memory[entry.target][offset : offset + len(data)] = data
 
 
 def save(state_dict: Mapping[str, torch.Tensor], path: str | os.PathLike[str]) -> None:

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from crc32c import crc32c
+from hypothesis import given
+from hypothesis import strategies as st
+from tfreader.checksum import Checksum, mask_crc, unmask_crc
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_masks_are_taken_off(crc):
+    assert unmask_crc(mask_crc(crc)) == crc
+
+
+@given(st.binary(max_size=2000), st.data())
+def test_pieces_in_any_order_give_the_checksum_of_the_whole(data, draw):
+    cuts = draw.draw(st.lists(st.integers(0, len(data)), max_size=20).map(sorted))
+    bounds = [0, *cuts, len(data)]
+    pieces = draw.draw(st.permutations(list(zip(bounds, bounds[1:], strict=False))))
+    checksum = Checksum(len(data))
+    for start, end in pieces:
+        checksum.add(start, data[start:end])
+    assert checksum.value() == crc32c(data)
+
+
+def test_nothing_is_said_of_bytes_that_are_missing_or_came_twice():
+    for pieces in ([], [(0, 4)], [(0, 4), (5, 10)], [(0, 6), (4, 10)], [(0, 10), (0, 10)]):
+        checksum = Checksum(10)
+        for start, end in pieces:
+            checksum.add(start, bytes(end - start))
+        assert checksum.value() is None

@@ -1,0 +1,75 @@
+"""CRC-32C: masked as files store it, and of bytes that are read in any order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from crc32c import crc32c
+
+from .dtypes import Array
+
+POLYNOMIAL = 0x82F63B78  # Castagnoli's, reflected
+
+
+def mask_crc(crc: int) -> int:
+    """The form in which a CRC-32C is stored beside the data that it covers."""
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def unmask_crc(masked: int) -> int:
+    rotated = (masked - 0xA282EAD8) & 0xFFFFFFFF
+    return ((rotated >> 17) | (rotated << 15)) & 0xFFFFFFFF
+
+
+class Checksum:
+    """The CRC-32C of `size` bytes that come in pieces, in any order."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._runs: list[tuple[int, int, int]] = []  # start, end, checksum
+
+    def add(self, offset: int, data: Any) -> None:
+        """Take in the bytes at `offset`. It costs least where they go on from the last ones."""
+        end = offset + len(data)
+        if self._runs and self._runs[-1][1] == offset:
+            start, _, crc = self._runs[-1]
+            self._runs[-1] = start, end, crc32c(data, crc)
+        else:
+            self._runs.append((offset, end, crc32c(data)))
+
+    def value(self) -> int | None:
+        """The checksum of the whole, None unless each byte has come once."""
+        runs = [run for run in sorted(self._runs) if run[0] < run[1]]
+        bounds = [0, *(end for _, end, _ in runs)]
+        if [start for start, _, _ in runs] != bounds[:-1] or bounds[-1] != self._size:
+            return None
+        if len(runs) < 2:
+            return runs[0][2] if runs else 0
+        crcs = np.array([crc for _, _, crc in runs], np.uint32)
+        behind = np.array([self._size - end for _, end, _ in runs], np.int64)
+        return int(np.bitwise_xor.reduce(_shifted(crcs, behind)))
+
+
+def _shifted(crcs: Array, counts: Array) -> Array:
+    """What each checksum adds to that of the whole, with `counts` more bytes behind its own.
+
+    A checksum is linear over GF(2) in the register that it starts from: a zero byte applies a
+    matrix to it, 2^n of them that matrix's power, and the parts' shares add up by xor.
+    """
+    matrix: Array = np.array([1 << bit for bit in range(32)], np.uint32)
+    for _ in range(8):
+        matrix = (matrix >> 1) ^ np.where(matrix & 1, np.uint32(POLYNOMIAL), np.uint32(0))
+    while counts.any():
+        crcs = np.where(counts & 1, _apply(matrix, crcs), crcs)
+        matrix = _apply(matrix, matrix)
+        counts = counts >> 1
+    return crcs
+
+
+def _apply(matrix: Array, vectors: Array) -> Array:
+    """The product with each vector of 32 bits; the matrix is given by its columns."""
+    result = np.zeros_like(vectors)
+    for bit, column in enumerate(matrix):
+        result ^= np.where(vectors >> np.uint32(bit) & np.uint32(1), column, np.uint32(0))
+    return result
