@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN ?= $(abspath $(VENV))/bin
 PYTHON = $(BIN)/python
 
-.PHONY: example test fuzz lint types package proto data
+.PHONY: example test fuzz lint types package bench proto data
 
 $(VENV)/installed: pyproject.toml  ## everything that development needs
 	python3 -m venv $(VENV)
@@ -41,6 +41,9 @@ package: $(VENV)/installed  ## build the wheel and try it in a bare environment 
 	$(PYTHON) tests/check_bare.py build/bare dist/*.whl
 	build/bare/bin/python -m pip install --quiet 'protobuf==4.25.*'
 	$(PYTHON) tests/check_bare.py build/bare dist/*.whl
+
+bench: $(VENV)/installed  ## needs 5 GB of disk, 35 with ARGS=--large; see benchmarks/convert.py
+	$(PYTHON) benchmarks/convert.py $(ARGS)
 
 proto: $(VENV)/installed  ## regenerate tfreader/checkpoint_pb2.py from proto/
 	$(PYTHON) proto/generate.py

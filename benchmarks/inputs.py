@@ -1,4 +1,7 @@
-"""The checkpoints that the benchmarks convert: real models' names and shapes, random values."""
+"""The checkpoints that the benchmarks convert: real models' names and shapes, random values.
+
+python benchmarks/inputs.py NAME FOLDER
+"""
 
 from __future__ import annotations
 
@@ -162,3 +165,7 @@ def make(name: str, folder: Path) -> Path:
             prefix.with_name("rules.toml").write_text(MANY_RULES)
         prefix.with_name("done").touch()
     return prefix
+
+
+if __name__ == "__main__":
+    print(make(sys.argv[1], Path(sys.argv[2])))

@@ -127,9 +127,10 @@ def write(
     with staged(output, is_folder) as stage:
         advance = progress(plan) if progress else lambda _: None
         if is_torch:
-            state_dict = torch_writer.StateDict(plan.entries, plan.ties)
-            stream(plan, checkpoint, state_dict.write, advance)
-            torch_writer.save(state_dict.tensors, stage / output.name)
+            path = stage / output.name
+            with closing(torch_writer.TorchFile(path, plan.entries, plan.ties)) as file:
+                stream(plan, checkpoint, file.write, advance)
+                file.finish()
         else:
             files = [list(plan.entries)]
             names = [output.name]

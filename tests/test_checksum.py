@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tfreader.checksum import Checksum, mask_crc, unmask_crc
 
 
@@ -15,7 +18,7 @@ def test_masks_are_taken_off(crc):
 def test_pieces_in_any_order_give_the_checksum_of_the_whole(data, draw):
     cuts = draw.draw(st.lists(st.integers(0, len(data)), max_size=20).map(sorted))
     bounds = [0, *cuts, len(data)]
-    pieces = draw.draw(st.permutations(list(zip(bounds, bounds[1:], strict=False))))
+    pieces = draw.draw(st.permutations(list(pairwise(bounds))))
     checksum = Checksum(len(data))
     for start, end in pieces:
         checksum.add(start, data[start:end])

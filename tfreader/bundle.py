@@ -379,15 +379,15 @@ class _BundleReader(VariableReader):
             inner -= 1
         first = max(inner - 1, 0)
         run = prod(map(len, box[first:])) * piece.dtype.itemsize
-        starts = np.zeros(1, np.int64)
+        starts = [0]
         for axis, indices in enumerate(box[: first + 1]):
             stride = prod(shape[axis + 1 :]) * piece.dtype.itemsize
             taken = indices if axis < first else indices[:1]
-            starts = (starts[:, None] + np.array(taken, np.int64) * stride).reshape(-1)
+            starts = [start + index * stride for start in starts for index in taken]
         data = allocate(run * len(starts))
         view = data.data
         position = 0
-        for start in starts.tolist() if run else ():
+        for start in starts if run else ():
             for offset in range(start, start + run, CHUNK):  # small enough for a cache
                 size = min(CHUNK, start + run - offset)
                 part = view[position : position + size]

@@ -15,6 +15,7 @@ from typing import Any
 from tfreader.errors import ConfigError, UnsupportedError
 
 from ..plan import Entry
+from .files import pwrite_all
 
 DTYPE_NAMES = {
     "bool": "BOOL",
@@ -55,10 +56,7 @@ class SafetensorsFile:
             self._file.truncate(self._size)
 
     def write(self, entry: Entry, offset: int, data: memoryview) -> None:
-        offset += self._offsets[entry.target]
-        while data:
-            count = os.pwrite(self._file.fileno(), data, offset)
-            data, offset = data[count:], offset + count
+        pwrite_all(self._file.fileno(), data, self._offsets[entry.target] + offset)
 
     def close(self) -> None:
         self._file.close()
