@@ -150,6 +150,13 @@ def _settings(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
     show_default=True,
     help="Largest weights file of a folder.",
 )
+@click.option(
+    "--memory-limit",
+    "--memory_limit",
+    default="192MiB",
+    show_default=True,
+    help="How much of the tensors may be in memory; larger ones go through in parts.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -159,6 +166,7 @@ def convert(
     pytorch_dump_output: str,
     rules: str | None,
     max_shard_size: str,
+    memory_limit: str,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
@@ -185,6 +193,7 @@ def convert(
             tf_checkpoint,
             pytorch_dump_output,
             max_shard_size=max_shard_size,
+            memory_limit=memory_limit,
             progress=progress,
             **options,
         )

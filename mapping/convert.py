@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError, OutputError
 
-from .execute import stream
+from .execute import MEMORY_LIMIT, stream
 from .family import Beside, SideFiles, open_source
 from .output import staged
 from .plan import Entry, Plan
@@ -82,6 +82,7 @@ def convert(
     config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     rules: str | os.PathLike[str] | RuleSet | None = None,
     max_shard_size: str | int = DEFAULT_SHARD_SIZE,
+    memory_limit: str | int = MEMORY_LIMIT,
     progress: Callable[[Plan], Progress] | None = None,
     **options: Unpack[PlanOptions],
 ) -> Report:
@@ -89,16 +90,18 @@ def convert(
 
     `output` ending in .bin, .pt or .pth becomes one torch file (needs the extra `torch`), in
     .safetensors one safetensors file, anything else a folder that `from_pretrained` loads.
-    `progress` is called with the plan before the first byte is read, and gives a function that is
-    told of bytes written. The other `options` are those of `make_plan`.
+    `memory_limit` bounds the values that are in memory at a time; larger tensors go through in
+    parts. `progress` is called with the plan before the first byte is read, and gives a function
+    that is told of bytes written, from several threads. The other `options` are those of
+    `make_plan`.
 
     Raises TFReaderError; then nothing has been written.
     """
     output = Path(output)
-    size = safetensors.parse_size(max_shard_size)
+    size, limit = map(safetensors.parse_size, (max_shard_size, memory_limit))
     with open_source(path, model_type) as checkpoint:
         plan = make_plan(checkpoint, model_type, config=config, rules=rules, **options)
-        return write(plan, checkpoint, output, size, progress)
+        return write(plan, checkpoint, output, size, limit, progress)
 
 
 def is_folder_output(output: Path) -> bool:
@@ -110,6 +113,7 @@ def write(
     checkpoint: Checkpoint,
     output: Path,
     max_shard_size: int,
+    memory_limit: int,
     progress: Callable[[Plan], Progress] | None = None,
 ) -> Report:
     """Carry out a plan. Raises TFReaderError; then nothing has been written."""
@@ -129,7 +133,7 @@ def write(
         if is_torch:
             path = stage / output.name
             with closing(torch_writer.TorchFile(path, plan.entries, plan.ties)) as file:
-                stream(plan, checkpoint, file.write, advance)
+                stream(plan, checkpoint, file.write, advance, memory_limit)
                 file.finish()
         else:
             files = [list(plan.entries)]
@@ -137,7 +141,7 @@ def write(
             if is_folder:
                 files = safetensors.shards(plan.entries, max_shard_size)
                 names = safetensors.shard_names(len(files))
-            _write_safetensors(plan, checkpoint, stage, files, names, advance)
+            _write_safetensors(plan, checkpoint, stage, files, names, advance, memory_limit)
             if len(files) > 1:
                 index = safetensors.index_json(files, names)
                 (stage / "model.safetensors.index.json").write_bytes(index)
@@ -187,6 +191,7 @@ def _write_safetensors(
     files: Sequence[Sequence[Entry]],
     names: Sequence[str],
     progress: Progress,
+    memory_limit: int,
 ) -> None:
     with ExitStack() as stack:
         home = {}
@@ -198,6 +203,7 @@ def _write_safetensors(
             checkpoint,
             lambda entry, offset, data: home[entry.target].write(entry, offset, data),
             progress,
+            memory_limit,
         )
 
 

@@ -25,7 +25,7 @@ from .detect import choose_family, fitting, not_built_in
 from .family import Config, Family
 from .ops import Join, Shape, Slice, Split, Squeeze, Step, Unstack
 from .plan import CASTABLE, FLOATS, Entry, Plan
-from .rule import Architecture, Rule, RuleSet, load_rules
+from .rule import Architecture, Rule, RuleSet, literal_tail, load_rules
 
 MAX_LABELS = 1_000_000
 
@@ -235,18 +235,24 @@ class _Planner:
     def _match(
         self, variables: Mapping[str, TensorInfo], rules: RuleSet
     ) -> dict[str, list[_Match]]:
-        sources = [
-            (rule, number, pattern)
-            for rule in rules.rules
-            for number, pattern in enumerate(rule.patterns)
-        ]
+        # Most rules end in plain text, by which the few that can match a name are found.
+        sources: dict[str, list[tuple[int, Rule, int, re.Pattern[str]]]] = defaultdict(list)
+        for position, rule in enumerate(rules.rules):
+            for number, pattern in enumerate(rule.patterns):
+                sources[literal_tail(pattern.pattern)].append((position, rule, number, pattern))
+        lengths = sorted({len(tail) for tail in sources})
 
         def matches(name: str, info: TensorInfo) -> list[_Match]:
-            return [
-                _Match(rule, number, _groups(match, rules.counts), info)
-                for rule, number, pattern in sources
+            ends = [name[len(name) - length :] for length in lengths if length <= len(name)]
+            found = [
+                (position, _Match(rule, number, _groups(match, rules.counts), info))
+                for end in ends
+                for position, rule, number, pattern in sources.get(end, ())
                 if (match := pattern.fullmatch(name))
             ]
+            if len(found) > 1:
+                found.sort(key=lambda item: item[0])
+            return [match for _, match in found]
 
         # The first of its names that any rule knows decides.
         return {

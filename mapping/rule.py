@@ -25,6 +25,25 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _WORDS = re.compile(r"\w+(?:\|\w+)+")
 
 
+def literal_tail(pattern: str) -> str:
+    """Plain text that everything the pattern matches ends with; empty where none is certain.
+
+    >>> literal_tail(r"encoder/layer_(?P<layer>\\d+)/dense/kernel")
+    '/dense/kernel'
+    """
+    depth = 0
+    for symbol in re.sub(r"\\.|\[\^?\]?[^]]*\]", "", pattern):
+        depth += (symbol == "(") - (symbol == ")")
+        if symbol == "|" and depth == 0:
+            return ""
+    if re.search(r"\(\?[a-zA-Z-]+[:)]", pattern.replace("(?P", "")):  # flags change what text means
+        return ""
+    match = re.search(r"[\w/-]*\Z", pattern, re.ASCII)
+    assert match is not None
+    is_escaped = pattern[: match.start()].endswith("\\")
+    return match[0][1:] if is_escaped else match[0]
+
+
 @dataclass(frozen=True)
 class Rule:
     r"""One line of a mapping.

@@ -68,6 +68,13 @@ def test_set_overrides_any_key_of_the_config(tmp_path):
     convert(tmp_path / "out", "--set", "nonsense", code=2)
 
 
+def test_a_small_window_gives_the_same_file(tmp_path):
+    convert(tmp_path / "usual.safetensors")
+    convert(tmp_path / "small.safetensors", "--memory-limit", "1KB")
+    files = [tmp_path / f"{name}.safetensors" for name in ("usual", "small")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_quiet_prints_nothing(tmp_path):
     assert convert(tmp_path / "out", "--quiet").output == ""
 

@@ -25,7 +25,7 @@ from tfreader.mapping.ops import (
     Transpose,
     part_of,
 )
-from tfreader.mapping.rule import Rule, RuleSet, rules_from_data
+from tfreader.mapping.rule import Rule, RuleSet, literal_tail, rules_from_data
 
 import tfreader
 from tfreader.checkpoint import whole
@@ -92,6 +92,28 @@ def test_any_part_of_a_chain_of_operations_is_that_part_of_the_whole(data, shape
     )
     np.testing.assert_array_equal(reads[-1](box), part_of(expected, box))
     np.testing.assert_array_equal(reads[-1](whole(expected.shape)), expected)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "tail"),
+    [
+        (r"bert/layer_(?P<layer>\d+)/dense/kernel", "/dense/kernel"),
+        (r"(?:.*/)?masked_lm/dense", "masked_lm/dense"),
+        ("plain/name", "plain/name"),
+        (r"layer_\d", ""),
+        (r"\.weight", "weight"),
+        ("a|bc", ""),
+        ("(?:a|b)/c", "/c"),
+        ("[|(]x", "x"),
+        ("abc?", ""),
+        ("ab{2}", ""),
+        ("(?i)abc", ""),
+        ("(?i:a)bc", ""),
+        ("(?=a|b)abc", "abc"),
+    ],
+)
+def test_the_plain_end_of_a_pattern(pattern, tail):
+    assert literal_tail(pattern) == tail
 
 
 @settings(deadline=None)
