@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 
 import pytest
@@ -188,3 +189,11 @@ def test_a_pattern_that_fits_one_or_several(tmp_path):
     write_bundle(tmp_path / "model.ckpt-2", {"a": ones(2)})
     with pytest.raises(FileNotFoundError, match="matches several"):
         tfreader.open(tmp_path / "model.ckpt*")
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "model.ckpt.index")
+    for path in ("nothing", "pipe", "model.ckpt"):
+        with pytest.raises(tfreader.TFReaderError):
+            tfreader.open(tmp_path / path)

@@ -14,6 +14,9 @@ TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # the last 8 bytes of a sorted 
 def is_table(path: str) -> bool:
     """Whether the file ends as a sorted string table does: an index, or a V1 checkpoint."""
     try:
+        # A named pipe would be waited for, and so would some of /proc, whose files have no size.
+        if not os.path.isfile(path) or os.path.getsize(path) < len(TABLE_MAGIC):
+            return False
         with open(path, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - len(TABLE_MAGIC)))
             return file.read() == TABLE_MAGIC
@@ -28,6 +31,8 @@ class LocalFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise CorruptCheckpointError(f"{path}: not a regular file")
         try:
             self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except FileNotFoundError:
