@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import tracemalloc
+import zipfile
 from contextlib import closing
 from unittest.mock import patch
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+import torch
 from bundle_writer import write_bundle
 from conftest import BERT
 from hypothesis import given, settings
@@ -248,3 +250,21 @@ def test_the_memory_limit_is_kept(tmp_path):
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert peak < 10 << 20
+
+
+def test_a_torch_file_is_a_sound_archive(tmp_path):
+    """Torch lays it out without data; the data and their zip checksums come later."""
+    tensors = {
+        "copy/empty": np.zeros((0, 3), np.float32),
+        "copy/scalar": np.array(3.5, np.float64),
+        "t/matrix": np.arange(70_000, dtype=np.float32).reshape(700, 100),
+    }
+    prefix = write_bundle(tmp_path / "m", tensors)
+    convert(prefix, tmp_path / "out.bin", rules=rules_from_data(RULES, "test"))
+    with zipfile.ZipFile(tmp_path / "out.bin") as archive:
+        assert archive.testzip() is None
+    for mmap in (False, True):
+        loaded = torch.load(tmp_path / "out.bin", weights_only=True, mmap=mmap)
+        for name, values in tensors.items():
+            whole = values.T if name.startswith("t/") else values
+            np.testing.assert_array_equal(loaded[name.replace("/", ".")].numpy(), whole)
