@@ -353,3 +353,10 @@ def test_the_checkpoint_is_not_overwritten(tmp_path):
     path = shutil.copy(CAUSAL, tmp_path / "model.pth")
     with pytest.raises(OutputError, match="is the checkpoint itself"):
         convert(path, path)
+
+
+@pytest.mark.parametrize("source", [CAUSAL, ADAPTIVE])
+def test_a_state_dict_has_the_models_own_names(source, tmp_path):
+    convert(source, tmp_path)
+    model = XLMWithLMHeadModel(AutoConfig.from_pretrained(tmp_path))
+    assert set(load_state_dict(source)) == set(model.state_dict())

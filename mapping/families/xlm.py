@@ -205,7 +205,8 @@ def adapt(rules: RuleSet, config: Config, variables: Mapping[str, TensorInfo]) -
         tails.append(weight(rf"{tail}\.1\.weight", end - start, width, part="lm"))
     unused = Drop(r"pred_layer\.proj\.weight", "the adaptive softmax does not use it")
     kept = tuple(rule for rule in rules.rules if rule not in PLAIN_HEAD)
-    return replace(rules, rules=(*kept, *ADAPTIVE_HEAD, *tails), drops=(*rules.drops, unused))
+    rules = replace(rules, rules=(*kept, *ADAPTIVE_HEAD, *tails), ties=())
+    return replace(rules, drops=(*rules.drops, unused))
 
 
 def open_pth(path: Path) -> Checkpoint | None:
