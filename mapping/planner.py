@@ -206,8 +206,9 @@ class _Planner:
             for base, name in averages.items():
                 assert base is not None
                 chosen[base] = self.infos[name]
-                self.dropped[base] = f"replaced by its moving average {name}"
                 del self.dropped[name]
+                if base in self.infos:
+                    self.dropped[base] = f"replaced by its moving average {name}"
             self.notes.append(f"moving averages: used for {len(averages)} variables")
         elif averages:
             self.notes.append(

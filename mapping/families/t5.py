@@ -22,10 +22,9 @@ from ._tokenizers import none_found, sentencepieces, tokenizer_config, too_many
 
 NORM = "(?:layer_norm|rms_norm)/scale"
 FINAL_NORM = "(?:final_layer_norm|rms_norm)/scale"
-ENCODER = r"encoder/block_(?P<block>\d+)"
-DECODER = r"decoder/block_(?P<layer>\d+)"
 LOGITS = "decoder/logits/kernel"
 HEADS = "num_heads*d_kv"
+QUERY = r"(en|de)coder/block_\d+/.*/SelfAttention/q"
 MT5_VOCABULARY, BYT5_VOCABULARY = 250112, 384  # padded
 
 
@@ -108,7 +107,7 @@ def stack_rules(name: str, scope: str, gated: bool, heads_apart: bool) -> tuple[
 def all_rules(gated: bool, heads_apart: bool, shared_stack: bool, is_mt5: bool) -> RuleSet:
     """The whole model's. Where one stack serves as both (bi_v1_shared.gin), it is the decoder's."""
     encoder = "decoder" if shared_stack else "encoder"
-    classes = ("MT5" if is_mt5 else "T5",)
+    kind = "MT5" if is_mt5 else "T5"
     return RuleSet(
         family="t5",
         name="t5",
@@ -136,10 +135,9 @@ def all_rules(gated: bool, heads_apart: bool, shared_stack: bool, is_mt5: bool) 
             Tie("decoder.embed_tokens.weight", "shared.weight", "decoder"),
             Tie("lm_head.weight", "shared.weight", "decoder"),
         ),
-        architectures=tuple(
-            Architecture(kind + suffix, ("encoder",), heads)
-            for kind in classes
-            for suffix, heads in (("ForConditionalGeneration", ("decoder",)), ("EncoderModel", ()))
+        architectures=(
+            Architecture(f"{kind}ForConditionalGeneration", ("encoder",), ("decoder",)),
+            Architecture(f"{kind}EncoderModel", ("encoder",)),
         ),
     )
 
@@ -153,9 +151,6 @@ def adapt(_: RuleSet, config: Config, variables: Mapping[str, TensorInfo]) -> Ru
         shared_stack=_has(variables, "decoder/") and not _has(variables, "encoder/"),
         is_mt5=config.get("model_type") == "mt5",
     )
-
-
-QUERY = r"(en|de)coder/block_\d+/.*/SelfAttention/q"
 
 
 def _has(variables: Mapping[str, TensorInfo], scope: str) -> bool:
