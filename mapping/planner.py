@@ -572,7 +572,10 @@ class _Planner:
             for part in sorted(without & set(parts) - set(optional)):
                 missing[f"all of {part}"] = "no variable of this checkpoint's layout"
         for part in sorted(set(optional) - present):
-            self.notes.append(f"the checkpoint has no {part}: the model is written without it")
+            self.notes.append(
+                f"the checkpoint has no {part}: the model is written without it, and a class of "
+                "transformers that has one starts it at random"
+            )
         if missing:
             wanted = [f"{target} (from {source})" for target, source in missing.items()]
             self.problems.append(

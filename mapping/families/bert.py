@@ -176,11 +176,10 @@ def check(config: Config) -> None:
     for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"):
         if not isinstance(config.get(key, 0.0), int | float):
             raise ConfigError(f"{key} = {config[key]!r}, expected a number")
-    labels = len(config.get("id2label", ()))
-    if config["architectures"][0].endswith("MultipleChoice") and labels != 1:
+    labels, kinds = len(config.get("id2label", ())), config.get("architectures", ())
+    if any(str(kind).endswith("MultipleChoice") for kind in kinds) and labels != 1:
         raise ConfigError(
-            f"{config['architectures'][0]} scores each choice with one row, the checkpoint's head "
-            f"has {labels}"
+            f"{kinds[0]} scores each choice with one row, the checkpoint's head has {labels}"
         )
 
 
