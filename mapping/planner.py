@@ -288,8 +288,8 @@ class _Planner:
                 break
         else:
             raise PlanError(
-                f"{self.checkpoint.path}: no model class has just the heads found "
-                f"({', '.join(sorted(heads))})\nChoose one with --architecture: "
+                f"{self.checkpoint.path}: no model class has just the heads that its variables may "
+                f"be ({', '.join(sorted(heads))})\nChoose one with --architecture: "
                 + ", ".join(a.name for a in rules.architectures)
             )
         for candidate in candidates:

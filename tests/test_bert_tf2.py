@@ -112,3 +112,16 @@ def test_a_classifier_of_the_garden(tmp_path):
         plan = make_plan(checkpoint)
     assert plan.architecture == "BertForSequenceClassification"
     assert len(plan.config["id2label"]) == 3
+
+
+def test_a_head_whose_name_tells_no_kind_is_asked_for(tmp_path):
+    logits = "model/predictions/transform/logits"
+    head = {
+        f"{logits}/kernel": np.arange(2 * HIDDEN, dtype=np.float32).reshape(HIDDEN, 2),
+        f"{logits}/bias": np.ones(2, np.float32),
+    }
+    prefix = write_bundle(tmp_path / "ckpt-1", garden(1) | head)
+    with tfreader.open(prefix) as checkpoint, pytest.raises(tfreader.PlanError, match="Choose one"):
+        make_plan(checkpoint)
+    tensors = load_state_dict(prefix, architecture="BertForQuestionAnswering")
+    np.testing.assert_array_equal(tensors["qa_outputs.weight"], head[f"{logits}/kernel"].T)

@@ -158,6 +158,7 @@ NAMED = (
 )
 # By path or, in exported modules, by the variables' own names.
 MLM = f"{ANY}(?:masked_lm|cls/predictions/transform)"
+LOGITS = f"{ANY}predictions/transform/logits"
 HEADS = (
     *dense("mlm", f"{MLM}/dense", "cls.predictions.transform.dense", HIDDEN, HIDDEN),
     *norm("mlm", f"{MLM}/(?:layer_norm|LayerNorm)", "cls.predictions.transform.LayerNorm"),
@@ -168,6 +169,10 @@ HEADS = (
         "vocab_size",
     ),
     *dense("classifier", f"{ANY}sentence_prediction/logits", "classifier", HIDDEN, "num_labels"),
+    # One name for three kinds of head: which it is has to be said (--architecture).
+    *dense("classifier", LOGITS, "classifier", HIDDEN, "num_labels"),
+    *dense("squad", LOGITS, "qa_outputs", HIDDEN, "num_labels"),
+    *dense("nsp", LOGITS, "cls.seq_relationship", HIDDEN, "num_labels"),
 )
 DROPS = (
     Drop(f"{ANY}do_lower_case", "the tokenizer's setting"),
