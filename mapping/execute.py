@@ -232,6 +232,8 @@ class _Worker:
         return self._block[:size]
 
     def _put(self, entry: Entry, offset: int, data: Array) -> None:
+        if not len(data):
+            return
         self._write(entry, offset, data.data)
         self._written += len(data)
 

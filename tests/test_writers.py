@@ -18,7 +18,7 @@ from bundle_writer import write_bundle
 from conftest import BERT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tfreader.mapping import convert, make_plan
+from tfreader.mapping import convert, load_state_dict, make_plan
 from tfreader.mapping.execute import stream
 from tfreader.mapping.plan import Entry
 from tfreader.mapping.rule import rules_from_data
@@ -268,3 +268,9 @@ def test_a_torch_file_is_a_sound_archive(tmp_path):
         for name, values in tensors.items():
             whole = values.T if name.startswith("t/") else values
             np.testing.assert_array_equal(loaded[name.replace("/", ".")].numpy(), whole)
+
+
+def test_a_state_dict_holds_empty_tensors_too(tmp_path):
+    prefix = write_bundle(tmp_path / "m", {"copy/0": np.zeros((0, 3), np.float32)})
+    tensors = load_state_dict(prefix, rules=rules_from_data(RULES, "test"))
+    assert tensors["copy.0"].shape == (0, 3)

@@ -178,6 +178,6 @@ DROPS = (
     Drop(f"{ANY}do_lower_case", "the tokenizer's setting"),
     Drop(
         r"(?:.*/)?next_sentence\..*|.*/next_sentence/pooler_dense/.*",
-        "next-sentence head, of which only this part is saved",
+        "pooler in the next-sentence head",
     ),
 )
