@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from math import prod
 from typing import Any
 
@@ -30,7 +31,7 @@ from .errors import (
     TFReaderError,
     UnsupportedError,
 )
-from .files import LocalFile
+from .files import CHUNK, LocalFile, SourceFile, sha256_of
 from .shapes import shape_of
 from .slices import Slice, assemble, check_cover, from_proto, rows_in, slice_key
 from .sniff import DAMAGED, but_it_is
@@ -38,7 +39,6 @@ from .strings import decode_strings, variant_crc
 from .table import Table
 
 FORMAT_VERSION = 1
-CHUNK = 1 << 20
 
 
 class Bundle(Checkpoint):
@@ -57,23 +57,24 @@ class Bundle(Checkpoint):
         self.index_path = prefix + ".index"
         self._shards: dict[int, LocalFile] = {}
         self._problems: list[CorruptCheckpointError] = []
-        index = LocalFile(self.index_path)
+        self._index = LocalFile(self.index_path)
         try:
-            entries = Table(index).entries(self._problems)
+            entries = Table(self._index).entries(self._problems)
             first = next(entries, None)
             if first is not None and first[0] == b"":
                 self._read_header(bytes(first[1]))
             # Entries stay as they are stored: a tenth of the memory that messages would take.
             self._entries = {key: bytes(value) for key, value in entries}
-        finally:
-            index.close()
-        if self._problems and not salvage:
-            raise ChecksumError.of(self.index_path, self._problems)
-        if first is None or first[0] != b"":
-            raise CorruptCheckpointError(
-                f"{self.index_path}: no bundle header (the empty key) at the start of the table"
-                f"{but_it_is(self.index_path)}"
-            )
+            if self._problems and not salvage:
+                raise ChecksumError.of(self.index_path, self._problems)
+            if first is None or first[0] != b"":
+                raise CorruptCheckpointError(
+                    f"{self.index_path}: no bundle header (the empty key) at the start of the table"
+                    f"{but_it_is(self.index_path)}"
+                )
+        except BaseException:
+            self._index.close()
+            raise
         pieces = set(self._slice_keys())
         self._variables = {
             key.decode("utf-8", "surrogateescape"): key
@@ -138,7 +139,28 @@ class Bundle(Checkpoint):
             raise ChecksumError.of(self.path, problems)
         return VerifyReport(len(self), nbytes)
 
+    def files(self) -> tuple[SourceFile, ...]:
+        shards: set[int] = set()
+        for value in self._entries.values():
+            with suppress(DecodeError):  # raised when its variable is asked for
+                shards.add(BundleEntry.FromString(value).shard_id)
+        numbers = sorted(shard for shard in shards if 0 <= shard < self.num_shards)
+        return self._index.source, *filter(None, map(self._source, numbers))
+
+    def _source(self, shard: int) -> SourceFile | None:
+        if shard in self._shards:
+            return self._shards[shard].source
+        try:
+            with closing(LocalFile(self.shard_path(shard))) as file:
+                return file.source
+        except CheckpointNotFoundError:
+            return None
+
+    def index_sha256(self) -> str:
+        return sha256_of(self._index)
+
     def close(self) -> None:
+        self._index.close()
         for shard in self._shards.values():
             shard.close()
         self._shards.clear()

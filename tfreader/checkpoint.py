@@ -12,6 +12,7 @@ import numpy as np
 
 from .dtypes import Array, DType
 from .errors import CorruptCheckpointError, UnsupportedError, VariableNotFoundError
+from .files import SourceFile
 from .object_graph import OBJECT_GRAPH, ObjectGraph
 from .slices import Slice
 
@@ -145,6 +146,18 @@ class Checkpoint(Mapping[str, Array]):
         """Check every checksum of every file.
 
         Raises ChecksumError, whose `problems` lists each damaged block and variable.
+        """
+
+    @abstractmethod
+    def files(self) -> tuple[SourceFile, ...]:
+        """The index, and the files with values that are there, each as it was when opened."""
+
+    @abstractmethod
+    def index_sha256(self) -> str:
+        """A SHA-256 (hexadecimal) that tells this checkpoint from others, made of few bytes.
+
+        V2: of the .index file, which holds every tensor's checksum. V1: of what each file has
+        behind its last data block, and of its list of tensors. Else: see the class.
         """
 
     @abstractmethod

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any, NamedTuple
 
 from .errors import CheckpointNotFoundError, CorruptCheckpointError
 from .sniff import but_it_is
 
+CHUNK = 1 << 20
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # the last 8 bytes of a sorted string table
 
 
@@ -22,6 +25,19 @@ def is_table(path: str) -> bool:
             return file.read() == TABLE_MAGIC
     except OSError:
         return False
+
+
+class SourceFile(NamedTuple):
+    """Which file was read: its base name, its size in bytes, and what tells it from a later one.
+
+    `modified` is its time of last change (local files: ISO 8601 in UTC, to the nanosecond), `etag`
+    the version that its server gives it; None where it has none.
+    """
+
+    name: str
+    size: int
+    modified: str | None = None
+    etag: str | None = None
 
 
 class LocalFile:
@@ -39,7 +55,11 @@ class LocalFile:
             raise CheckpointNotFoundError(f"{path}: no such file") from None
         except OSError as error:
             raise CorruptCheckpointError(f"{path}: cannot be opened ({error.strerror})") from None
-        self.size = os.fstat(self._fd).st_size
+        status = os.fstat(self._fd)
+        self.size = status.st_size
+        seconds, nanoseconds = divmod(status.st_mtime_ns, 10**9)
+        modified = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+        self.source = SourceFile(os.path.basename(path), self.size, modified)
 
     def read_into(self, offset: int, buffer: Any) -> None:
         """Fill the writable `buffer` (bytes-like, contiguous) from `offset` on."""
@@ -74,3 +94,11 @@ class LocalFile:
 
     def __del__(self) -> None:
         self.close()
+
+
+def sha256_of(file: LocalFile, start: int = 0) -> str:
+    """The SHA-256 of a file's bytes from `start` on, in hexadecimal."""
+    digest = sha256()
+    for offset in range(start, file.size, CHUNK):
+        digest.update(file.read(offset, min(CHUNK, file.size - offset)))
+    return digest.hexdigest()

@@ -8,6 +8,7 @@ tensor, whole tensors too, is a record of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from math import prod
 from typing import Any, NamedTuple
 
@@ -18,11 +19,11 @@ from .checkpoint import Checkpoint, TensorInfo, VerifyReport
 from .checkpoint_pb2 import SavedTensorSlices
 from .dtypes import Array, DType, dtype_of
 from .errors import ChecksumError, CorruptCheckpointError, TFReaderError, UnsupportedError
-from .files import LocalFile
+from .files import LocalFile, SourceFile, sha256_of
 from .shapes import shape_of
 from .slices import Slice, assemble, check_cover, from_proto, rows_in, slice_key
 from .sniff import DAMAGED, but_it_is
-from .table import Table
+from .table import TRAILER_SIZE, Table
 from .tensor_values import DTYPES, decode
 from .wire import VARINT, field, fields
 
@@ -165,6 +166,17 @@ class SliceFiles(Checkpoint):
         if problems:
             raise ChecksumError.of(self.path, problems)
         return VerifyReport(len(self), nbytes)
+
+    def files(self) -> tuple[SourceFile, ...]:
+        return tuple(file.source for file in self._files)
+
+    def index_sha256(self) -> str:
+        digest = sha256()
+        for file, table in zip(self._files, self._tables, strict=True):
+            *_, last = table.blocks
+            digest.update(sha256_of(file, last.offset + last.size + TRAILER_SIZE).encode())
+            digest.update(sha256(table.get(b"") or b"").digest())
+        return digest.hexdigest()
 
     def close(self) -> None:
         for file in self._files:

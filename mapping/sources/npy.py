@@ -9,21 +9,30 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import closing
+from hashlib import sha256
+from io import BytesIO
 from itertools import accumulate
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfreader.checkpoint import Checkpoint, TensorInfo, VerifyReport
 from tfreader.dtypes import DTYPES, Array
 from tfreader.errors import CheckpointNotFoundError, CorruptCheckpointError
+from tfreader.files import LocalFile, SourceFile
 
 SHAPES_FILE = "params_shapes.json"
 NAMES_FILE = "parameters_names.json"
 _SHARD = re.compile(r"params_(0|[1-9][0-9]*)\.npy")
 FLOAT32 = DTYPES[1]
+MAX_HEADER = 1 << 14  # numpy's own limit is 10,000 characters
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def open_params(path: Path) -> Checkpoint | None:
@@ -34,6 +43,14 @@ def open_params(path: Path) -> Checkpoint | None:
     return ParamsFiles(folder) if is_named and (folder / SHAPES_FILE).is_file() else None
 
 
+class _Shard(NamedTuple):
+    """A file with `length` values, from `offset` on."""
+
+    file: LocalFile
+    offset: int
+    length: int
+
+
 class ParamsFiles(Checkpoint):
     """A folder of params_N.npy files. Raises CorruptCheckpointError unless they fit the shapes."""
 
@@ -41,19 +58,28 @@ class ParamsFiles(Checkpoint):
 
     def __init__(self, folder: Path) -> None:
         self.path = str(folder / "params")
-        shapes = _shapes(folder / SHAPES_FILE)
-        self._shards = [_shard(path) for path in _shard_paths(folder)]
-        self._starts = list(accumulate((len(shard) for shard in self._shards), initial=0))
-        expected, found = sum(map(prod, shapes)), self._starts[-1]
-        if expected != found:
-            raise CorruptCheckpointError(
-                f"{folder}: {SHAPES_FILE} lists {expected} values, the {len(self._shards)} "
-                f"params_N.npy files hold {found}: one is truncated, missing or of another model"
-            )
-        starts = accumulate(map(prod, shapes), initial=0)
-        names = _names(folder / NAMES_FILE, shapes)
-        places = zip(shapes, starts, strict=False)  # the last start is the end of all
-        self._variables = dict(sorted(zip(names, places, strict=True)))
+        self._described: list[tuple[SourceFile, bytes]] = []
+        self._shards: list[_Shard] = []
+        try:
+            shapes = self._shapes(folder / SHAPES_FILE)
+            for path in _shard_paths(folder):
+                self._shards.append(_shard(path))
+            starts = accumulate((shard.length for shard in self._shards), initial=0)
+            self._starts = list(starts)
+            expected, found = sum(map(prod, shapes)), self._starts[-1]
+            if expected != found:
+                raise CorruptCheckpointError(
+                    f"{folder}: {SHAPES_FILE} lists {expected} values, the {len(self._shards)} "
+                    f"params_N.npy files hold {found}: one is truncated, missing or of another "
+                    "model"
+                )
+            starts = accumulate(map(prod, shapes), initial=0)
+            names = self._names(folder / NAMES_FILE, shapes)
+            places = zip(shapes, starts, strict=False)  # the last start is the end of all
+            self._variables = dict(sorted(zip(names, places, strict=True)))
+        except BaseException:
+            self.close()
+            raise
 
     def info(self, name: str) -> TensorInfo:
         name = self._key(name)
@@ -66,28 +92,68 @@ class ParamsFiles(Checkpoint):
     def verify(self) -> VerifyReport:
         return VerifyReport(len(self), self._starts[-1] * 4)
 
+    def files(self) -> tuple[SourceFile, ...]:
+        described = (source for source, _ in self._described)
+        return *described, *(shard.file.source for shard in self._shards)
+
+    def index_sha256(self) -> str:
+        """Of the file of shapes, and of that of names where there is one."""
+        return sha256(b"".join(contents for _, contents in self._described)).hexdigest()
+
     def close(self) -> None:
-        self._shards.clear()
+        for shard in self._shards:
+            shard.file.close()
 
     def _load(self, info: TensorInfo, rows: range | None) -> Array:
         shape, start = self._variables[info.name]
-        end = start + prod(shape)
-        parts = [
-            shard[max(start - first, 0) : max(end - first, 0)]
-            for first, shard in zip(self._starts, self._shards, strict=False)
-        ]
-        whole = np.concatenate(parts).astype(np.float32).reshape(shape)
-        return whole if rows is None else whole[rows.start : rows.stop]
+        if rows is not None:
+            start += rows.start * prod(shape[1:])
+            shape = (len(rows), *shape[1:])
+        values = np.empty(prod(shape), np.float32)
+        for first, shard in zip(self._starts, self._shards, strict=False):
+            begin, end = max(start, first), min(start + len(values), first + shard.length)
+            if begin < end:
+                part = values[begin - start : end - start]
+                shard.file.read_into(shard.offset + (begin - first) * 4, part)
+        return values.reshape(shape)
 
+    def _shapes(self, path: Path) -> list[tuple[int, ...]]:
+        shapes = self._json(path)
+        if not isinstance(shapes, list) or not all(
+            isinstance(shape, list) and all(isinstance(n, int) and n >= 0 for n in shape)
+            for shape in shapes
+        ):
+            raise CorruptCheckpointError(f"{path}: not a list of shapes")
+        return [tuple(shape) for shape in shapes]
 
-def _shapes(path: Path) -> list[tuple[int, ...]]:
-    shapes = _json(path)
-    if not isinstance(shapes, list) or not all(
-        isinstance(shape, list) and all(isinstance(n, int) and n >= 0 for n in shape)
-        for shape in shapes
-    ):
-        raise CorruptCheckpointError(f"{path}: not a list of shapes")
-    return [tuple(shape) for shape in shapes]
+    def _names(self, path: Path, shapes: Sequence[tuple[int, ...]]) -> list[str]:
+        """A name for each shape: those of the file, or train.py's order where there is none.
+
+        The first variable, model/we, is stored as its positions and then its tokens.
+        """
+        if path.is_file():
+            listed = self._json(path)
+            if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+                raise CorruptCheckpointError(f"{path}: not a list of names")
+            rest = [name.removesuffix(":0") for name in listed[1:]]
+        else:
+            layers = range(len(shapes) // len(_LAYER) + 1)
+            rest = [f"model/h{i}/{name}" for i in layers for name in _LAYER]
+        names = ["model/we/positions", "model/we/tokens", *rest][: len(shapes)]
+        if len(names) != len(shapes) or len(set(names)) != len(names):
+            raise CorruptCheckpointError(
+                f"{path}: {len(names)} names for the {len(shapes)} shapes of {SHAPES_FILE}"
+            )
+        return names
+
+    def _json(self, path: Path) -> Any:
+        with closing(LocalFile(str(path))) as file:
+            contents = bytes(file.read(0, file.size))
+            self._described.append((file.source, contents))
+        try:
+            return json.loads(contents)
+        except (ValueError, RecursionError) as error:
+            raise CorruptCheckpointError(f"{path}: cannot be read as JSON ({error})") from None
 
 
 def _shard_paths(folder: Path) -> list[Path]:
@@ -102,41 +168,23 @@ def _shard_paths(folder: Path) -> list[Path]:
     return [numbers[i] for i in range(len(numbers))]
 
 
-def _shard(path: Path) -> Array:
+def _shard(path: Path) -> _Shard:
+    file = LocalFile(str(path))
+    head = BytesIO(file.read(0, min(file.size, MAX_HEADER)))
     try:
-        shard = np.lib.format.open_memmap(path, mode="r")
+        shape, _, dtype = _HEADERS[np.lib.format.read_magic(head)](head)
     except Exception as error:  # numpy lets whatever a damaged header causes through
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise CorruptCheckpointError(f"{path}: not a numpy file ({reason[:200]})") from None
-    if shard.ndim != 1 or shard.dtype != np.float32:
+    if len(shape) != 1 or dtype != np.float32:
         raise CorruptCheckpointError(
-            f"{path}: a {shard.dtype} array of shape {list(shard.shape)}, expected flat float32"
+            f"{path}: a {dtype} array of shape {list(shape)}, expected flat float32"
         )
-    surplus = path.stat().st_size - shard.offset - shard.nbytes
+    surplus = file.size - head.tell() - shape[0] * 4
     if surplus:
-        raise CorruptCheckpointError(f"{path}: {surplus} bytes after the array: not a numpy file")
-    return shard
-
-
-def _names(path: Path, shapes: Sequence[tuple[int, ...]]) -> list[str]:
-    """A name for each shape: those of the file, or train.py's order where there is none.
-
-    The first variable, model/we, is stored as its positions and then its tokens.
-    """
-    if path.is_file():
-        listed = _json(path)
-        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-            raise CorruptCheckpointError(f"{path}: not a list of names")
-        rest = [name.removesuffix(":0") for name in listed[1:]]
-    else:
-        layers = range(len(shapes) // len(_LAYER) + 1)
-        rest = [f"model/h{i}/{name}" for i in layers for name in _LAYER]
-    names = ["model/we/positions", "model/we/tokens", *rest][: len(shapes)]
-    if len(names) != len(shapes) or len(set(names)) != len(names):
-        raise CorruptCheckpointError(
-            f"{path}: {len(names)} names for the {len(shapes)} shapes of {SHAPES_FILE}"
-        )
-    return names
+        problem = f"{surplus} bytes after the array" if surplus > 0 else f"{-surplus} bytes missing"
+        raise CorruptCheckpointError(f"{path}: {problem}: not a numpy file")
+    return _Shard(file, head.tell(), shape[0])
 
 
 _LAYER = tuple(
@@ -151,10 +199,3 @@ _LAYER = tuple(
     )
     for part in parts
 )
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CorruptCheckpointError(f"{path}: cannot be read as JSON ({error})") from None

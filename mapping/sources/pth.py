@@ -26,6 +26,7 @@ from tfreader.errors import (
     TFReaderError,
     UnsupportedError,
 )
+from tfreader.files import LocalFile, SourceFile, sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -161,6 +162,7 @@ class PthCheckpoint(Checkpoint):
         notes: tuple[str, ...] = (),
     ) -> None:
         self.path = str(path)
+        self._file = LocalFile(self.path)
         self.contents = contents
         self.config = config
         self.notes = notes
@@ -211,7 +213,18 @@ class PthCheckpoint(Checkpoint):
                 )
         return VerifyReport(len(self), sum(info.nbytes or 0 for info in self.infos))
 
+    def files(self) -> tuple[SourceFile, ...]:
+        return (self._file.source,)
+
+    def index_sha256(self) -> str:
+        """Of the zip container's directory, which has each record's CRC-32; older ones: of all."""
+        if not zipfile.is_zipfile(self.path):
+            return sha256_of(self._file)
+        with zipfile.ZipFile(self.path) as archive:
+            return sha256_of(self._file, archive.start_dir)
+
     def close(self) -> None:
+        self._file.close()
         self._tensors = {}
         self.contents = {}
 
