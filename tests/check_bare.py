@@ -1,37 +1,116 @@
-"""Check a wheel in a bare environment that has neither torch nor TensorFlow: `make package`."""
+"""Install as docker/Dockerfile does and check that this is enough and small: `make package`."""
 
+import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "bert-tiny"
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / "examples" / "bert-tiny"
+LARGEST = 130_000_000  # bytes installed
+ABSENT = ("torch", "tensorflow", "fsspec", "distributed", "pip", "mapping", "cli")
+# The program ends by os._exit, which would skip the record.
+RECORDED = """
+import os, runpy, sys
+os._exit = sys.exit
+del sys.argv[0]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    with open("imported", "a") as record:
+        for module in list(sys.modules.values()):
+            file = getattr(module, "__file__", None)
+            print(*[file] if file else getattr(module, "__path__", []), sep="\\n", file=record)
+"""
 
 
-def main(environment: Path, wheel: Path) -> None:
-    """Raise AssertionError unless the installed wheel does its job and holds nothing else."""
-    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"tfreader"}, tops
+def install(environment: Path, context: Path) -> None:
+    """Run the Dockerfile's own commands on the files that Docker would be given."""
+    for name in re.findall(r"^!(.+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, context / name)
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text().replace("\\\n", "")
+    _, build, image = re.split(r"^FROM ", dockerfile, flags=re.MULTILINE)
+    assert re.findall(r"^(?:COPY|ADD|RUN) .*", image, re.MULTILINE) == [
+        "COPY --from=build /opt/tfreader /opt/tfreader"
+    ]
+    assert build.split()[0] == image.split()[0], "two different Pythons"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    arguments = dict(re.findall(r"^ARG (\w+)=(.*)", build, re.MULTILINE))
+    variables = os.environ | arguments | {"PATH": path}
+    for line in re.findall(r"^RUN (.+)", build, re.MULTILINE):
+        command = ["sh", "-c", line.replace("/opt/tfreader", str(environment))]
+        subprocess.run(command, cwd=context, env=variables, check=True)
 
-    def run(code: int, program: str, *arguments: str) -> str:
-        command = [str(environment / "bin" / program), *arguments]
+
+def check_size(environment: Path) -> None:
+    """Print the installed bytes, with byte-code; raise AssertionError if they are too many."""
+    sizes: Counter[str] = Counter()
+    for file in environment.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            _, _, inside = str(file).partition("/site-packages/")
+            sizes[inside.split("/")[0]] += file.stat().st_size
+    largest = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sizes.most_common(6))
+    print(f"{sizes.total() / 1e6:.1f} MB installed: {largest}")
+    assert sizes.total() <= LARGEST
+
+
+def check(environment: Path) -> None:
+    """Raise AssertionError unless the environment does its job, and that out of itself alone."""
+
+    def run(code: int, *arguments: str) -> str:
+        command = [str(environment / "bin" / "python"), "-c", *arguments]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         assert done.returncode == code, (command, done.stdout, done.stderr)
         return done.stdout + done.stderr
 
+    def tfreader(code: int, *arguments: str) -> str:
+        return run(code, RECORDED, str(environment / "bin" / "tfreader"), *arguments)
+
     with tempfile.TemporaryDirectory() as folder:
-        for module in ("torch", "tensorflow", "mapping", "cli"):
-            run(1, "python", "-c", f"import {module}")
-        assert "bert/pooler/dense/kernel" in run(0, "tfreader", "inspect", str(EXAMPLE))
-        assert "all in order" in run(0, "tfreader", "verify", str(EXAMPLE))
+        for module in ABSENT:
+            assert "ModuleNotFoundError" in run(1, f"import {module}")
+        assert "bert/pooler/dense/kernel" in tfreader(0, "inspect", str(EXAMPLE))
+        assert "all in order" in tfreader(0, "verify", str(EXAMPLE))
         convert = ("convert", "--tf_checkpoint", str(EXAMPLE), "--pytorch_dump_output")
-        run(0, "tfreader", *convert, "out")
+        tfreader(0, *convert, "out")
         assert (Path(folder) / "out" / "model.safetensors").stat().st_size > 50_000
-        assert "tfreader-torch[torch]" in run(1, "tfreader", *convert, "out.bin")
+        assert "tfreader-torch[torch]" in tfreader(1, *convert, "out.bin")
         assert not (Path(folder) / "out.bin").exists()
+        imported = (Path(folder) / "imported").read_text().split()
+        library = run(0, "import sysconfig; print(sysconfig.get_path('stdlib'))").strip()
+
+    def belongs(file: str) -> bool:
+        path = Path(file)
+        standard = path.is_relative_to(library) and "site-packages" not in path.parts
+        return standard or path.is_relative_to(environment)
+
+    assert any(file.endswith("/tfreader/mapping/output.py") for file in imported)
+    outside = {file for file in imported if not belongs(file)}
+    assert not outside, outside
+
+
+def main(environment: Path) -> None:
+    """Install into `environment` and check; leave the wheel in dist/."""
+    with tempfile.TemporaryDirectory() as context:
+        install(environment, Path(context))
+        shutil.copytree(Path(context) / "dist", ROOT / "dist")
+    (wheel,) = (ROOT / "dist").glob("*.whl")
+    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"tfreader"}, tops
+    check_size(environment)
+    check(environment)
+    # Once more with the oldest protobuf that pyproject.toml allows.
+    pip = (sys.executable, "-m", "pip", "--python", environment / "bin" / "python")
+    subprocess.run([*pip, "install", "--quiet", "protobuf==4.25.*"], check=True)
+    check(environment)
     print(f"{wheel.name}: all in order in {environment}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).absolute(), Path(sys.argv[2]))
+    main(Path(sys.argv[1]).resolve())

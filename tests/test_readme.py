@@ -1,4 +1,4 @@
-"""Every command and every program of the README is run. (`make` and docker lines are CI's.)"""
+"""Every command and program of the README is run, but docker's; `make` lines are CI's."""
 
 from __future__ import annotations
 
