@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
-from tfreader.errors import ConfigError
+from tfreader.errors import ConfigError, RemoteError
+from tfreader.paths import as_path
 
 from .family import Beside, Config, Family
 
@@ -69,7 +69,9 @@ def read_config(
 def _read(path: str, family: Family | None) -> Mapping[str, Any]:
     """The keys of a JSON file, or of one in a form that only its family knows."""
     try:
-        text = Path(path).read_text("utf-8-sig")
+        text = as_path(path).read_text("utf-8-sig")
+    except RemoteError:
+        raise
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:

@@ -59,7 +59,9 @@ def stream(
     written, by any of the threads. Raises what `Checkpoint.read` raises, and UnsupportedError where
     a cast would overflow; then what was written is worth nothing.
     """
-    work = _Shared(_batches(_by_source(plan, checkpoint)))
+    groups = list(_by_source(plan, checkpoint))
+    checkpoint.prefetch([name for entries in groups for name in entries[0].sources])
+    work = _Shared(_batches(groups))
 
     def loop() -> None:
         worker = _Worker(checkpoint, write, progress, memory_limit // WORKERS)
@@ -79,6 +81,7 @@ def stream(
                 each.result()
         finally:
             work.stop()
+    checkpoint.check_unchanged()
 
 
 class _Shared:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import tfreader
 from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError, UnknownModelTypeError
+from tfreader.paths import AnyPath, as_path
 
 from .rule import RuleSet
 
@@ -24,18 +24,18 @@ Config = dict[str, Any]
 class Beside:
     """The folders in which a checkpoint's config and vocabulary may lie."""
 
-    folders: tuple[Path, ...]
+    folders: tuple[AnyPath, ...]
 
     @classmethod
     def of(cls, prefix: str, config: str | None = None) -> Beside:
         """The checkpoint's own folder, that of its config; of a SavedModel also those above it."""
-        folder = Path(prefix).parent
-        folders = [folder, *([Path(config).parent] if config else [])]
+        folder = as_path(prefix).parent
+        folders = [folder, *([as_path(config).parent] if config else [])]
         if folder.name == "variables":
             folders += [folder.parent, folder.parent / "assets"]
         return cls(tuple(dict.fromkeys(folders)))
 
-    def find(self, *names: str) -> Path | None:
+    def find(self, *names: str) -> AnyPath | None:
         """The first file there is of these names, in the order of the names."""
         paths = (folder / name for name in names for folder in self.folders)
         return next((path for path in paths if path.is_file()), None)
@@ -124,7 +124,7 @@ class Family:
         {}
     )
     remarks: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda _: ()
-    open: Callable[[Path], Checkpoint | None] = lambda _: None
+    open: Callable[[AnyPath], Checkpoint | None] = lambda _: None
     aliases: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
 
@@ -167,5 +167,6 @@ def open_source(path: str | PathLike[str], model_type: str = "auto") -> Checkpoi
 
 def open_foreign(path: str | PathLike[str], model_type: str = "auto") -> Checkpoint | None:
     """Open what is no TensorFlow checkpoint and a family knows; None where none does."""
+    path = as_path(path)
     wanted = [f for f in families().values() if model_type in ("auto", *f.names)]
-    return next(filter(None, (family.open(Path(path)) for family in wanted)), None)
+    return next(filter(None, (family.open(path) for family in wanted)), None)

@@ -12,7 +12,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any, TypedDict
 
 from tfreader.checkpoint import Checkpoint, TensorInfo
@@ -72,7 +71,7 @@ def make_plan(
     if moving_averages not in ("drop", "use"):
         raise ConfigError(f"unknown choice of moving averages {moving_averages!r}: drop or use")
     if rules is not None and not isinstance(rules, RuleSet):
-        rules = load_rules(Path(rules))
+        rules = load_rules(rules)
     planner = _planner(checkpoint, model_type, config, rules, overrides or {}, finetuning_task_name)
     return planner.plan(rules, architecture, dtype, ignore, moving_averages)
 

@@ -13,10 +13,11 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
-from tfreader.errors import RuleError
+from tfreader.errors import RemoteError, RuleError
+from tfreader.paths import as_path
 
 from .ops import Join, Op, Split, Unstack, op_from_data
 
@@ -218,10 +219,15 @@ class RuleSet:
         return {rule.part for rule in self.rules}
 
 
-def load_rules(path: str | Path) -> RuleSet:
-    """Read a rule file (TOML). Raises RuleError, which names the file and the rule."""
+def load_rules(path: str | PathLike[str]) -> RuleSet:
+    """Read a rule file (TOML), by path or URL.
+
+    Raises RuleError, which names the file and the rule, RemoteError where a server cannot be asked.
+    """
     try:
-        data = tomllib.loads(Path(path).read_text("utf-8"))
+        data = tomllib.loads(as_path(path).read_text("utf-8"))
+    except RemoteError:
+        raise
     except OSError as error:
         raise RuleError(f"{path}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

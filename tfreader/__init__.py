@@ -14,6 +14,7 @@ import os
 from .bundle import Bundle
 from .checkpoint import Checkpoint, TensorInfo, VerifyReport
 from .errors import (
+    AccessDeniedError,
     CheckpointNotFoundError,
     ChecksumError,
     ConfigError,
@@ -21,6 +22,7 @@ from .errors import (
     MissingExtraError,
     OutputError,
     PlanError,
+    RemoteError,
     RuleError,
     TFReaderError,
     UnknownModelTypeError,
@@ -29,11 +31,13 @@ from .errors import (
 )
 from .locate import locate
 from .object_graph import ObjectGraph, TrackedValue
+from .paths import path_of
 from .v1 import SliceFiles
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccessDeniedError",
     "Checkpoint",
     "CheckpointNotFoundError",
     "ChecksumError",
@@ -43,6 +47,7 @@ __all__ = [
     "ObjectGraph",
     "OutputError",
     "PlanError",
+    "RemoteError",
     "RuleError",
     "TFReaderError",
     "TensorInfo",
@@ -61,11 +66,13 @@ def open(  # noqa: A001 - as h5py and gzip name theirs
     """Open the checkpoint that `path` names and read its index, but no values.
 
     `path` is a prefix, any file of the checkpoint, a pattern of V1 shards, a folder (through its
-    `checkpoint` state file, or the only checkpoint in it) or a SavedModel folder. With `salvage`,
+    `checkpoint` state file, or the only checkpoint in it) or a SavedModel folder, here or behind a
+    URL that fsspec knows (s3://, gs://, https://; needs the extra `remote`). With `salvage`,
     damaged blocks of a V2 index do not matter until `verify`; their variables are missing. Raises
-    CheckpointNotFoundError when nothing is there, CorruptCheckpointError when the index is damaged.
+    CheckpointNotFoundError when nothing is there, CorruptCheckpointError when the index is damaged,
+    RemoteError when a server cannot be asked.
     """
-    found = locate(os.fspath(path))
+    found = locate(path_of(path))
     if found.files:
         return SliceFiles(found.prefix, found.files, found.notes)
     return Bundle(found.prefix, found.notes, salvage)

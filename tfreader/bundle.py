@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from crc32c import crc32c
@@ -28,17 +28,21 @@ from .errors import (
     CheckpointNotFoundError,
     ChecksumError,
     CorruptCheckpointError,
+    RemoteError,
     TFReaderError,
     UnsupportedError,
 )
-from .files import CHUNK, LocalFile, SourceFile, sha256_of
+from .files import CHUNK, Expected, File, SourceFile, open_file, sha256_of, windows
+from .paths import is_file, is_url
 from .shapes import shape_of
 from .slices import Slice, assemble, check_cover, from_proto, rows_in, slice_key
 from .sniff import DAMAGED, but_it_is
 from .strings import decode_strings, variant_crc
-from .table import Table
+from .table import FOOTER_SIZE, Table
 
 FORMAT_VERSION = 1
+A = TypeVar("A")
+R = TypeVar("R")
 
 
 class Bundle(Checkpoint):
@@ -55,10 +59,13 @@ class Bundle(Checkpoint):
         self.path = prefix
         self.notes = notes
         self.index_path = prefix + ".index"
-        self._shards: dict[int, LocalFile] = {}
+        self._shards: dict[int, File] = {}
         self._problems: list[CorruptCheckpointError] = []
-        self._index = LocalFile(self.index_path)
+        self._index = open_file(self.index_path)
         try:
+            # All of it is needed, its end first: that tells whether it is an index.
+            footer = max(0, self._index.size - FOOTER_SIZE)
+            self._index.expect([(footer, FOOTER_SIZE), (0, footer)])
             entries = Table(self._index).entries(self._problems)
             first = next(entries, None)
             if first is not None and first[0] == b"":
@@ -123,21 +130,48 @@ class Bundle(Checkpoint):
 
     def verify(self) -> VerifyReport:
         problems: list[TFReaderError] = [*self._problems]
-        nbytes = 0
-        for name in self._variables:
+
+        def attempt(function: Callable[[A], R], argument: A) -> R | None:
             try:
-                pieces = self.pieces(self.info(name))
+                return function(argument)
+            except RemoteError:  # says nothing about the file, and would come again for each
+                raise
             except TFReaderError as error:
                 problems.append(error)
-                continue
-            for piece in pieces:
-                try:
-                    nbytes += self.verify_piece(piece)
-                except TFReaderError as error:
-                    problems.append(error)
+                return None
+
+        nbytes = 0
+        stored = (piece for name in self._variables for piece in attempt(self._stored, name) or ())
+        for window in windows(stored, lambda piece: piece.nbytes or 0):
+            pieces = [piece for piece in window if attempt(self.open_shard, piece)]
+            expected = self._expect(pieces)
+            nbytes += sum(attempt(self.verify_piece, piece) or 0 for piece in pieces)
+            for each in expected:
+                each.forget()
+        self.check_unchanged()
         if problems:
             raise ChecksumError.of(self.path, problems)
         return VerifyReport(len(self), nbytes)
+
+    def _stored(self, name: str) -> list[TensorInfo]:
+        return self.pieces(self.info(name))
+
+    def prefetch(self, names: Sequence[str]) -> None:
+        if is_url(self.path):  # the system reads local files ahead by itself
+            self._expect([piece for name in names for piece in self._stored(name)])
+
+    def _expect(self, pieces: Sequence[TensorInfo]) -> list[Expected]:
+        """Let each shard expect what it has of these, shard after shard."""
+        shards: dict[File, list[tuple[int, int]]] = {}
+        for piece in pieces:
+            assert piece.offset is not None and piece.nbytes is not None
+            ranges = shards.setdefault(self.open_shard(piece), [])
+            ranges.append((piece.offset, piece.nbytes))
+        return [shard.expect(ranges) for shard, ranges in shards.items()]
+
+    def check_unchanged(self) -> None:
+        for file in (self._index, *self._shards.values()):
+            file.check_unchanged()
 
     def files(self) -> tuple[SourceFile, ...]:
         shards: set[int] = set()
@@ -151,7 +185,7 @@ class Bundle(Checkpoint):
         if shard in self._shards:
             return self._shards[shard].source
         try:
-            with closing(LocalFile(self.shard_path(shard))) as file:
+            with closing(open_file(self.shard_path(shard))) as file:
                 return file.source
         except CheckpointNotFoundError:
             return None
@@ -299,18 +333,19 @@ class Bundle(Checkpoint):
 
     def check_crc(self, piece: TensorInfo, found: int) -> None:
         if piece.crc32c != found:
+            self.open_shard(piece).check_unchanged()
             raise ChecksumError(
                 f"{self._where(piece)}: checksum mismatch: {piece.crc32c:#010x} is stored, the "
                 f"bytes give {found:#010x}{but_it_is(self._path_of(piece), DAMAGED)}"
             )
 
-    def open_shard(self, piece: TensorInfo) -> LocalFile:
+    def open_shard(self, piece: TensorInfo) -> File:
         """The shard of a stored tensor, once it is known to hold all of it."""
         assert piece.shard is not None and piece.offset is not None and piece.nbytes is not None
         path = self._path_of(piece)
         if piece.shard not in self._shards:
             try:
-                self._shards[piece.shard] = LocalFile(path)
+                self._shards[piece.shard] = open_file(path)
             except CheckpointNotFoundError:
                 raise CheckpointNotFoundError(
                     f"{path}: shard {piece.shard} of {self.num_shards} is missing, "
@@ -328,12 +363,10 @@ class Bundle(Checkpoint):
     def _instead(self, piece: TensorInfo, path: str) -> str:
         """What to do about a missing shard: people rename the only one to the bare prefix."""
         assert piece.offset is not None and piece.nbytes is not None
-        if (
-            self.num_shards == 1
-            and os.path.isfile(self.path)
-            and os.path.getsize(self.path) >= piece.offset + piece.nbytes
-        ):
-            return f"{self.path} may be that file: rename it to {os.path.basename(path)}"
+        if self.num_shards == 1 and is_file(self.path):
+            with closing(open_file(self.path)) as file:
+                if file.size >= piece.offset + piece.nbytes:
+                    return f"{self.path} may be that file: rename it to {os.path.basename(path)}"
         return f"put the file beside {self.index_path}"
 
     def _path_of(self, piece: TensorInfo) -> str:

@@ -141,6 +141,15 @@ class Checkpoint(Mapping[str, Array]):
     def check_shards(self, names: Sequence[str]) -> None:
         """Raise what reading these variables would raise for missing or short files, at once."""
 
+    def prefetch(self, names: Sequence[str]) -> None:
+        """Announce that these variables will be read, in that order: a server's are fetched ahead.
+
+        Raises what `check_shards` raises.
+        """
+
+    def check_unchanged(self) -> None:
+        """Raise RemoteError where a server's files are no longer those that were opened."""
+
     @abstractmethod
     def verify(self) -> VerifyReport:
         """Check every checksum of every file.

@@ -76,6 +76,14 @@ class OutputError(TFReaderError, OSError):
     """The output cannot be written."""
 
 
+class RemoteError(TFReaderError, OSError):
+    """A server did not do its part, or a file changed there while it was being read."""
+
+
+class AccessDeniedError(RemoteError, PermissionError):
+    """A server wants other credentials, or none will do."""
+
+
 class MissingExtraError(TFReaderError, ImportError):
     """An optional dependency is not installed."""
 

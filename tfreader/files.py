@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .errors import CheckpointNotFoundError, CorruptCheckpointError
+from .paths import is_url
 from .sniff import but_it_is
 
+T = TypeVar("T")
+
 CHUNK = 1 << 20
+WINDOW = 256 << 20  # bytes of a file that are fetched ahead where all of it is read
+MAX_ITEMS = 1000
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # the last 8 bytes of a sorted string table
 
 
@@ -18,12 +25,12 @@ def is_table(path: str) -> bool:
     """Whether the file ends as a sorted string table does: an index, or a V1 checkpoint."""
     try:
         # A named pipe would be waited for, and so would some of /proc, whose files have no size.
-        if not os.path.isfile(path) or os.path.getsize(path) < len(TABLE_MAGIC):
+        if not is_url(path) and not os.path.isfile(path):
             return False
-        with open(path, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - len(TABLE_MAGIC)))
-            return file.read() == TABLE_MAGIC
-    except OSError:
+        with closing(open_file(path)) as file:
+            start = file.size - len(TABLE_MAGIC)
+            return start >= 0 and file.read(start, len(TABLE_MAGIC)) == TABLE_MAGIC
+    except (CheckpointNotFoundError, CorruptCheckpointError):
         return False
 
 
@@ -40,8 +47,49 @@ class SourceFile(NamedTuple):
     etag: str | None = None
 
 
-class LocalFile:
+class Expected(Protocol):
+    """Bytes of a remote file that are fetched ahead."""
+
+    def forget(self) -> None:
+        """Fetch no more of them, and keep them no longer."""
+
+
+class File(Protocol):
     """A file read at given offsets. Reads may come from several threads at once."""
+
+    path: str
+    size: int
+    source: SourceFile
+
+    def read_into(self, offset: int, buffer: Any) -> None:
+        """Fill the writable `buffer` (bytes-like, contiguous) from `offset` on."""
+
+    def read(self, offset: int, size: int) -> bytearray:
+        """The `size` bytes at `offset`. The caller bounds `size` by the file's size."""
+
+    def expect(self, ranges: Iterable[tuple[int, int]]) -> Expected:
+        """Announce (offset, size) ranges that will be read, in that order."""
+
+    def check_unchanged(self) -> None:
+        """Raise RemoteError where a server has another file in its place by now."""
+
+    def close(self) -> None: ...
+
+
+def open_file(path: str) -> File:
+    """Open a local file or one behind a URL.
+
+    Raises CheckpointNotFoundError, CorruptCheckpointError where it cannot be read, RemoteError.
+    """
+    if not is_url(path):
+        return LocalFile(path)
+    from .remote import RemoteFile
+
+    return RemoteFile(path)
+
+
+class LocalFile:
+    """A file of this machine, as a File."""
 
     _fd = -1
 
@@ -87,6 +135,15 @@ class LocalFile:
         self.read_into(offset, buffer)
         return buffer
 
+    def expect(self, ranges: Iterable[tuple[int, int]]) -> Expected:
+        return self
+
+    def forget(self) -> None:
+        """Nothing is fetched ahead."""
+
+    def check_unchanged(self) -> None:
+        """A local file stays the same under its descriptor."""
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
@@ -96,7 +153,21 @@ class LocalFile:
         self.close()
 
 
-def sha256_of(file: LocalFile, start: int = 0) -> str:
+def windows(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """The items in order, in lists of some WINDOW bytes, by their sizes."""
+    window: list[T] = []
+    total = 0
+    for item in items:
+        window.append(item)
+        total += size(item)
+        if total >= WINDOW or len(window) == MAX_ITEMS:
+            yield window
+            window, total = [], 0
+    if window:
+        yield window
+
+
+def sha256_of(file: File, start: int = 0) -> str:
     """The SHA-256 of a file's bytes from `start` on, in hexadecimal."""
     digest = sha256()
     for offset in range(start, file.size, CHUNK):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import re
+from itertools import takewhile
 from typing import NamedTuple
 
 from .checkpoint_pb2 import CheckpointState
 from .errors import CheckpointNotFoundError, CorruptCheckpointError, TFReaderError
 from .files import is_table
+from .paths import as_path, check_access, entries, is_dir, is_file, is_url
 from .sniff import but_it_is
 
 STATE_FILE = "checkpoint"
@@ -19,6 +22,7 @@ _V1_SHARD = re.compile(
 )
 _V1_PATTERN = re.compile(r"(?P<prefix>.+)-\?{5,}-of-(?P<count>\d{5,})", re.DOTALL)
 _SHOWN = 5  # candidates that a message lists
+_LOOKED_AT = 16  # files and folders of a server's folder that are looked into for hints
 
 
 class Located(NamedTuple):
@@ -36,13 +40,13 @@ def locate(path: str) -> Located:
     folder, a SavedModel folder, or a `checkpoint` state file. Raises CheckpointNotFoundError, and
     CorruptCheckpointError where the file there is something else.
     """
-    if os.path.isdir(path):
+    if is_dir(path):
         return _in_folder(path)
     found = _exact(path)
     if found is not None:
         return found
     folder, name = os.path.split(path)
-    if name in (STATE_FILE, "saved_model.pb", "saved_model.pbtxt") and os.path.isfile(path):
+    if name in (STATE_FILE, "saved_model.pb", "saved_model.pbtxt") and is_file(path):
         return _in_folder(folder or ".")
     found = _by_pattern(path)
     if found is None:
@@ -53,11 +57,11 @@ def locate(path: str) -> Located:
 def _exact(path: str) -> Located | None:
     """The checkpoint with that prefix, file or pattern of shards, where all its names are clear."""
     for prefix in (path, _prefix(path)):
-        if os.path.isfile(prefix + ".index"):
+        if is_file(prefix + ".index"):
             return Located(prefix)
     if shard := _V1_SHARD.fullmatch(path) or _V1_PATTERN.fullmatch(path):
         return _shards(shard["prefix"], shard["count"])
-    if os.path.isfile(path):
+    if is_file(path):
         return Located(path, (path,)) if is_table(path) else None
     folder, name = os.path.split(path)
     counts = {
@@ -88,9 +92,12 @@ def _shards(prefix: str, count: str, check: bool = True) -> Located | None:
         if (match := _V1_SHARD.fullmatch(file))
         and (match["prefix"], match["count"]) == (name, count)
     }
+    total = int(count)
+    names = (f"{name}-{i:05d}-of-{count}" for i in range(total))
+    if not present and is_url(folder):  # not all servers list what they have
+        present = set(takewhile(lambda file: is_file(os.path.join(folder, file)), names))
     if not present:
         return None
-    total = int(count)
     missing = total - len(present)
     if not missing:
         expected = [f"{name}-{i:05d}-of-{count}" for i in range(total)]
@@ -110,23 +117,34 @@ def _shards(prefix: str, count: str, check: bool = True) -> Located | None:
 
 def _by_pattern(path: str) -> Located | None:
     """The one checkpoint whose files match `path` as a glob pattern."""
-    if not glob.has_magic(path) or os.path.exists(path):
+    if not glob.has_magic(path) or is_file(path):
         return None
     found = {
         located.prefix: located
-        for file in sorted(glob.glob(path))
-        if os.path.isfile(file) and (located := _exact(file)) is not None
+        for file in _matching(path)
+        if is_file(file) and (located := _exact(file)) is not None
     }
     if len(found) > 1:
         raise CheckpointNotFoundError(f"{path}: matches several; {_pass_one_of(sorted(found))}")
     return next(iter(found.values()), None)
 
 
+def _matching(pattern: str) -> list[str]:
+    """The files that match; behind a URL the pattern is of names in one folder."""
+    if not is_url(pattern):
+        return sorted(glob.glob(pattern))
+    folder, name = os.path.split(pattern)
+    return [os.path.join(folder, file) for file in fnmatch.filter(_files(folder), name)]
+
+
 def _nothing(path: str) -> TFReaderError:
     """The error for a path with no checkpoint: what is there, and what to pass instead."""
-    folder = os.path.dirname(path) or "."
     prefix = _prefix(path)
-    if not os.path.isfile(path):
+    check_access(prefix + ".index")
+    folder = os.path.dirname(path) or "."
+    if is_url(path) and not is_url(folder):  # a bucket
+        folder = path
+    if not is_file(path):
         return CheckpointNotFoundError(
             f"{path}: no checkpoint there ({prefix}.index does not exist); {_candidates(folder)}"
         )
@@ -147,10 +165,10 @@ def _nothing(path: str) -> TFReaderError:
 
 def _in_folder(folder: str) -> Located:
     variables = os.path.join(folder, "variables", "variables")
-    if os.path.exists(variables + ".index"):
+    if is_file(variables + ".index"):
         return Located(variables)
     state = os.path.join(folder, STATE_FILE)
-    if not os.path.isfile(state) or is_table(state):
+    if not is_file(state) or is_table(state):
         return _only(folder, f"{folder}: which checkpoint?", None)
     # Strangers' state files hold the path of the machine that wrote them: a hint, no more.
     try:
@@ -160,7 +178,9 @@ def _in_folder(folder: str) -> Located:
         return _only(folder, f"{state}: {error}{but_it_is(state)};", note)
     beside = re.split(r"[/\\]", named)[-1]
     # What lies beside it goes first: a copied folder may name the place that it was copied from.
-    for prefix in (os.path.join(folder, beside), os.path.join(folder, named)):
+    elsewhere = is_url(folder) and (is_url(named) or os.path.isabs(named))
+    for hint in (beside,) if elsewhere else (beside, named):
+        prefix = os.path.join(folder, hint)
         found = _exact(prefix)
         if found is not None and prefix.endswith(named):
             return found
@@ -187,25 +207,22 @@ def prefixes(folder: str) -> list[str]:
     files = _files(folder)
     found = {file.removesuffix(".index") for file in files if file.endswith(".index")}
     if not found:
-        tables = (file for file in files if is_table(os.path.join(folder, file)))
+        looked_at = files[:_LOOKED_AT] if is_url(folder) else files
+        tables = (file for file in looked_at if is_table(os.path.join(folder, file)))
         shards = ((_V1_SHARD.fullmatch(file), file) for file in tables)
         found = {match["prefix"] if match else file for match, file in shards}
     return sorted(found)
 
 
 def _files(folder: str) -> list[str]:
-    try:
-        with os.scandir(folder or ".") as entries:
-            return [entry.name for entry in entries if entry.is_file()]
-    except (OSError, ValueError):  # a NUL in the path is a ValueError
-        return []
+    return [name for name, is_folder in entries(folder) if not is_folder]
 
 
 def _latest(state: str) -> str:
     """The latest checkpoint's path as the state file spells it; ValueError if there is none."""
     from google.protobuf import text_format
 
-    with open(state, "rb") as file:
+    with as_path(state).open("rb") as file:
         text = file.read(1 << 20)
     try:
         message = text_format.Parse(
@@ -226,11 +243,12 @@ def _candidates(folder: str) -> str:
     if here:
         return _pass_one_of(here)
     inside, leftovers = [], []
-    for child in _folders(folder):
+    folders = _folders(folder)
+    for child in folders[:_LOOKED_AT] if is_url(folder) else folders:
         below = os.path.join(folder, child)
         if re.search(r"_temp(_[0-9a-f]+)?$", child):
             leftovers.append(below)
-        elif prefixes(below) or os.path.exists(os.path.join(below, "variables", "variables.index")):
+        elif prefixes(below) or is_file(os.path.join(below, "variables", "variables.index")):
             inside.append(below)
     if inside:
         return _pass_one_of(inside)
@@ -239,15 +257,15 @@ def _candidates(folder: str) -> str:
             f"{folder} holds no checkpoint, only {leftovers[0]}, left by a save that was "
             "interrupted; pass one of the prefixes in it to read that part"
         )
-    return f"{folder} holds no checkpoint" if os.path.isdir(folder) else f"{folder} does not exist"
+    if is_dir(folder):
+        return f"{folder} holds no checkpoint"
+    if folder.startswith(("http://", "https://")):
+        return "web servers have no folders: pass the URL of the .index file"
+    return f"{folder} does not exist"
 
 
 def _folders(folder: str) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
-    except (OSError, ValueError):  # a NUL in the path is a ValueError
-        return []
+    return sorted(name for name, is_folder in entries(folder) if is_folder)
 
 
 def _pass_one_of(paths: list[str]) -> str:

@@ -6,6 +6,7 @@ import re
 import zipfile
 from pathlib import Path
 
+from .paths import as_path
 from .wire import BYTES, VARINT, fields
 
 DAMAGED = "it is damaged, fetch it again"
@@ -30,7 +31,7 @@ _NAME = re.compile(rb"[A-Za-z0-9_.][A-Za-z0-9_.\\/>-]*")  # of an operation in a
 def sniff(path: str) -> str | None:
     """What the file at `path` is, where that is plainly no checkpoint file; else None."""
     try:
-        with open(path, "rb") as file:
+        with as_path(path).open("rb") as file:
             head = file.read(_HEAD)
     except OSError:
         return None
@@ -55,7 +56,7 @@ def sniff(path: str) -> str | None:
 
 def _archive(path: str) -> str:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with as_path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
             names = archive.namelist()
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
         return "a damaged zip archive: fetch it again"

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from crc32c import crc32c
 
 from .checksum import unmask_crc
 from .errors import ChecksumError, CorruptCheckpointError, MissingExtraError
-from .files import TABLE_MAGIC, LocalFile
+from .files import TABLE_MAGIC, File, windows
 from .sniff import DAMAGED, but_it_is
 from .wire import Buffer, read_varint
 
@@ -33,6 +33,11 @@ class Block(NamedTuple):
     offset: int
     size: int
 
+    @property
+    def range(self) -> tuple[int, int]:
+        """Offset and size in the file."""
+        return self.offset, self.size + TRAILER_SIZE
+
 
 class Table:
     """A table file: all its entries in order, or one by its key.
@@ -42,7 +47,7 @@ class Table:
     MissingExtraError on Snappy-compressed blocks without cramjam.
     """
 
-    def __init__(self, file: LocalFile) -> None:
+    def __init__(self, file: File) -> None:
         self._file = file
         self.path = file.path
         self.size = file.size
@@ -91,7 +96,7 @@ class Table:
         With `problems`, damaged blocks are added to it and passed over.
         """
         previous = None
-        for block in self.blocks:
+        for block in self._ahead():
             try:
                 for key, value in self._entries(block):
                     if previous is not None and key <= previous:
@@ -111,9 +116,25 @@ class Table:
                     raise
                 problems.append(error)
 
+    def _ahead(self) -> Iterator[Block]:
+        """All blocks, announced to the file some time before they are read."""
+        for window in windows(self.blocks, lambda block: block.size):
+            expected = self._file.expect(block.range for block in window)
+            yield from window
+            expected.forget()
+
+    def expect(self, keys: Iterable[bytes]) -> None:
+        """Announce that these keys will be asked for, in that order."""
+        numbers = map(self._number, keys)
+        self._file.expect(block.range for n in numbers for block in self.blocks[n : n + 1])
+
+    def _number(self, key: bytes) -> int:
+        """Which block could hold the key: one behind the last if none could."""
+        return bisect_left(self.blocks, key, key=lambda block: block.bound)
+
     def get(self, key: bytes) -> memoryview | None:
         """The value of `key`, None if there is none; reads the one block that could hold it."""
-        number = bisect_left(self.blocks, key, key=lambda block: block.bound)
+        number = self._number(key)
         if number == len(self.blocks):
             return None
         recent = self._recent
@@ -140,6 +161,7 @@ class Table:
         (stored,) = struct.unpack_from("<I", block, size + 1)
         found = crc32c(block[: size + 1])
         if unmask_crc(stored) != found:
+            self._file.check_unchanged()
             raise ChecksumError(
                 f"{where}: checksum mismatch: {unmask_crc(stored):#010x} is stored, the bytes give "
                 f"{found:#010x}{but_it_is(self.path, DAMAGED)}"

@@ -19,11 +19,11 @@ from .checkpoint import Checkpoint, TensorInfo, VerifyReport
 from .checkpoint_pb2 import SavedTensorSlices
 from .dtypes import Array, DType, dtype_of
 from .errors import ChecksumError, CorruptCheckpointError, TFReaderError, UnsupportedError
-from .files import LocalFile, SourceFile, sha256_of
+from .files import File, SourceFile, open_file, sha256_of
 from .shapes import shape_of
 from .slices import Slice, assemble, check_cover, from_proto, rows_in, slice_key
 from .sniff import DAMAGED, but_it_is
-from .table import TRAILER_SIZE, Table
+from .table import Table
 from .tensor_values import DTYPES, decode
 from .wire import VARINT, field, fields
 
@@ -58,12 +58,12 @@ class SliceFiles(Checkpoint):
     def __init__(self, path: str, files: Sequence[str], notes: tuple[str, ...] = ()) -> None:
         self.path = path
         self.notes = notes
-        self._files: list[LocalFile] = []
+        self._files: list[File] = []
         self._tables: list[Table] = []
         variables: dict[bytes, _Variable] = {}
         try:
             for shard, file in enumerate(files):
-                self._files.append(LocalFile(file))
+                self._files.append(open_file(file))
                 self._tables.append(Table(self._files[shard]))
                 self._read_meta(shard, variables)
             self._variables = {
@@ -141,6 +141,18 @@ class SliceFiles(Checkpoint):
     def check_shards(self, names: Sequence[str]) -> None:
         """All shards are open."""
 
+    def prefetch(self, names: Sequence[str]) -> None:
+        keys: list[list[bytes]] = [[] for _ in self._tables]
+        for name in names:
+            for piece in self._variables[self._key(name)].pieces:
+                keys[piece.shard].append(piece.key)
+        for table, wanted in zip(self._tables, keys, strict=True):
+            table.expect(wanted)
+
+    def check_unchanged(self) -> None:
+        for file in self._files:
+            file.check_unchanged()
+
     def verify(self) -> VerifyReport:
         problems: list[TFReaderError] = []
         nbytes = 0
@@ -173,8 +185,8 @@ class SliceFiles(Checkpoint):
     def index_sha256(self) -> str:
         digest = sha256()
         for file, table in zip(self._files, self._tables, strict=True):
-            *_, last = table.blocks
-            digest.update(sha256_of(file, last.offset + last.size + TRAILER_SIZE).encode())
+            end = sum(table.blocks[-1].range)
+            digest.update(sha256_of(file, end).encode())
             digest.update(sha256(table.get(b"") or b"").digest())
         return digest.hexdigest()
 

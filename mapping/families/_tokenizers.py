@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 from tfreader.errors import ConfigError
+from tfreader.paths import AnyPath
 from tfreader.wire import fields
 
 from ..family import Beside, SideFiles
@@ -32,7 +32,7 @@ def is_cased(words: Collection[str]) -> bool:
     return capital * 100 > len(words)
 
 
-def sentencepieces(path: Path, contents: bytes) -> list[str]:
+def sentencepieces(path: AnyPath, contents: bytes) -> list[str]:
     """The pieces of a sentencepiece model: field 1 of each message in field 1.
 
     Raises ConfigError where the file is none.
@@ -52,7 +52,7 @@ def sentencepieces(path: Path, contents: bytes) -> list[str]:
     return pieces
 
 
-def word_ids(path: Path) -> dict[str, int]:
+def word_ids(path: AnyPath) -> dict[str, int]:
     """The words of a JSON vocabulary with their ids. Raises ConfigError where the file is none."""
     try:
         ids = json.loads(path.read_text("utf-8"))
@@ -63,7 +63,7 @@ def word_ids(path: Path) -> dict[str, int]:
     return ids
 
 
-def too_many(path: Path, count: int, noun: str, rows: int) -> tuple[str, ...]:
+def too_many(path: AnyPath, count: int, noun: str, rows: int) -> tuple[str, ...]:
     """What to say of a vocabulary that is larger than the model's."""
     if count <= rows:
         return ()

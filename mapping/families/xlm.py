@@ -10,15 +10,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import CheckpointNotFoundError, ConfigError, UnsupportedError
+from tfreader.paths import AnyPath
 
 from ..family import Beside, Config, Family, SideFiles, check_heads
 from ..rule import Architecture, Drop, Rule, RuleSet, Tie
-from ..sources.pth import PthCheckpoint, is_pth, load
+from ..sources.pth import PthCheckpoint, TorchFile, is_pth, load
 from ._tokenizers import is_cased, tokenizer_config
 
 HIDDEN = "emb_dim"
@@ -209,10 +209,10 @@ def adapt(rules: RuleSet, config: Config, variables: Mapping[str, TensorInfo]) -
     return replace(rules, drops=(*rules.drops, unused))
 
 
-def open_pth(path: Path) -> Checkpoint | None:
+def open_pth(path: AnyPath) -> Checkpoint | None:
     """The model of a .pth file; its vocabulary stays in `contents`."""
     if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if file.suffix == ".pth"]
+        files = sorted((file for file in path.iterdir() if file.suffix == ".pth"), key=str)
         if not files or Beside((path,)).find("checkpoint"):
             return None
         if len(files) > 1:
@@ -221,7 +221,8 @@ def open_pth(path: Path) -> Checkpoint | None:
         (path,) = files
     if not is_pth(path):
         return None
-    contents = load(path)
+    file = TorchFile(path)
+    contents = load(file)
     held = list(contents) if isinstance(contents, dict) else [type(contents).__name__]
     model = contents.get("model") if isinstance(contents, dict) else None
     if not isinstance(model, dict) or not model:
@@ -246,12 +247,12 @@ def open_pth(path: Path) -> Checkpoint | None:
             "trained both with and without looking ahead (clm_steps and mlm_steps): causal = "
             "false; --set causal=true for a left-to-right model"
         )
-    checkpoint = PthCheckpoint(path, model, contents, params, tuple(notes))
+    checkpoint = PthCheckpoint(file, model, contents, params, tuple(notes))
     if not (params or {}).get("share_inout_emb", True) or not _is_shared(model):
         return checkpoint
     notes.append(f"{HEAD_WEIGHT} is embeddings.weight: written once")
     model = {name: tensor for name, tensor in model.items() if name != HEAD_WEIGHT}
-    return PthCheckpoint(path, model, contents, params, tuple(notes))
+    return PthCheckpoint(file, model, contents, params, tuple(notes))
 
 
 def _is_shared(model: Mapping[str, Any]) -> bool:
@@ -288,12 +289,11 @@ def side_files(checkpoint: Checkpoint, beside: Beside, config: Mapping[str, Any]
         notes[0] += f"; {len(ids) - len(vocabulary)} have another's spelling without the '@@'"
     if len(ids) != config["vocab_size"]:
         notes.append(f"the dictionary has {len(ids)} words, the model {config['vocab_size']} rows")
-    codes = sorted(
-        file for folder in beside.folders for file in folder.glob("codes*") if file.is_file()
-    )
+    found = (file for folder in beside.folders for file in folder.glob("codes*") if file.is_file())
+    codes = sorted(found, key=str)
     if len(codes) != 1:
-        found = ", ".join(file.name for file in codes) or "none"
-        notes.append(f"merges.txt needs one file of BPE codes (codes*) in {beside}, found {found}")
+        names = ", ".join(file.name for file in codes) or "none"
+        notes.append(f"merges.txt needs one file of BPE codes (codes*) in {beside}, found {names}")
         return SideFiles(files, tuple(notes))
     files["merges.txt"] = codes[0].read_bytes().rstrip(b"\n") + b"\n"
     own, note = _tokenizer_config(ids, config)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from hashlib import sha256
 from io import BytesIO
-from itertools import accumulate
+from itertools import accumulate, count, takewhile
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,8 @@ import numpy as np
 from tfreader.checkpoint import Checkpoint, TensorInfo, VerifyReport
 from tfreader.dtypes import DTYPES, Array
 from tfreader.errors import CheckpointNotFoundError, CorruptCheckpointError
-from tfreader.files import LocalFile, SourceFile
+from tfreader.files import File, SourceFile, open_file
+from tfreader.paths import AnyPath
 
 SHAPES_FILE = "params_shapes.json"
 NAMES_FILE = "parameters_names.json"
@@ -35,18 +36,19 @@ _HEADERS = {
 }
 
 
-def open_params(path: Path) -> Checkpoint | None:
+def open_params(path: AnyPath) -> Checkpoint | None:
     """The parameters in a folder, which may be named by any of its files."""
-    folder = path if path.is_dir() else path.parent
+    is_dir = path.is_dir()
+    folder = path if is_dir else path.parent
     named = path.name in (SHAPES_FILE, NAMES_FILE, "params") or _SHARD.fullmatch(path.name)
-    is_named = path.is_dir() or named
+    is_named = is_dir or named
     return ParamsFiles(folder) if is_named and (folder / SHAPES_FILE).is_file() else None
 
 
 class _Shard(NamedTuple):
     """A file with `length` values, from `offset` on."""
 
-    file: LocalFile
+    file: File
     offset: int
     length: int
 
@@ -56,7 +58,7 @@ class ParamsFiles(Checkpoint):
 
     format = "npy"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: AnyPath) -> None:
         self.path = str(folder / "params")
         self._described: list[tuple[SourceFile, bytes]] = []
         self._shards: list[_Shard] = []
@@ -89,6 +91,14 @@ class ParamsFiles(Checkpoint):
     def check_shards(self, names: Sequence[str]) -> None:
         """All shards are open."""
 
+    def prefetch(self, names: Sequence[str]) -> None:
+        for shard in self._shards:
+            shard.file.expect([(0, shard.file.size)])
+
+    def check_unchanged(self) -> None:
+        for shard in self._shards:
+            shard.file.check_unchanged()
+
     def verify(self) -> VerifyReport:
         return VerifyReport(len(self), self._starts[-1] * 4)
 
@@ -117,7 +127,7 @@ class ParamsFiles(Checkpoint):
                 shard.file.read_into(shard.offset + (begin - first) * 4, part)
         return values.reshape(shape)
 
-    def _shapes(self, path: Path) -> list[tuple[int, ...]]:
+    def _shapes(self, path: AnyPath) -> list[tuple[int, ...]]:
         shapes = self._json(path)
         if not isinstance(shapes, list) or not all(
             isinstance(shape, list) and all(isinstance(n, int) and n >= 0 for n in shape)
@@ -126,7 +136,7 @@ class ParamsFiles(Checkpoint):
             raise CorruptCheckpointError(f"{path}: not a list of shapes")
         return [tuple(shape) for shape in shapes]
 
-    def _names(self, path: Path, shapes: Sequence[tuple[int, ...]]) -> list[str]:
+    def _names(self, path: AnyPath, shapes: Sequence[tuple[int, ...]]) -> list[str]:
         """A name for each shape: those of the file, or train.py's order where there is none.
 
         The first variable, model/we, is stored as its positions and then its tokens.
@@ -146,8 +156,8 @@ class ParamsFiles(Checkpoint):
             )
         return names
 
-    def _json(self, path: Path) -> Any:
-        with closing(LocalFile(str(path))) as file:
+    def _json(self, path: AnyPath) -> Any:
+        with closing(open_file(str(path))) as file:
             contents = bytes(file.read(0, file.size))
             self._described.append((file.source, contents))
         try:
@@ -156,7 +166,10 @@ class ParamsFiles(Checkpoint):
             raise CorruptCheckpointError(f"{path}: cannot be read as JSON ({error})") from None
 
 
-def _shard_paths(folder: Path) -> list[Path]:
+def _shard_paths(folder: AnyPath) -> list[AnyPath]:
+    if not isinstance(folder, Path):  # a web server may list nothing
+        paths = (folder / f"params_{i}.npy" for i in count())
+        return list(takewhile(lambda path: path.is_file(), paths))
     numbers = {
         int(match[1]): path
         for path in folder.iterdir()
@@ -168,8 +181,8 @@ def _shard_paths(folder: Path) -> list[Path]:
     return [numbers[i] for i in range(len(numbers))]
 
 
-def _shard(path: Path) -> _Shard:
-    file = LocalFile(str(path))
+def _shard(path: AnyPath) -> _Shard:
+    file = open_file(str(path))
     head = BytesIO(file.read(0, min(file.size, MAX_HEADER)))
     try:
         shape, _, dtype = _HEADERS[np.lib.format.read_magic(head)](head)

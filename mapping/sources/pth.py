@@ -11,7 +11,9 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,10 +25,12 @@ from tfreader.errors import (
     ChecksumError,
     CorruptCheckpointError,
     MissingExtraError,
+    RemoteError,
     TFReaderError,
     UnsupportedError,
 )
 from tfreader.files import LocalFile, SourceFile, sha256_of
+from tfreader.paths import AnyPath
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +67,28 @@ _ALLOWED = [
 ]
 
 
-def is_pth(path: Path) -> bool:
+class TorchFile:
+    """A file of torch.save: here, as `local`, or in a temporary copy of what a URL names.
+
+    The copy goes when the last reference does. Raises CheckpointNotFoundError, RemoteError.
+    """
+
+    def __init__(self, path: AnyPath) -> None:
+        self._name = str(path)
+        if isinstance(path, Path):
+            self.local = path
+            with closing(LocalFile(self._name)) as file:
+                self.source = file.source
+        else:
+            self._copy = NamedTemporaryFile(suffix=path.suffix)  # noqa: SIM115 - see above
+            self.source = path.download(self._copy.file)
+            self.local = Path(self._copy.name)
+
+    def __str__(self) -> str:
+        return self._name
+
+
+def is_pth(path: AnyPath) -> bool:
     """Whether this is a file of torch.save, in a container of any age, or means to be one."""
     if not path.is_file():
         return False
@@ -71,15 +96,18 @@ def is_pth(path: Path) -> bool:
         return True
     try:
         with path.open("rb") as file:
-            if _PICKLE.match(file.read(2)):
-                return True
-        with zipfile.ZipFile(path) as archive:
-            return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
+            head = file.read(2)
+            if head != b"PK":
+                return _PICKLE.match(head) is not None
+            with zipfile.ZipFile(file) as archive:
+                return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
+    except RemoteError:
+        raise
     except (OSError, zipfile.BadZipFile):
         return False  # not ours: who opens it next says what is wrong with it
 
 
-def load(path: Path) -> Any:
+def load(path: TorchFile) -> Any:
     """What the file holds.
 
     Raises UnsupportedError for a pickle that asks for more than tensors and plain data,
@@ -98,7 +126,7 @@ def load(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(list(_ALLOWED)), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a refusal that is reported below
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path.local, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refusal(path, str(error)) from None
     except Exception as error:  # torch lets whatever a damaged pickle causes through
@@ -108,13 +136,12 @@ def load(path: Path) -> Any:
         ) from None
 
 
-def _check_container(path: Path) -> None:
+def _check_container(path: TorchFile) -> None:
     """Refuse what would take more memory than the file's size: compressed or endless contents."""
     try:
-        path.open("rb").close()
-        if not zipfile.is_zipfile(path):
+        if not zipfile.is_zipfile(path.local):
             return
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path.local) as archive:
             records = archive.infolist()
     except (OSError, zipfile.BadZipFile) as error:
         raise CheckpointNotFoundError(f"{path}: cannot be read ({error})") from None
@@ -131,7 +158,7 @@ def _check_container(path: Path) -> None:
             )
 
 
-def _refusal(path: Path, message: str) -> TFReaderError:
+def _refusal(path: TorchFile, message: str) -> TFReaderError:
     """Why torch refused, without its advice to load the file unrestricted."""
     name = re.search(r"GLOBAL (\S+)", message)
     if name is not None:
@@ -155,14 +182,16 @@ class PthCheckpoint(Checkpoint):
 
     def __init__(
         self,
-        path: Path,
+        file: TorchFile,
         tensors: Mapping[str, Any],
         contents: Mapping[str, Any],
         config: Mapping[str, Any] | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
-        self.path = str(path)
-        self._file = LocalFile(self.path)
+        self.path = str(file)
+        self._file: TorchFile | None = file
+        self._local = file.local
+        self._source = file.source
         self.contents = contents
         self.config = config
         self.notes = notes
@@ -203,8 +232,8 @@ class PthCheckpoint(Checkpoint):
 
     def verify(self) -> VerifyReport:
         """Check the checksums of a zip container; older ones have none."""
-        if zipfile.is_zipfile(self.path):
-            with zipfile.ZipFile(self.path) as archive:
+        if zipfile.is_zipfile(self._local):
+            with zipfile.ZipFile(self._local) as archive:
                 damaged = archive.testzip()
             if damaged is not None:
                 raise ChecksumError(
@@ -214,17 +243,19 @@ class PthCheckpoint(Checkpoint):
         return VerifyReport(len(self), sum(info.nbytes or 0 for info in self.infos))
 
     def files(self) -> tuple[SourceFile, ...]:
-        return (self._file.source,)
+        return (self._source,)
 
     def index_sha256(self) -> str:
         """Of the zip container's directory, which has each record's CRC-32; older ones: of all."""
-        if not zipfile.is_zipfile(self.path):
-            return sha256_of(self._file)
-        with zipfile.ZipFile(self.path) as archive:
-            return sha256_of(self._file, archive.start_dir)
+        start = 0
+        if zipfile.is_zipfile(self._local):
+            with zipfile.ZipFile(self._local) as archive:
+                start = archive.start_dir
+        with closing(LocalFile(str(self._local))) as file:
+            return sha256_of(file, start)
 
     def close(self) -> None:
-        self._file.close()
+        self._file = None
         self._tensors = {}
         self.contents = {}
 

@@ -1,0 +1,73 @@
+"""Paths of this machine and URLs: strings that are joined and asked alike."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+if TYPE_CHECKING:
+    from .remote import RemotePath
+
+AnyPath: TypeAlias = "Path | RemotePath"
+
+_SCHEME = "[A-Za-z][A-Za-z0-9+.-]*"
+_URL = re.compile(f"(?:{_SCHEME}::)*{_SCHEME}://")
+
+
+def is_url(path: str) -> bool:
+    return _URL.match(path) is not None
+
+
+def path_of(path: str | os.PathLike[str]) -> str:
+    """A path or URL as a string; that of a local file, where a file:// URL names one."""
+    path = os.fspath(path)
+    return url2pathname(urlsplit(path).path) if path.startswith("file://") else path
+
+
+def as_path(path: str | os.PathLike[str]) -> AnyPath:
+    """A path or URL as an object. Raises MissingExtraError, UnsupportedError for such a URL."""
+    path = path_of(path)
+    if not is_url(path):
+        return Path(path)
+    from .remote import RemotePath
+
+    return RemotePath(path)
+
+
+def is_file(path: str) -> bool:
+    return as_path(path).is_file() if is_url(path) else os.path.isfile(path)
+
+
+def is_dir(path: str) -> bool:
+    return as_path(path).is_dir() if is_url(path) else os.path.isdir(path)
+
+
+def entries(folder: str) -> list[tuple[str, bool]]:
+    """The names in a folder, each with whether it is a folder; none where there is no folder.
+
+    What is neither a file nor a folder is left out.
+    """
+    if is_url(folder):
+        from .remote import RemotePath
+
+        return RemotePath(folder).entries()
+    try:
+        with os.scandir(folder or ".") as found:
+            kinds = ((entry, entry.is_dir()) for entry in found)
+            return [(entry.name, is_dir) for entry, is_dir in kinds if is_dir or entry.is_file()]
+    except (OSError, ValueError):  # a NUL in the path is a ValueError
+        return []
+
+
+def check_access(path: str) -> None:
+    """Raise AccessDeniedError where a server keeps to itself whether that file is there."""
+    if is_url(path):
+        from .remote import RemotePath
+
+        with suppress(FileNotFoundError):
+            RemotePath(path).info()
