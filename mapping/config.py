@@ -16,9 +16,13 @@ from .family import Beside, Config, Family
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """The config as given: translated `values`, their file, the keys that were overridden."""
+    """The config as given: translated `values`, their file, the keys that were overridden.
+
+    `original` is what was translated, None where the checkpoint itself holds it.
+    """
 
     values: Config
+    original: Mapping[str, Any] | None = None
     path: str | None = None
     overridden: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -33,11 +37,16 @@ def read_config(
     prefix: str,
     family: Family | None,
     config: str | PathLike[str] | Mapping[str, Any] | None,
+    own: Mapping[str, Any] | None,
     overrides: Mapping[str, Any],
     finetuning_task_name: str | None,
 ) -> SourceConfig:
-    """The config given, else the one beside the checkpoint, else none. Raises ConfigError."""
+    """The config given, else the checkpoint's own, else the one beside it, else none.
+
+    Raises ConfigError.
+    """
     path, notes = None, []
+    config = own if config is None else config
     if config is None and family is not None:
         config = Beside.of(prefix).find(*family.config_files)
         if config is not None:
@@ -63,7 +72,8 @@ def read_config(
     values |= overrides
     if finetuning_task_name is not None:
         values["finetuning_task"] = finetuning_task_name
-    return SourceConfig(values, path, tuple(overrides), tuple(notes))
+    kept = None if own is not None or not original else original
+    return SourceConfig(values, kept, path, tuple(overrides), tuple(notes))
 
 
 def _read(path: str, family: Family | None) -> Mapping[str, Any]:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tfreader.checkpoint import Checkpoint
-from tfreader.errors import ConfigError, OutputError
+from tfreader.errors import ConfigError
+from tfreader.paths import AnyPath, as_path
 
 from .execute import MEMORY_LIMIT, stream
 from .family import Beside, SideFiles, open_source
-from .output import staged
+from .manifest import Hashed, Manifest, complete, describe, is_current
+from .output import RECORD, check_output, record_of, staged
 from .plan import Entry, Plan
 from .planner import PlanOptions, make_plan
 from .rule import RuleSet
 from .writers import safetensors
-from .writers import torch as torch_writer
+from .writers.safetensors import SafetensorsFile
+from .writers.torch import StateDict, TorchFile, check_torch
 
 if TYPE_CHECKING:
     import torch
@@ -34,12 +37,16 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Report:
-    """What `convert` did: its plan, the files written, and what the user should know."""
+    """What `convert` did: its plan, the files written, and what the user should know.
+
+    `skipped` says that the output was there already and was left alone.
+    """
 
     plan: Plan
     output: str
     files: tuple[str, ...]
     notes: tuple[str, ...]
+    skipped: bool = False
 
     def to_data(self) -> dict[str, Any]:
         """The report as plain data, for JSON."""
@@ -67,9 +74,9 @@ def load_state_dict(
     """
     with open_source(path, model_type) as checkpoint:
         plan = make_plan(checkpoint, model_type, config=config, rules=rules, **options)
-        torch_writer.check_torch(plan.entries)
+        check_torch(plan.entries)
         checkpoint.check_shards(_sources(plan))
-        state_dict = torch_writer.StateDict(plan.entries, plan.ties)
+        state_dict = StateDict(plan.entries, plan.ties)
         stream(plan, checkpoint, state_dict.write)
         return state_dict.tensors
 
@@ -84,12 +91,19 @@ def convert(
     max_shard_size: str | int = DEFAULT_SHARD_SIZE,
     memory_limit: str | int = MEMORY_LIMIT,
     progress: Callable[[Plan], Progress] | None = None,
+    record: bool = False,
+    resume: bool = False,
+    dry_run: bool = False,
     **options: Unpack[PlanOptions],
 ) -> Report:
     """Convert a checkpoint to files.
 
     `output` ending in .bin, .pt or .pth becomes one torch file (needs the extra `torch`), in
-    .safetensors one safetensors file, anything else a folder that `from_pretrained` loads.
+    .safetensors one safetensors file, anything else a folder that `from_pretrained` loads, with the
+    record of the conversion as conversion.json. `record` keeps one beside an output file too.
+    With `resume`, an output is left alone whose record says that it was made of the same files, by
+    the same rules and options. With `dry_run`, all is checked that can be before values are read.
+
     `memory_limit` bounds the values that are in memory at a time; larger tensors go through in
     parts. `progress` is called with the plan before the first byte is read, and gives a function
     that is told of bytes written, from several threads. The other `options` are those of
@@ -97,64 +111,105 @@ def convert(
 
     Raises TFReaderError; then nothing has been written.
     """
-    output = Path(output)
     size, limit = map(safetensors.parse_size, (max_shard_size, memory_limit))
     with open_source(path, model_type) as checkpoint:
         plan = make_plan(checkpoint, model_type, config=config, rules=rules, **options)
-        return write(plan, checkpoint, output, size, limit, progress)
+        target = _arrange(plan, checkpoint, as_path(output), size)
+        checkpoint.check_shards(_sources(plan))
+        report = target.report(plan)
+        if dry_run:
+            return report
+        manifest = None
+        if target.is_folder or record:
+            given = {"model_type": model_type, "max_shard_size": size, **options}
+            manifest = describe(plan, checkpoint, given, target.homes, target.side)
+            if resume and is_current(target.output, target.is_folder, manifest):
+                return replace(report, skipped=True)
+        _write(plan, checkpoint, target, manifest, limit, progress)
+        return report
 
 
-def is_folder_output(output: Path) -> bool:
-    return output.suffix not in (*TORCH_SUFFIXES, ".safetensors")
+@dataclass(frozen=True)
+class _Target:
+    """What will be written: the tensors of each weights file by its name, and other files."""
+
+    output: AnyPath
+    is_folder: bool
+    weights: Mapping[str, Sequence[Entry]]
+    side: SideFiles
+
+    @property
+    def homes(self) -> dict[str, str]:
+        """The file of each tensor."""
+        return {e.target: name for name, entries in self.weights.items() for e in entries}
+
+    def report(self, plan: Plan) -> Report:
+        folder = self.output if self.is_folder else self.output.parent
+        names = sorted([*self.weights, *self.side.contents, *([RECORD] if self.is_folder else [])])
+        files = tuple(str(folder / name) for name in names)
+        return Report(plan, str(self.output), files, (*plan.notes, *self.side.notes))
 
 
-def write(
+def _arrange(plan: Plan, checkpoint: Checkpoint, output: AnyPath, max_shard_size: int) -> _Target:
+    """Lay the files out. Raises what writing them would raise for what is known by now."""
+    is_folder = output.suffix not in (*TORCH_SUFFIXES, ".safetensors")
+    check_output(output, is_folder, plan.path)
+    if not is_folder:
+        if output.suffix in TORCH_SUFFIXES:
+            check_torch(plan.entries)
+        else:
+            safetensors.layout(plan.entries)
+        return _Target(output, False, {output.name: plan.entries}, SideFiles({}))
+    side = _side_files(plan, checkpoint)
+    files = safetensors.shards(plan.entries, max_shard_size)
+    names = safetensors.shard_names(len(files))
+    for entries in files:
+        safetensors.layout(entries)
+    contents = dict(side.contents)
+    if len(files) > 1:
+        contents["model.safetensors.index.json"] = safetensors.index_json(files, names)
+    weights = dict(zip(names, files, strict=True))
+    return _Target(output, True, weights, SideFiles(contents, side.notes))
+
+
+def _write(
     plan: Plan,
     checkpoint: Checkpoint,
-    output: Path,
-    max_shard_size: int,
+    target: _Target,
+    manifest: Manifest | None,
     memory_limit: int,
-    progress: Callable[[Plan], Progress] | None = None,
-) -> Report:
-    """Carry out a plan. Raises TFReaderError; then nothing has been written."""
-    is_torch = output.suffix in TORCH_SUFFIXES
-    is_folder = is_folder_output(output)
-    if output.is_file() and output.resolve() == Path(plan.path).resolve():
-        raise OutputError(f"{output}: is the checkpoint itself; name another output")
-    side = _side_files(plan, checkpoint) if is_folder else SideFiles({})
-    if is_torch:
-        torch_writer.check_torch(plan.entries)
-    else:
-        safetensors.layout(plan.entries)
-    checkpoint.check_shards(_sources(plan))
+    progress: Callable[[Plan], Progress] | None,
+) -> None:
+    with staged(target.output, target.is_folder) as stage:
+        with ExitStack() as stack:
+            writers: dict[str, SafetensorsFile | TorchFile] = {}
+            for name, entries in target.weights.items():
+                file = _weights_file(stage / name, entries, plan.ties)
+                writers |= dict.fromkeys((entry.target for entry in entries), file)
+                stack.callback(file.close)
 
-    with staged(output, is_folder) as stage:
-        advance = progress(plan) if progress else lambda _: None
-        if is_torch:
-            path = stage / output.name
-            with closing(torch_writer.TorchFile(path, plan.entries, plan.ties)) as file:
-                stream(plan, checkpoint, file.write, advance, memory_limit)
+            def write(entry: Entry, offset: int, data: memoryview) -> None:
+                writers[entry.target].write(entry, offset, data)
+
+            hashed = Hashed(plan.entries, write)
+            advance = progress(plan) if progress else lambda _: None
+            stream(plan, checkpoint, hashed if manifest else write, advance, memory_limit)
+            for file in set(writers.values()):
                 file.finish()
-        else:
-            files = [list(plan.entries)]
-            names = [output.name]
-            if is_folder:
-                files = safetensors.shards(plan.entries, max_shard_size)
-                names = safetensors.shard_names(len(files))
-            _write_safetensors(plan, checkpoint, stage, files, names, advance, memory_limit)
-            if len(files) > 1:
-                index = safetensors.index_json(files, names)
-                (stage / "model.safetensors.index.json").write_bytes(index)
-            for name, contents in side.contents.items():
-                (stage / name).write_bytes(contents)
-        written = sorted(file.name for file in stage.iterdir())
-    folder = output if is_folder else output.parent
-    return Report(
-        plan,
-        str(output),
-        tuple(str(folder / name) for name in written),
-        (*plan.notes, *side.notes),
-    )
+        for name, contents in target.side.contents.items():
+            (stage / name).write_bytes(contents)
+        if manifest:
+            sizes = {file.name: file.stat().st_size for file in stage.iterdir()}
+            name = record_of(target.output, target.is_folder).name
+            (stage / name).write_bytes(complete(manifest, sizes, hashed.digests()))
+
+
+def _weights_file(
+    path: Path, entries: Sequence[Entry], ties: Mapping[str, str]
+) -> SafetensorsFile | TorchFile:
+    if path.suffix in TORCH_SUFFIXES:
+        return TorchFile(path, entries, ties)
+    return SafetensorsFile(path, entries)
 
 
 def _side_files(plan: Plan, checkpoint: Checkpoint) -> SideFiles:
@@ -182,29 +237,6 @@ def check_config(plan: Plan) -> None:
                 f"{plan.path}: config.json needs {key}, which no shape tells\n"
                 f"Pass {f'--config {files}, or ' if files else ''}--set {key}=N"
             )
-
-
-def _write_safetensors(
-    plan: Plan,
-    checkpoint: Checkpoint,
-    stage: Path,
-    files: Sequence[Sequence[Entry]],
-    names: Sequence[str],
-    progress: Progress,
-    memory_limit: int,
-) -> None:
-    with ExitStack() as stack:
-        home = {}
-        for entries, name in zip(files, names, strict=True):
-            file = stack.enter_context(closing(safetensors.SafetensorsFile(stage / name, entries)))
-            home.update(dict.fromkeys((entry.target for entry in entries), file))
-        stream(
-            plan,
-            checkpoint,
-            lambda entry, offset, data: home[entry.target].write(entry, offset, data),
-            progress,
-            memory_limit,
-        )
 
 
 def _sources(plan: Plan) -> list[str]:

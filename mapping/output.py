@@ -1,76 +1,181 @@
-"""Outputs appear whole or not at all: written under a temporary name, then renamed."""
+"""Outputs appear whole or not at all: written under a temporary name, then put into their place."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
+import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfreader.errors import OutputError, TFReaderError
+from tfreader.paths import AnyPath, as_path
 
-_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
+if TYPE_CHECKING:
+    from tfreader.remote import RemotePath
+
+RECORD = "conversion.json"
+WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 
 
-@contextmanager
-def staged(output: Path, is_folder: bool) -> Iterator[Path]:
-    """A temporary folder beside (or in) `output` to write into; its files take their place at exit.
+def record_of(output: AnyPath, is_folder: bool) -> AnyPath:
+    """Where the record of a conversion lies: in the output folder, or beside the output file."""
+    return output / RECORD if is_folder else output.parent / f"{output.name}.{RECORD}"
 
-    For a file output the temporary folder must hold one file of the output's name. On any error
-    the temporary folder is removed, and so are parent folders that were made for it and are empty.
-    Raises OutputError when the output cannot be written.
-    """
-    if is_folder and output.exists() and not output.is_dir():
+
+def find_record(output: str | PathLike[str]) -> AnyPath | None:
+    """The record of a converted folder or file; None where there is none."""
+    path = as_path(output)
+    record = record_of(path, path.is_dir())
+    return record if record.is_file() else None
+
+
+def check_output(output: AnyPath, is_folder: bool, checkpoint: str) -> None:
+    """Raise OutputError where that output can never be written."""
+    if str(output).startswith(("http://", "https://")):
+        raise OutputError(f"{output}: cannot be written to; name a folder, or a bucket as s3://…")
+    if (
+        isinstance(output, Path)
+        and output.is_file()
+        and output.resolve() == Path(checkpoint).resolve()
+    ):
+        raise OutputError(f"{output}: is the checkpoint itself; name another output")
+    if is_folder and output.is_file():
         raise OutputError(f"{output}: is a file; name a folder, or a file ending in .safetensors")
     if not is_folder and output.is_dir():
         raise OutputError(f"{output}: is a folder; name a file, or a folder without that ending")
-    home = output if is_folder and output.is_dir() else output.parent
-    made = [path for path in (home, *home.parents) if not path.exists()]
-    stage: Path | None = None
-    done = False
+
+
+@contextmanager
+def staged(output: AnyPath, is_folder: bool) -> Iterator[Path]:
+    """A temporary folder to write into, whose files take their place at exit.
+
+    For a file output it must hold a file of the output's name, and may hold its record. On any
+    error what was written is removed, and so are parent folders that were made for it and are
+    empty. Raises OutputError when the output cannot be written.
+    """
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".tmp", dir=home))
-        yield stage
-        _publish(stage, output, is_folder)
-        done = True
+        if isinstance(output, Path):
+            with _stage_beside(output, is_folder) as stage:
+                yield stage
+                _publish(stage, output, is_folder)
+        else:
+            with tempfile.TemporaryDirectory(prefix="tfreader.") as folder:
+                yield Path(folder)
+                _upload(Path(folder), output, is_folder)
     except TFReaderError:
         raise
     except OSError as error:
         raise OutputError(f"{output}: cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
+def _stage_beside(output: Path, is_folder: bool) -> Iterator[Path]:
+    """A temporary folder on the output's file system; those of killed conversions go."""
+    home = output if is_folder and output.is_dir() else output.parent
+    made = [path for path in (home, *home.parents) if not path.exists()]
+    stage: Path | None = None
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        prefix = f".{output.name}."
+        for folder in {home, output.parent}:
+            _sweep(folder, prefix)
+        stage, lock = _locked_folder(home, prefix)
+        try:
+            yield stage
+        finally:
+            os.close(lock)
+        made = []
     finally:
         if stage is not None:
             shutil.rmtree(stage, ignore_errors=True)
-        if not done:
-            with suppress(OSError):  # another conversion may be using them by now
-                for folder in made:
-                    folder.rmdir()
+        with suppress(OSError):  # another conversion may be using them by now
+            for folder in made:
+                folder.rmdir()
+
+
+def _locked_folder(home: Path, prefix: str) -> tuple[Path, int]:
+    """A new folder with a lock that ends with this process, however it ends."""
+    while True:
+        folder = home / f"{prefix}{secrets.token_hex(4)}.tmp"
+        folder.mkdir()
+        lock = os.open(folder, os.O_RDONLY)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            return folder, lock
+        os.close(lock)  # it was swept away before it was locked
+
+
+def _sweep(home: Path, prefix: str) -> None:
+    """Remove the temporary folders that no living conversion holds."""
+    with os.scandir(home) as entries:
+        found = [e.path for e in entries if e.name.startswith(prefix) and e.name.endswith(".tmp")]
+    for path in found:
+        with suppress(OSError):  # it is in use, or gone, or no lock can tell
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path)
+            finally:
+                os.close(lock)
 
 
 def _publish(stage: Path, output: Path, is_folder: bool) -> None:
-    names = sorted(path.name for path in stage.iterdir())
-    mode = 0o666 & ~_umask()
-    for name in names:
-        os.chmod(stage / name, mode)
-    if not is_folder:
-        os.replace(stage / output.name, output)
-        return
-    if not output.exists():
-        os.chmod(stage, 0o777 & ~_umask())
-        os.replace(stage, output)
-        return
-    for name in sorted(names, key=lambda name: name == "config.json"):
-        os.replace(stage / name, output / name)
-    # Weights of an earlier conversion could be loaded in place of the new ones.
-    for old in output.iterdir():
-        if _WEIGHTS.fullmatch(old.name) and old.name not in names:
+    names = [path.name for path in stage.iterdir()]
+    if is_folder and not output.exists():
+        try:
+            os.replace(stage, output)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise  # else another conversion was there first
+    # Without its record the old output counts for nothing, and the new one not before it is whole.
+    record = record_of(output, is_folder)
+    record.unlink(missing_ok=True)
+    for name in _in_order(names, record.name):
+        os.replace(stage / name, record.parent / name)
+    for old in _left_over(output, is_folder, names):
+        old.unlink()
+    if record.name in names:
+        os.replace(stage / record.name, record)
+
+
+def _upload(stage: Path, output: RemotePath, is_folder: bool) -> None:
+    names = [path.name for path in stage.iterdir()]
+    home = output if is_folder else output.parent
+    record = home / record_of(output, is_folder).name
+    record.unlink(missing_ok=True)
+    begun = []
+    try:
+        for name in _in_order(names, record.name):
+            begun.append(home / name)
+            begun[-1].put(stage / name)
+        for old in _left_over(output, is_folder, names):
             old.unlink()
+        if record.name in names:
+            begun.append(record)
+            record.put(stage / record.name)
+    except BaseException:
+        for path in begun:
+            with suppress(TFReaderError):  # what stopped the upload may stop this too
+                path.unlink(missing_ok=True)
+        raise
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _in_order(names: Iterable[str], record: str) -> list[str]:
+    """All but the record, the config last: without it nothing loads what is not yet whole."""
+    return sorted({*names} - {record}, key=lambda name: (name == "config.json", name))
+
+
+def _left_over(output: AnyPath, is_folder: bool, names: Collection[str]) -> list[AnyPath]:
+    """Weights of an earlier conversion, which could be loaded in place of the new ones."""
+    there = output.iterdir() if is_folder else ()
+    return [old for old in there if WEIGHTS.fullmatch(old.name) and old.name not in names]

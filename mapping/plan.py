@@ -16,7 +16,7 @@ from tfreader.dtypes import Array
 
 from .family import Config, Family
 from .ops import Join, Read, Shape, Step, part_of
-from .rule import Fill
+from .rule import Fill, RuleSet
 
 FLOATS: dict[str, np.dtype[Any]] = {
     "float16": np.dtype(np.float16),
@@ -86,18 +86,23 @@ class Entry:
 class Plan:
     """What a conversion will do.
 
-    `dropped` gives the reason for each variable that is left out, `ties` the other names under
-    which the PyTorch model knows a tensor, `config` the translated config (None without a family),
-    `notes` what the user should know.
+    `rules` are those followed, as the checkpoint needed them; `rules_given` says that they are not
+    the family's own. `dropped` gives the reason for each variable that is left out, `ties` the
+    other names under which the PyTorch model knows a tensor, `config` the translated config (None
+    without a family), `original_config` what that was made of where the checkpoint does not hold
+    it, `notes` what the user should know.
     """
 
     path: str
     family: Family | None
+    rules: RuleSet
+    rules_given: bool
     architecture: str | None
     entries: tuple[Entry, ...]
     dropped: Mapping[str, str]
     ties: Mapping[str, str]
     config: Config | None
+    original_config: Mapping[str, Any] | None
     config_path: str | None
     notes: tuple[str, ...]
 

@@ -89,8 +89,8 @@ def _planner(
     training = training_state(infos.values(), graph)
     names = {name: _names(name, graph) for name in infos}
     family, evidence = choose_family(checkpoint.path, names, model_type, rules)
-    config = checkpoint.config if config is None else config
-    source = read_config(checkpoint.path, family, config, overrides, finetuning_task_name)
+    own = checkpoint.config if config is None else None
+    source = read_config(checkpoint.path, family, config, own, overrides, finetuning_task_name)
     planner = _Planner(checkpoint, infos, names, training, family, source, model_type)
     planner.notes = evidence + planner.notes
     return planner
@@ -183,11 +183,14 @@ class _Planner:
         return Plan(
             path=self.checkpoint.path,
             family=self.family,
+            rules=rules,
+            rules_given=given is not None,
             architecture=architecture.name if architecture else None,
             entries=tuple(entries),
             dropped=self.dropped,
             ties=ties,
             config=config,
+            original_config=self.source.original,
             config_path=self.source.path,
             notes=tuple(self.notes),
         )

@@ -225,17 +225,24 @@ def load_rules(path: str | PathLike[str]) -> RuleSet:
     Raises RuleError, which names the file and the rule, RemoteError where a server cannot be asked.
     """
     try:
-        data = tomllib.loads(as_path(path).read_text("utf-8"))
+        text = as_path(path).read_text("utf-8")
     except RemoteError:
         raise
     except OSError as error:
         raise RuleError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise RuleError(f"{path}: not a TOML file: {error}") from None
+    return parse_rules(text, str(path))
+
+
+def parse_rules(text: str, name: str) -> RuleSet:
+    """The rule set of a rule file's text. Raises RuleError, which names the rule."""
     try:
-        return rules_from_data(data, str(path))
+        return rules_from_data(tomllib.loads(text), name)
+    except tomllib.TOMLDecodeError as error:
+        raise RuleError(f"{name}: not a TOML file: {error}") from None
     except (RuleError, TypeError, KeyError, AttributeError) as error:
-        raise RuleError(f"{path}: {error}") from None
+        raise RuleError(f"{name}: {error}") from None
 
 
 def rules_from_data(data: Mapping[str, Any], name: str) -> RuleSet:

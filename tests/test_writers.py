@@ -114,7 +114,8 @@ def test_a_second_conversion_replaces_the_first(tmp_path):
     (out / "notes.txt").write_text("mine")
     assert len(list(out.glob("model-*"))) > 1
     convert(BERT, out)
-    names = {"config.json", "model.safetensors", "notes.txt", "tokenizer_config.json", "vocab.txt"}
+    names = {"config.json", "conversion.json", "model.safetensors", "notes.txt"}
+    names |= {"tokenizer_config.json", "vocab.txt"}
     assert set(os.listdir(out)) == names
 
 

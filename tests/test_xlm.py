@@ -42,7 +42,7 @@ def resave(tmp_path):
     """Saves CAUSAL again with something changed."""
 
     def save(change, **options):
-        contents = pth.load(CAUSAL)
+        contents = pth.load(pth.TorchFile(CAUSAL))
         contents["params"] = {
             key: value for key, value in contents["params"].items() if key != "mask_scores"
         }
@@ -161,7 +161,7 @@ def test_the_bare_model_half_precision_and_scattered_tensors(tmp_path, resave):
     path = resave(change)
     convert(path, tmp_path / "out", architecture="XLMModel")
     tensors = load_file(tmp_path / "out" / "model.safetensors")
-    query = pth.load(CAUSAL)["model"]["attentions.0.q_lin.weight"].half()
+    query = pth.load(pth.TorchFile(CAUSAL))["model"]["attentions.0.q_lin.weight"].half()
     assert torch.equal(tensors["attentions.0.q_lin.weight"], query)
     XLMModel.from_pretrained(tmp_path / "out")
     with open_source(path) as checkpoint:
@@ -269,7 +269,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(tmp_path, monkeypatc
 
 def test_numpys_own_functions_do_not_run_either():
     """What numpy would rebuild from a pickle is nothing that a conversion looks at."""
-    assert type(pth.load(CAUSAL)["params"]["mask_scores"]).__mro__[1] is pth._Inert
+    assert type(pth.load(pth.TorchFile(CAUSAL))["params"]["mask_scores"]).__mro__[1] is pth._Inert
     assert not any(issubclass(kind, np.ndarray) for kind in pth._ALLOWED)
 
 

@@ -32,7 +32,7 @@ class ChecksumError(CorruptCheckpointError):
         self.problems = problems or (message,)
 
     @classmethod
-    def of(cls, path: str, problems: Sequence[TFReaderError]) -> ChecksumError:
+    def of(cls, path: str, problems: Sequence[TFReaderError | str]) -> ChecksumError:
         """One error for all that was found damaged."""
         first, *others = map(str, problems)
         more = f"{path}: damaged in {len(problems)} places; the first: " if others else ""

@@ -56,7 +56,7 @@ def locate(path: str) -> Located:
 
 def _exact(path: str) -> Located | None:
     """The checkpoint with that prefix, file or pattern of shards, where all its names are clear."""
-    for prefix in (path, _prefix(path)):
+    for prefix in (path, prefix_of(path)):
         if is_file(prefix + ".index"):
             return Located(prefix)
     if shard := _V1_SHARD.fullmatch(path) or _V1_PATTERN.fullmatch(path):
@@ -78,7 +78,7 @@ def _exact(path: str) -> Located | None:
     return _shards(path, (complete or sorted(counts))[0]) if counts else None
 
 
-def _prefix(path: str) -> str:
+def prefix_of(path: str) -> str:
     match = _V2_FILE.fullmatch(path)
     return match["prefix"] if match else path
 
@@ -139,7 +139,7 @@ def _matching(pattern: str) -> list[str]:
 
 def _nothing(path: str) -> TFReaderError:
     """The error for a path with no checkpoint: what is there, and what to pass instead."""
-    prefix = _prefix(path)
+    prefix = prefix_of(path)
     check_access(prefix + ".index")
     folder = os.path.dirname(path) or "."
     if is_url(path) and not is_url(folder):  # a bucket

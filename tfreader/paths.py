@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
+from glob import glob as local_glob
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
@@ -62,6 +63,20 @@ def entries(folder: str) -> list[tuple[str, bool]]:
             return [(entry.name, is_dir) for entry, is_dir in kinds if is_dir or entry.is_file()]
     except (OSError, ValueError):  # a NUL in the path is a ValueError
         return []
+
+
+def size_of(path: AnyPath) -> int:
+    """The size of a file in bytes."""
+    return path.stat().st_size if isinstance(path, Path) else path.size()
+
+
+def glob(pattern: str) -> list[str]:
+    """The files that match, sorted; `**` stands for any folders. Raises RemoteError."""
+    if not is_url(pattern):
+        return sorted(local_glob(path_of(pattern), recursive=True))
+    from .remote import RemotePath
+
+    return sorted(RemotePath(pattern).matching())
 
 
 def check_access(path: str) -> None:

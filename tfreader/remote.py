@@ -169,6 +169,15 @@ class RemotePath:
         """The paths in this folder whose names match. `**` means no more than `*`."""
         return (path for path in self.iterdir() if fnmatchcase(path.name, pattern))
 
+    def matching(self) -> list[str]:
+        """The URLs of the files that this one matches as a pattern; `**` stands for any folders."""
+        found = self._persist("glob", self._path, timeout=None)
+        return [self._fs.unstrip_protocol(path) for path in found]
+
+    def size(self) -> int:
+        size: int = self.info()["size"]
+        return size
+
     def open(self, mode: str = "rb") -> BinaryIO:
         assert mode == "rb"
         return io.BufferedReader(_Raw(self._file()), 1 << 16)
@@ -227,16 +236,17 @@ class RemotePath:
             raise OutputError(f"{self}: nothing can be written there; name a bucket")
         size = path.stat().st_size
         self._persist("put_file", str(path), self._path, timeout=None)
-        found = self.info()["size"]
+        found = self.size()
         if found != size:
             raise RemoteError(f"{self}: {size} bytes were uploaded, {found} are there; try again")
 
-    def remove(self) -> None:
-        """Remove the file if it is there. Raises RemoteError."""
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Remove the file."""
         try:
             self._persist("rm_file", self._path)
         except FileNotFoundError:
-            return
+            if not missing_ok:
+                raise
 
 
 class RemoteFile:

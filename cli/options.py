@@ -1,0 +1,124 @@
+"""The flags of `tfreader convert` that say what to convert and how: those of a batch's jobs too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import click
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def settings(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    """KEY=VALUE pairs; a value is JSON where it parses, else a string."""
+    found = {}
+    for pair in values:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise click.BadParameter(f"{pair!r} is not KEY=VALUE")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
+
+
+PATHS: tuple[Decorator, ...] = (
+    click.option(
+        "--tf_checkpoint",
+        "--tf-checkpoint",
+        required=True,
+        metavar="PATH",
+        help="Prefix, .index file, folder or SavedModel of the checkpoint.",
+    ),
+    click.option(
+        "--pytorch_dump_output",
+        "--pytorch-dump-output",
+        required=True,
+        metavar="OUT",
+        help="A .safetensors, .bin, .pt or .pth file, or a folder for from_pretrained.",
+    ),
+)
+HOW: tuple[Decorator, ...] = (
+    click.option(
+        "--model_type",
+        "--model-type",
+        default="auto",
+        show_default=True,
+        help="The model's family, or auto to tell it from the variable names.",
+    ),
+    click.option(
+        "--config",
+        metavar="FILE",
+        help="The original config file; by default the one beside the checkpoint.",
+    ),
+    click.option(
+        "--finetuning_task_name",
+        "--finetuning-task-name",
+        metavar="T",
+        help="Recorded in config.json as finetuning_task.",
+    ),
+    click.option(
+        "--architecture",
+        metavar="CLASS",
+        help="The model class to write, such as BertForMaskedLM; the heads found decide else.",
+    ),
+    click.option(
+        "--rules", metavar="FILE", help="A rule file (TOML) in place of the family's rules."
+    ),
+    click.option(
+        "--ignore",
+        multiple=True,
+        metavar="REGEX",
+        help="Leave out variables whose whole name matches. May be repeated.",
+    ),
+    click.option(
+        "--moving-averages",
+        "--moving_averages",
+        type=click.Choice(["drop", "use"]),
+        default="drop",
+        show_default=True,
+        help="What to do with ExponentialMovingAverage copies.",
+    ),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=settings,
+        help="Set a key of the written config. May be repeated.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float16", "bfloat16", "float32", "keep"]),
+        default="keep",
+        show_default=True,
+        help="Type of all floating-point tensors.",
+    ),
+    click.option(
+        "--max-shard-size",
+        "--max_shard_size",
+        default="50GB",
+        show_default=True,
+        help="Largest weights file of a folder.",
+    ),
+)
+
+
+def options(*decorators: Decorator) -> Decorator:
+    """Several options as one decorator."""
+    return lambda command: reduce(lambda made, add: add(made), reversed(decorators), command)
+
+
+def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and ctx.parent is not None:
+        ctx.parent.params["debug"] = True
+
+
+# After the command's name too, where people put it.
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show tracebacks."
+)

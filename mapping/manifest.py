@@ -1,0 +1,188 @@
+"""The record of a conversion: what was made of what, how, and the checksum of every tensor.
+
+It lies in an output folder as conversion.json, or beside an output file. What it says before the
+first byte is read tells conversions apart: two that agree in it give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from tfreader import __version__
+from tfreader.checkpoint import Checkpoint
+from tfreader.errors import ConfigError, CorruptCheckpointError
+from tfreader.paths import AnyPath, is_url, size_of
+
+from .execute import Write
+from .family import SideFiles
+from .output import RECORD, record_of
+from .plan import Entry, Plan
+from .rule import dump_rules
+
+FORMAT_VERSION = 1
+LIBRARIES = ("numpy", "protobuf", "ml_dtypes", "crc32c")
+
+Manifest = dict[str, Any]
+
+
+def describe(
+    plan: Plan,
+    checkpoint: Checkpoint,
+    options: Mapping[str, Any],
+    homes: Mapping[str, str],
+    side: SideFiles,
+) -> Manifest:
+    """All that is known of a conversion before it is carried out.
+
+    `homes` gives the file that each tensor lies in.
+    """
+    planned = plan.to_data()
+    rules = dump_rules(plan.rules)
+    given = {"text": rules} if plan.rules_given else {}
+    return {
+        "format_version": FORMAT_VERSION,
+        "source": {
+            "checkpoint": _absolute(plan.path),
+            "format": checkpoint.format,
+            "files": [file._asdict() for file in checkpoint.files()],
+            "index_sha256": checkpoint.index_sha256(),
+        },
+        "model_type": planned["model_type"],
+        "architecture": plan.architecture,
+        "rules": {"name": plan.rules.name, "sha256": digest_of(rules.encode()), **given},
+        "options": dict(options),
+        "config": {"path": _absolute(plan.config_path), "original": plan.original_config},
+        "tensors": [{"file": homes[t["target"]], **t} for t in planned["tensors"]],
+        "ties": planned["ties"],
+        "dropped": planned["dropped"],
+        "notes": [*plan.notes, *side.notes],
+        "files": {
+            **{name: {} for name in homes.values()},
+            **{name: {"sha256": digest_of(contents)} for name, contents in side.contents.items()},
+        },
+        "versions": {
+            "tfreader": __version__,
+            "python": platform.python_version(),
+            **_library_versions(),
+        },
+    }
+
+
+@cache
+def _library_versions() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
+
+
+def complete(manifest: Manifest, sizes: Mapping[str, int], digests: Mapping[str, str]) -> bytes:
+    """The finished record: with the size of each file and the checksum of each tensor."""
+    head = {key: value for key, value in manifest.items() if key != "tensors"}
+    head["files"] = {name: {"size": sizes[name], **file} for name, file in head["files"].items()}
+    tensors = [{**tensor, "sha256": digests[tensor["target"]]} for tensor in manifest["tensors"]]
+    try:
+        text = json.dumps(head, indent=2).removesuffix("\n}")
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{RECORD}: no JSON can hold it: {error}") from None
+    lines = ",\n    ".join(map(json.dumps, tensors))  # a line each, made for grep
+    return f'{text},\n  "tensors": [\n    {lines}\n  ]\n}}\n'.encode()
+
+
+def is_current(output: AnyPath, is_folder: bool, manifest: Manifest) -> bool:
+    """Whether the output is there and was made just as this record, not yet finished, says."""
+    path = record_of(output, is_folder)
+    try:
+        found = load(path)
+    except (CorruptCheckpointError, FileNotFoundError):
+        return False
+    wanted = json.loads(json.dumps(manifest))  # tuples become lists
+    return _identity(found) == _identity(wanted) and not wrong_sizes(path, found)
+
+
+def _identity(manifest: Manifest) -> Manifest:
+    """The record without what only the conversion tells, and without the libraries' versions."""
+    return {
+        **manifest,
+        "files": {
+            name: {key: value for key, value in file.items() if key != "size"}
+            for name, file in manifest["files"].items()
+        },
+        "tensors": [
+            {key: value for key, value in tensor.items() if key != "sha256"}
+            for tensor in manifest["tensors"]
+        ],
+        "versions": None,
+    }
+
+
+def load(path: AnyPath) -> Manifest:
+    """A finished record. Raises FileNotFoundError, CorruptCheckpointError."""
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CorruptCheckpointError(f"{path}: damaged: no JSON ({error})") from None
+    if not _is_record(manifest):
+        raise CorruptCheckpointError(
+            f"{path}: not the record of a conversion in format {FORMAT_VERSION}; convert again"
+        )
+    found: Manifest = manifest
+    return found
+
+
+def _is_record(data: Any) -> bool:
+    return (
+        isinstance(data, dict)
+        and data.get("format_version") == FORMAT_VERSION
+        and all(isinstance(data.get(key), dict) for key in ("source", "rules", "options", "files"))
+        and isinstance(data.get("tensors"), list)
+        and all(
+            isinstance(file, dict) and isinstance(file.get("size"), int) and "/" not in name
+            for name, file in data["files"].items()
+        )
+        and all(
+            isinstance(tensor, dict)
+            and all(isinstance(tensor.get(key), str) for key in ("target", "sha256"))
+            and tensor.get("file") in data["files"]
+            for tensor in data["tensors"]
+        )
+    )
+
+
+class Hashed:
+    """A `Write` that hashes the bytes of each tensor on their way to another."""
+
+    def __init__(self, entries: Sequence[Entry], write: Write) -> None:
+        self._hashes = {entry.target: hashlib.sha256() for entry in entries}
+        self._write = write
+
+    def __call__(self, entry: Entry, offset: int, data: memoryview) -> None:
+        self._hashes[entry.target].update(data)  # the bytes of one tensor come in order
+        self._write(entry, offset, data)
+
+    def digests(self) -> dict[str, str]:
+        return {name: found.hexdigest() for name, found in self._hashes.items()}
+
+
+def wrong_sizes(path: AnyPath, manifest: Manifest) -> list[str]:
+    """What is amiss with the files of the finished record at `path`, by their sizes."""
+    problems = []
+    for name, file in manifest["files"].items():
+        found = path.parent / name
+        if not found.is_file():
+            problems.append(f"{found}: missing")
+        elif (size := size_of(found)) != file["size"]:
+            problems.append(f"{found}: {size} bytes, {file['size']} were written")
+    return problems
+
+
+def _absolute(path: str | None) -> str | None:
+    return path if path is None or is_url(path) else os.path.abspath(path)
+
+
+def digest_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
