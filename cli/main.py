@@ -14,6 +14,7 @@ import click
 from tfreader import __version__
 from tfreader.errors import TFReaderError, UnknownModelTypeError
 
+from .batch import batch
 from .options import HOW, PATHS, debug_option, options
 
 if TYPE_CHECKING:
@@ -211,6 +212,9 @@ def _safe(text: str) -> str:
     from .show import printable
 
     return "\n".join(map(printable, text.split("\n")))
+
+
+main.add_command(batch)
 
 
 def run() -> None:

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tfreader.errors import ConfigError, UnsupportedError
+from tfreader.errors import ConfigError, CorruptCheckpointError, UnsupportedError
+from tfreader.files import File
 
 from ..plan import Entry
 from .files import pwrite_all
@@ -35,6 +36,7 @@ DTYPE_NAMES = {
     "float64": "F64",
     "complex64": "C64",
 }
+_FROM_NAME = {stored: name for name, stored in DTYPE_NAMES.items()}
 METADATA = {"format": "pt"}
 MAX_HEADER_SIZE = 100_000_000  # the safetensors library refuses longer ones
 
@@ -57,6 +59,9 @@ class SafetensorsFile:
 
     def write(self, entry: Entry, offset: int, data: memoryview) -> None:
         pwrite_all(self._file.fileno(), data, self._offsets[entry.target] + offset)
+
+    def finish(self) -> None:
+        """All that was said at the start is true once every tensor is written."""
 
     def close(self) -> None:
         self._file.close()
@@ -93,6 +98,31 @@ def layout(entries: Iterable[Entry]) -> tuple[bytes, dict[str, int], int]:
         if name != "__metadata__"
     }
     return len(text).to_bytes(8, "little") + text, offsets, start + position
+
+
+def read_header(file: File) -> dict[str, dict[str, Any]]:
+    """The tensors of a file by name: dtype, shape and data_offsets, these counted in the file.
+
+    Raises CorruptCheckpointError where the file is not one of safetensors, or is truncated.
+    """
+    try:
+        size = int.from_bytes(file.read(0, 8), "little")
+        if size > min(MAX_HEADER_SIZE, file.size - 8):
+            raise ValueError(f"a header of {size} bytes")
+        header = json.loads(file.read(8, size))
+        header.pop("__metadata__", None)
+        for tensor in header.values():
+            start, end = (8 + size + offset for offset in tensor["data_offsets"])
+            if not 8 + size <= start <= end <= file.size or tensor["dtype"] not in _FROM_NAME:
+                raise ValueError(f"a tensor {tensor} in a file of {file.size} bytes")
+            tensor["data_offsets"] = [start, end]
+            tensor["dtype"] = _FROM_NAME[tensor["dtype"]]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CorruptCheckpointError(
+            f"{file.path}: damaged, or no safetensors file ({str(error)[:200]}); convert again"
+        ) from None
+    found: dict[str, dict[str, Any]] = header
+    return found
 
 
 def dtype_name(entry: Entry) -> str:

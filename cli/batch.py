@@ -1,0 +1,188 @@
+"""`tfreader batch`: many conversions at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from signal import SIGTERM, default_int_handler, signal
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from .options import HOW, debug_option, options
+
+if TYPE_CHECKING:
+    from tfreader.mapping.batch import Job, Workers
+
+FAILED, INTERRUPTED = 1, 130  # exit codes
+
+_HOW_NAMES = {
+    parameter.name for parameter in click.command()(options(*HOW)(lambda **_: None)).params
+}
+
+
+def _resources(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
+    """NAME=AMOUNT pairs."""
+    try:
+        return {name: float(amount) for name, amount in (pair.split("=") for pair in values)}
+    except ValueError:
+        raise click.BadParameter(f"{' '.join(values)!r} is not NAME=AMOUNT") from None
+
+
+@click.command()
+@click.argument("jobs_file", metavar="[JOBS]", required=False)
+@click.option("--glob", "pattern", metavar="PATTERN", help="Convert every checkpoint that matches.")
+@click.option("--output-root", metavar="DIR", help="Where the outputs of --glob go.")
+@click.option(
+    "--jobs",
+    "-j",
+    "count",
+    type=click.IntRange(1),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="one for each processor",
+    help="How many conversions run at a time.",
+)
+@click.option(
+    "--memory-limit",
+    "--memory_limit",
+    metavar="SIZE",
+    help="Memory of all processes together; by default 192MiB of tensors a job.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Plan all jobs, print which would fail, write nothing."
+)
+@click.option("--force", is_flag=True, help="Do jobs again whose output is there already.")
+@click.option(
+    "--retries",
+    type=click.IntRange(0),
+    default=2,
+    show_default=True,
+    help="How often a job is tried again that failed for the network.",
+)
+@click.option("--dask", metavar="ADDRESS", help="Run on the Dask cluster of this scheduler.")
+@click.option(
+    "--resource",
+    "resources",
+    multiple=True,
+    metavar="NAME=AMOUNT",
+    callback=_resources,
+    help="What a job claims of a Dask worker's resources. May be repeated.",
+)
+@click.option(
+    "--report",
+    "report_file",
+    type=click.File("w", "utf-8", lazy=False, atomic=True),
+    help="Write every job's outcome to this JSON file.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the same document on stdout.")
+@click.option("--log-json", is_flag=True, help="Log one JSON object a line on stderr.")
+@click.option("--quiet", is_flag=True, help="Print failures alone.")
+@options(*HOW)
+@debug_option
+@click.pass_context
+def batch(
+    ctx: click.Context,
+    /,
+    jobs_file: str | None,
+    pattern: str | None,
+    output_root: str | None,
+    count: int,
+    memory_limit: str | None,
+    dry_run: bool,
+    force: bool,
+    retries: int,
+    dask: str | None,
+    resources: dict[str, float],
+    report_file: IO[str] | None,
+    as_json: bool,
+    log_json: bool,
+    quiet: bool,
+    **_: Any,
+) -> None:
+    """Convert many checkpoints.
+
+    JOBS is a .jsonl, .toml or .csv file, a job a row: its keys are the flags of `tfreader convert`,
+    its relative paths are relative to the file. Flags given here hold for the rows that do not say
+    otherwise. An output that is there already, made of the same files by the same rules and
+    options, is left alone: start the command again to go on after an interruption.
+    """
+    from tfreader.mapping.batch import Batch
+
+    from .jobs import from_file, from_glob
+    from .progress import reporter, summary_data, summary_lines
+
+    if (jobs_file is None) == (pattern is None) or (pattern is None) != (output_root is None):
+        raise click.UsageError("give a file of jobs, or --glob with --output-root")
+    given = _given(ctx)
+    if jobs_file is not None:
+        jobs = from_file(jobs_file, given)
+    else:
+        jobs = from_glob(str(pattern), str(output_root), given)
+    workers, share = _workers(jobs, count, memory_limit, dask, resources, retries)
+    run = Batch(
+        jobs,
+        workers,
+        retries=0 if dask else retries,  # a cluster does that itself
+        memory_limit=share,
+        resume=not force,
+        dry_run=dry_run,
+    )
+    outcomes = []
+    is_interrupted = False
+    signal(SIGTERM, default_int_handler)  # as sent to a container that is to stop
+    with reporter(run, log_json, quiet) as report:
+        try:
+            for outcome in run.run():
+                outcomes.append(outcome)
+                report(outcome)
+        except KeyboardInterrupt:
+            is_interrupted = True
+    data = summary_data(outcomes, len(jobs), is_interrupted)
+    if report_file is not None:
+        report_file.write(json.dumps(data, indent=2) + "\n")
+    if as_json:
+        click.echo(json.dumps(data, indent=2))
+    elif not log_json:
+        for line in summary_lines(outcomes, len(jobs)):
+            click.echo(line)
+    if is_interrupted:
+        ctx.exit(INTERRUPTED)
+    if any(outcome.status == "failed" for outcome in outcomes):
+        ctx.exit(FAILED)
+
+
+def _given(ctx: click.Context) -> dict[str, Any]:
+    """The flags of `tfreader convert` that stand on the command line, as a row has them."""
+    return {
+        parameter.opts[0].lstrip("-"): ctx.params[parameter.name]
+        for parameter in ctx.command.params
+        if parameter.name in _HOW_NAMES
+        and ctx.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    }
+
+
+def _workers(
+    jobs: Sequence[Job],
+    count: int,
+    memory_limit: str | None,
+    dask: str | None,
+    resources: Mapping[str, float],
+    retries: int,
+) -> tuple[Workers, int]:
+    """Where the jobs run, and the memory that each has for tensors."""
+    from tfreader.mapping.batch import Cluster, Pool, needs_torch, shares
+    from tfreader.mapping.execute import MEMORY_LIMIT
+    from tfreader.mapping.writers.safetensors import parse_size
+
+    limit = parse_size(memory_limit) if memory_limit else None
+    if dask is not None:
+        return Cluster(dask, resources, retries), limit or MEMORY_LIMIT
+    if resources:
+        raise click.UsageError("--resource is for the workers of --dask")
+    count = min(count, len(jobs))
+    if limit is None:
+        return Pool(count), MEMORY_LIMIT
+    count, share = shares(limit, count, any(map(needs_torch, jobs)))
+    return Pool(count), share

@@ -1,0 +1,149 @@
+"""The jobs of a batch: the rows of a file, or what a pattern matches."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import click
+from tfreader.mapping.batch import Job
+
+from tfreader.locate import prefix_of
+from tfreader.paths import as_path, glob, is_url
+
+from .options import HOW, PATHS, options
+
+Row = Mapping[str, Any]
+
+_ARE_PATHS = {"tf_checkpoint", "pytorch_dump_output", "config", "rules"}
+_LEFT_OVER = re.compile(r"_temp(_[0-9a-f]+)?/")  # of a save that was interrupted
+_MAGIC = re.compile(r"[*?[]")
+
+
+@click.command("job", add_help_option=False)
+@options(*PATHS, *HOW)
+def _job(**_: Any) -> None:
+    """What a row is read by: the flags of `tfreader convert`."""
+
+
+def from_file(file: str, given: Row) -> list[Job]:
+    """The jobs of a file; `given` are flags for the rows that do not have them.
+
+    Raises click.UsageError, which names the row.
+    """
+    suffix = os.path.splitext(file)[1]
+    if suffix not in _READERS:
+        raise click.UsageError(f"{file}: a file of jobs ends in {', '.join(_READERS)}")
+    try:
+        text = as_path(file).read_text("utf-8-sig")
+        rows = list(_READERS[suffix](text))
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"{file}: cannot be read: {error}") from None
+    folder = os.path.dirname(file)
+    return _jobs(file, ((f"{file}, {where}", _joined(folder, row)) for where, row in rows), given)
+
+
+def from_glob(pattern: str, output_root: str, given: Row) -> list[Job]:
+    """A job for each checkpoint of which a file matches; outputs lie to each other as they do.
+
+    Raises click.UsageError where there is none.
+    """
+    root = _MAGIC.split(pattern)[0].rpartition("/")[0]
+    rows = {}
+    for file in sorted(glob(pattern)):
+        if _LEFT_OVER.search(file):
+            click.echo(f"note: {file}: left of an interrupted save, passed over", err=True)
+            continue
+        checkpoint = prefix_of(file)
+        name = checkpoint.removeprefix(root).strip("/").removesuffix("/variables/variables")
+        output = os.path.join(output_root, name)
+        rows[checkpoint] = {"tf_checkpoint": checkpoint, "pytorch_dump_output": output}
+    return _jobs(pattern, rows.items(), given)
+
+
+def _jobs(source: str, rows: Iterable[tuple[str, Row]], given: Row) -> list[Job]:
+    jobs: list[Job] = []
+    outputs: dict[str, str] = {}
+    for where, row in rows:
+        absolute = _joined(os.getcwd(), {**given, **row})  # a worker may be elsewhere
+        arguments = [flag for key, value in absolute.items() for flag in _flags(key, value)]
+        try:
+            options = _job.make_context("job", arguments).params
+        except click.ClickException as error:
+            raise click.UsageError(f"{where}: {error.format_message()}") from None
+        job = Job(options.pop("tf_checkpoint"), options.pop("pytorch_dump_output"), options)
+        other = outputs.setdefault(os.path.normpath(job.pytorch_dump_output), where)
+        if other is not where:
+            raise click.UsageError(
+                f"{where}: its output {job.pytorch_dump_output} is that of {other} too"
+            )
+        jobs.append(job)
+    if not jobs:
+        raise click.UsageError(f"{source}: no jobs there")
+    return jobs
+
+
+def _joined(folder: str, row: Row) -> Row:
+    """A row whose relative paths start from that folder. Keys come with underscores."""
+    named = {key.strip().replace("-", "_"): value for key, value in row.items()}
+    return {
+        key: os.path.join(folder, value)
+        if key in _ARE_PATHS and isinstance(value, str) and value and not is_url(value)
+        else value
+        for key, value in named.items()
+    }
+
+
+def _flags(key: str, value: Any) -> Iterator[str]:
+    """A key and its value as arguments of the command line; no value is no argument."""
+    if isinstance(value, Mapping):  # as --set KEY=VALUE
+        value = [f"{name}={json.dumps(inner)}" for name, inner in value.items()]
+    for one in value if isinstance(value, list | tuple) else [value]:
+        if one not in (None, ""):
+            yield f"--{key}={one if isinstance(one, str) else json.dumps(one)}"
+
+
+def _json_rows(text: str) -> Iterator[tuple[str, Row]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
+            yield f"line {number}", _checked(row, f"line {number}")
+
+
+def _toml_rows(text: str) -> Iterator[tuple[str, Row]]:
+    data = tomllib.loads(text)
+    rows = data.pop("job", None)
+    if data or not isinstance(rows, list):
+        raise ValueError("jobs are [[job]] tables, and nothing else stands beside them")
+    for number, row in enumerate(rows, 1):
+        yield f"job {number}", _checked(row, f"job {number}")
+
+
+def _csv_rows(text: str) -> Iterator[tuple[str, Row]]:
+    reader = csv.DictReader(text.splitlines(), strict=True)
+    try:
+        for row in reader:
+            where = f"line {reader.line_num}"
+            if None in row or None in row.values():
+                raise ValueError(f"{where}: not as many cells as the header has")
+            # Several values, or keys to set, are written as in JSON.
+            yield where, {k: json.loads(v) if v[:1] in ("[", "{") else v for k, v in row.items()}
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from None
+
+
+def _checked(row: Any, where: str) -> Row:
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: not an object with flags as keys")
+    return row
+
+
+_READERS = {".jsonl": _json_rows, ".ndjson": _json_rows, ".toml": _toml_rows, ".csv": _csv_rows}
