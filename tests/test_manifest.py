@@ -1,0 +1,289 @@
+"""The record of a conversion: what it says, what is checked against it, and when it says "done"."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+import safetensors
+from bundle_writer import write_bundle
+from click.testing import CliRunner
+from conftest import BERT, DATA, KERAS
+from tfreader.cli.main import main
+from tfreader.mapping import convert
+from tfreader.mapping.audit import verify_against, verify_output
+
+import tfreader
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_the_record_says_what_was_made_of_what(tmp_path):
+    convert(BERT, tmp_path / "out", max_shard_size="20KB", dtype="float16")
+    record = json.loads((tmp_path / "out" / "conversion.json").read_text())
+    files = {file["name"]: file for file in record["source"]["files"]}
+    assert files.keys() == {"bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001"}
+    for name, file in files.items():
+        assert file["size"] == (BERT / name).stat().st_size
+        assert file["modified"].endswith("Z")
+    index = (BERT / "bert_model.ckpt.index").read_bytes()
+    assert record["source"]["index_sha256"] == sha256(index)
+    assert record["model_type"] == "bert"
+    assert record["rules"]["name"] == "bert"
+    assert record["options"]["dtype"] == "float16"
+    assert record["versions"]["tfreader"] == tfreader.__version__
+    assert record["dropped"]["global_step"] == "training counter"
+    by_name = {tensor["target"]: tensor for tensor in record["tensors"]}
+    kernel = by_name["bert.pooler.dense.weight"]
+    assert kernel["sources"] == ["bert/pooler/dense/kernel"]
+    assert kernel["operations"] == "transpose, cast(float16)"
+    stored = {}
+    for path in (tmp_path / "out").glob("*.safetensors"):
+        with safetensors.safe_open(path, "np") as weights:
+            stored |= {name: (path.name, weights.get_tensor(name)) for name in weights.keys()}  # noqa: SIM118
+    assert stored.keys() == by_name.keys()
+    for name, (file, values) in stored.items():
+        assert by_name[name]["file"] == file
+        assert by_name[name]["shape"] == list(values.shape)
+        assert by_name[name]["dtype"] == str(values.dtype)
+        assert by_name[name]["sha256"] == sha256(values.tobytes())
+
+
+def test_two_conversions_leave_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        convert(BERT, tmp_path / name)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
+def test_an_output_file_has_no_record_unless_asked(tmp_path):
+    convert(BERT, tmp_path / "a.safetensors")
+    convert(BERT, tmp_path / "b.bin", record=True)
+    assert set(os.listdir(tmp_path)) == {"a.safetensors", "b.bin", "b.bin.conversion.json"}
+    with pytest.raises(tfreader.CheckpointNotFoundError, match=r"a.safetensors.*no record"):
+        verify_output(tmp_path / "a.safetensors")
+    convert(BERT, tmp_path / "b.bin")  # the old record would be of another file
+    assert set(os.listdir(tmp_path)) == {"a.safetensors", "b.bin"}
+
+
+@pytest.mark.parametrize("name", ["folder", "file.safetensors", "file.bin"])
+def test_a_sound_output_is_in_order(tmp_path, name):
+    output = tmp_path / name
+    report = convert(BERT, output, record=True)
+    assert verify_output(output).tensors == len(report.plan.entries)
+    assert verify_against(output, BERT).nbytes == report.plan.nbytes
+
+
+def flip(path, offset):
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+def spoil_weights(out):
+    flip(out / "model-00002-of-00003.safetensors", -1)
+
+
+def truncate_weights(out):
+    os.truncate(out / "model-00002-of-00003.safetensors", 5000)
+
+
+def change_header(out):
+    flip(out / "model-00002-of-00003.safetensors", 3)
+
+
+def change_config(out):
+    text = (out / "config.json").read_text()
+    (out / "config.json").write_text(text.replace("0.02", "0.03"))
+
+
+def add_weights(out):
+    shutil.copy(out / "model-00002-of-00003.safetensors", out / "model.safetensors")
+
+
+def remove_weights(out):
+    (out / "model-00001-of-00003.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (spoil_weights, "model-00002-of-00003.safetensors: tensor '.*': other bytes"),
+        (truncate_weights, "model-00002-of-00003.safetensors: 5000 bytes, .* were written"),
+        (change_header, "model-00002-of-00003.safetensors: damaged, or no safetensors file"),
+        (change_config, "config.json: not as it was written"),
+        (add_weights, "model.safetensors: not of this conversion"),
+        (remove_weights, "model-00001-of-00003.safetensors: missing"),
+    ],
+)
+def test_a_changed_output_is_noticed(tmp_path, harm, message):
+    convert(BERT, tmp_path / "out", max_shard_size="20KB")
+    harm(tmp_path / "out")
+    result = CliRunner().invoke(main, ["verify", str(tmp_path / "out"), "--json"])
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert not report["ok"]
+    assert any(re.search(message, problem) for problem in report["problems"])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"format_version": 2}', '{"format_version": 1, "tensors": {}}']
+)
+def test_a_damaged_record_is_an_error(tmp_path, text):
+    convert(BERT, tmp_path / "out")
+    (tmp_path / "out" / "conversion.json").write_text(text)
+    with pytest.raises(tfreader.CorruptCheckpointError, match="conversion.json"):
+        verify_output(tmp_path / "out")
+    assert not convert(BERT, tmp_path / "out", resume=True).skipped
+    verify_output(tmp_path / "out")
+
+
+def test_another_checkpoint_than_the_one_converted_is_noticed(tmp_path):
+    tensors = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(2, np.float32)}
+    (tmp_path / "rules.toml").write_text(
+        '[[rule]]\nsource = "(?P<n>.)"\ntarget = "{n}"\nops = ["transpose"]\nrequired = false\n'
+        '[[rule]]\nsource = "b"\ntarget = "b"\n'.replace("(?P<n>.)", "(?P<n>a)")
+    )
+    prefix = write_bundle(tmp_path / "m", tensors)
+    out = tmp_path / "out.safetensors"
+    convert(prefix, out, rules=tmp_path / "rules.toml", record=True)
+    (tmp_path / "rules.toml").unlink()  # the record has them
+    assert verify_against(out, prefix).tensors == 2
+    other = write_bundle(tmp_path / "other", tensors | {"a": tensors["a"] + 1})
+    with pytest.raises(tfreader.ChecksumError) as caught:
+        verify_against(out, other)
+    first, second = caught.value.problems
+    assert "another index" in first
+    assert "tensor 'a': other bytes" in second
+
+
+def test_verify_knows_what_was_converted(tmp_path):
+    convert(KERAS, tmp_path / "out.bin", rules=KERAS / "rules.toml", record=True)
+    run = CliRunner().invoke
+    result = run(main, ["verify", str(tmp_path / "out.bin"), "--against", str(KERAS)])
+    assert result.exit_code == 0, result.output
+    assert "6 tensors" in result.output
+    result = run(main, ["verify", str(BERT), "--against", str(BERT)])
+    assert result.exit_code == 1
+    assert "no record of a conversion" in result.output
+
+
+CHANGES = {
+    "source": lambda source, out: os.utime(source / "bert_model.ckpt.index"),
+    "config": lambda source, out: (source / "bert_config.json").write_text(
+        (source / "bert_config.json").read_text().replace("0.02", "0.01")
+    ),
+    "vocabulary": lambda source, out: (source / "vocab.txt").write_text("[PAD]\n" * 64),
+    "lost weights": lambda source, out: (out / "model.safetensors").unlink(),
+    "short weights": lambda source, out: os.truncate(out / "model.safetensors", 100),
+    "lost config": lambda source, out: (out / "config.json").unlink(),
+    "lost record": lambda source, out: (out / "conversion.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_what_changed_is_done_again(tmp_path, copy, change):
+    source, out = copy(BERT), tmp_path / "out"
+    convert(source, out)
+    assert convert(source, out, resume=True).skipped
+    change(source, out)
+    assert not convert(source, out, resume=True).skipped
+    assert convert(source, out, resume=True).skipped
+    verify_output(out)
+    verify_against(out, source)
+
+
+def test_other_options_and_rules_are_another_conversion(tmp_path):
+    out = tmp_path / "out"
+    options = [
+        {},
+        {"dtype": "float16"},
+        {"overrides": {"hidden_act": "gelu_new"}},
+        {"architecture": "BertModel"},
+        {"ignore": ["global_step"]},
+        {"max_shard_size": "20KB"},
+    ]
+    for option in options:
+        assert not convert(BERT, out, resume=True, **option).skipped
+        assert convert(BERT, out, resume=True, **option).skipped
+
+
+def test_what_killed_conversions_left_is_removed_and_what_lives_is_not(tmp_path):
+    dead, alive = (tmp_path / f".out.{name}.tmp" for name in ("dead", "alive"))
+    for folder in (dead, alive):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"half")
+    lock = os.open(alive, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    convert(BERT, tmp_path / "out")
+    assert set(os.listdir(tmp_path)) == {"out", ".out.alive.tmp"}
+    os.close(lock)
+    convert(BERT, tmp_path / "out")
+    assert set(os.listdir(tmp_path)) == {"out"}
+
+
+def in_the_middle(action):
+    """For `progress`: does it once some bytes are written."""
+
+    def started(_):
+        done = []
+
+        def advance(_):
+            if not done:
+                done.append(action())
+
+        return advance
+
+    return started
+
+
+def test_a_source_that_is_truncated_in_the_middle(tmp_path):
+    tensors = {f"x/{i}": np.zeros((700, 1000), np.float32) for i in range(20)}
+    prefix = write_bundle(tmp_path / "m", tensors)
+    (tmp_path / "rules.toml").write_text('[[rule]]\nsource = "x/(?P<n>.*)"\ntarget = "{n}"\n')
+    data = tmp_path / "m.data-00000-of-00001"
+    with pytest.raises(tfreader.CorruptCheckpointError, match="truncated"):
+        convert(
+            prefix,
+            tmp_path / "outputs" / "out",
+            rules=tmp_path / "rules.toml",
+            progress=in_the_middle(lambda: os.truncate(data, 30_000_000)),
+        )
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("name", ["out", "out.safetensors", "out.bin"])
+def test_an_output_folder_that_vanishes_in_the_middle(tmp_path, name):
+    home = tmp_path / "outputs"
+    with pytest.raises(tfreader.OutputError, match=name):
+        convert(
+            BERT,
+            home / name,
+            progress=in_the_middle(lambda: shutil.rmtree(home)),
+        )
+    assert not home.exists()
+
+
+def test_every_family_is_recorded_and_verified(tmp_path):
+    sources = {
+        DATA / "gpt": {"overrides": {"n_head": 1}},
+        DATA / "gpt2": {},
+        DATA / "t5" / "v11": {},
+        DATA / "xlm" / "causal": {},
+        DATA / "albert" / "pretraining": {},
+        DATA / "transfo_xl" / "lm1b": {},
+    }
+    for source, options in sources.items():
+        out = tmp_path / source.name
+        made = convert(source, out, **options)
+        assert convert(source, out, resume=True, **options).skipped
+        assert verify_output(out).tensors == len(made.plan.entries)
+        verify_against(out, source)
