@@ -13,7 +13,7 @@ from typing import Any
 import click
 from tfreader.mapping.batch import Job
 
-from tfreader.locate import prefix_of
+from tfreader.locate import checkpoint_of
 from tfreader.paths import as_path, glob, is_url
 
 from .options import HOW, PATHS, options
@@ -59,7 +59,7 @@ def from_glob(pattern: str, output_root: str, given: Row) -> list[Job]:
         if _LEFT_OVER.search(file):
             click.echo(f"note: {file}: left of an interrupted save, passed over", err=True)
             continue
-        checkpoint = prefix_of(file)
+        checkpoint = checkpoint_of(file)
         name = checkpoint.removeprefix(root).strip("/").removesuffix("/variables/variables")
         output = os.path.join(output_root, name)
         rows[checkpoint] = {"tf_checkpoint": checkpoint, "pytorch_dump_output": output}
@@ -89,23 +89,25 @@ def _jobs(source: str, rows: Iterable[tuple[str, Row]], given: Row) -> list[Job]
 
 
 def _joined(folder: str, row: Row) -> Row:
-    """A row whose relative paths start from that folder. Keys come with underscores."""
-    named = {key.strip().replace("-", "_"): value for key, value in row.items()}
+    """A row whose relative paths start from that folder.
+
+    Its keys come with underscores, and without those that have no value, as empty cells.
+    """
     return {
         key: os.path.join(folder, value)
-        if key in _ARE_PATHS and isinstance(value, str) and value and not is_url(value)
+        if key in _ARE_PATHS and isinstance(value, str) and not is_url(value)
         else value
-        for key, value in named.items()
+        for name, value in row.items()
+        if value not in (None, "") and (key := name.strip().replace("-", "_"))
     }
 
 
 def _flags(key: str, value: Any) -> Iterator[str]:
-    """A key and its value as arguments of the command line; no value is no argument."""
+    """A key and its value as arguments of the command line."""
     if isinstance(value, Mapping):  # as --set KEY=VALUE
         value = [f"{name}={json.dumps(inner)}" for name, inner in value.items()]
     for one in value if isinstance(value, list | tuple) else [value]:
-        if one not in (None, ""):
-            yield f"--{key}={one if isinstance(one, str) else json.dumps(one)}"
+        yield f"--{key}={one if isinstance(one, str) else json.dumps(one)}"
 
 
 def _json_rows(text: str) -> Iterator[tuple[str, Row]]:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 MIN_SHARE = 16 << 20  # a worker with less than this for tensors would do little but wait
 BASE_MEMORY = 80 << 20  # what a process with numpy takes before the first tensor
 TORCH_MEMORY = 320 << 20  # and one with torch
+MOST_DEATHS = 3  # of workers, the first perhaps by another job that ran beside this one
 CLUSTER_TIMEOUT = 30  # seconds in which a scheduler must answer, and have a worker
 
 DONE, SKIPPED, PLANNED, FAILED = "done", "skipped", "planned", "failed"
@@ -247,8 +248,8 @@ class Batch:
     """Jobs that run on workers, some of them at a time.
 
     A pool that loses a worker is replaced, and the jobs that were running are done again, one after
-    the other: what takes a worker down twice has failed. A job that failed for the network is put
-    behind the others, up to `retries` times.
+    the other: one that takes workers down again and again has failed. A job that failed for the
+    network is put behind the others, up to `retries` times.
     """
 
     def __init__(
@@ -311,7 +312,7 @@ class Batch:
     def _settle(self, attempt: _Attempt, error: BaseException) -> Outcome | None:
         """The outcome of an attempt that gave none; None if there will be another."""
         again = replace(attempt, number=attempt.number + 1)
-        if isinstance(error, BrokenExecutor) and not attempt.alone:
+        if isinstance(error, BrokenExecutor) and attempt.number < MOST_DEATHS:
             self._waiting.appendleft(replace(again, alone=True))
             return None
         if isinstance(error, TemporaryError):
@@ -328,8 +329,8 @@ class Batch:
 def _why_lost(error: BaseException) -> str:
     if isinstance(error, BrokenExecutor):
         return (
-            "its worker was killed twice, as a system does that runs out of memory: try a smaller "
-            "--memory-limit, or fewer --jobs"
+            f"its worker died {MOST_DEATHS} times, as where a system runs out of memory: try a "
+            "smaller --memory-limit, or fewer --jobs"
         )
     return f"its worker was lost or cannot run it ({type(error).__name__}: {error})"
 

@@ -83,6 +83,12 @@ def prefix_of(path: str) -> str:
     return match["prefix"] if match else path
 
 
+def checkpoint_of(file: str) -> str:
+    """What names the whole checkpoint that a file, to judge by its name, belongs to."""
+    shard = _V1_SHARD.fullmatch(file)
+    return shard["prefix"] if shard else prefix_of(file)
+
+
 def _shards(prefix: str, count: str, check: bool = True) -> Located | None:
     """The V1 checkpoint in `count` shards; None if there is none."""
     folder, name = os.path.split(prefix)

@@ -1,0 +1,405 @@
+"""`tfreader batch`: reading jobs, doing them all, failing one by one, going on after a kill."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import pty
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from batch_workers import DeadlyPool
+from bundle_writer import write_bundle
+from click.testing import CliRunner
+from conftest import BERT, DATA, KERAS
+from tfreader.cli.jobs import from_file, from_glob
+from tfreader.cli.main import main
+from tfreader.mapping import convert
+from tfreader.mapping.audit import verify_output
+from tfreader.mapping.batch import BASE_MEMORY, MIN_SHARE, TORCH_MEMORY, Batch, Job, Pool, shares
+
+import tfreader
+
+TFREADER = Path(sys.executable).parent / "tfreader"
+
+
+def write_jobs(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def row(checkpoint, output, **options):
+    return {"tf_checkpoint": str(checkpoint), "pytorch_dump_output": str(output), **options}
+
+
+def invoke(*arguments, code=0):
+    result = CliRunner().invoke(main, ["batch", *map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def tree(folder):
+    """All files below a folder with their contents."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+FILES = {
+    "jobs.jsonl": (
+        '{"tf_checkpoint": "in/a", "pytorch_dump_output": "out/a", "dtype": "float16"}\n\n'
+        '{"tf-checkpoint": "/abs/b", "pytorch-dump-output": "s3://bucket/b", "config": "c.json", '
+        '"ignore": ["x.*", "y"], "set": {"hidden_act": "gelu_new", "n_head": 12}}\n'
+    ),
+    "jobs.toml": (
+        '[[job]]\ntf_checkpoint = "in/a"\npytorch_dump_output = "out/a"\ndtype = "float16"\n'
+        '[[job]]\ntf_checkpoint = "/abs/b"\npytorch_dump_output = "s3://bucket/b"\n'
+        'config = "c.json"\nignore = ["x.*", "y"]\n'
+        'set = { hidden_act = "gelu_new", n_head = 12 }\n'
+    ),
+    "jobs.csv": (
+        "tf_checkpoint,pytorch_dump_output,dtype,config,ignore,set\n"
+        "in/a,out/a,float16,,,\n"
+        '/abs/b,s3://bucket/b,,c.json,"[""x.*"", ""y""]",'
+        '"{""hidden_act"": ""gelu_new"", ""n_head"": 12}"\n'
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_all_kinds_of_job_files_say_the_same(tmp_path, name):
+    (tmp_path / name).write_text(FILES[name])
+    first, second = from_file(str(tmp_path / name), {"model_type": "bert", "dtype": "bfloat16"})
+    assert first.tf_checkpoint == str(tmp_path / "in" / "a")
+    assert first.pytorch_dump_output == str(tmp_path / "out" / "a")
+    assert first.options["dtype"] == "float16"
+    assert second.tf_checkpoint == "/abs/b"
+    assert second.pytorch_dump_output == "s3://bucket/b"
+    assert second.options["config"] == str(tmp_path / "c.json")
+    assert second.options["ignore"] == ("x.*", "y")
+    assert second.options["overrides"] == {"hidden_act": "gelu_new", "n_head": 12}
+    assert second.options["dtype"] == "bfloat16"  # of the command line
+    assert {job.options["model_type"] for job in (first, second)} == {"bert"}
+
+
+A, B = '"tf_checkpoint": "a"', '"pytorch_dump_output": "b"'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("jobs.txt", "", "ends in .jsonl"),
+        ("jobs.jsonl", "", "no jobs"),
+        ("jobs.jsonl", f"{{{A}, {B}}}\n{{{A}}}", "line 2: Missing option '--pytorch_dump_output'"),
+        ("jobs.jsonl", f'{{{A}, {B}, "dtyp": "float16"}}', "line 1: No such option.*--dtype"),
+        ("jobs.jsonl", f'{{{A}, {B}, "dtype": "int4"}}', "'int4' is not one of 'float16'"),
+        (
+            "jobs.jsonl",
+            f"{{{A}, {B}}}\n{{{A}, {B}}}",
+            "line 2: its output .*/b is that of .*line 1",
+        ),
+        ("jobs.jsonl", "[1]", "line 1: not an object"),
+        ("jobs.jsonl", '{"a', "line 1: Unterminated"),
+        ("jobs.toml", "a = 1", "job"),
+        ("jobs.toml", "[[job]", "Expected"),
+        ("jobs.csv", "tf_checkpoint,pytorch_dump_output\na\n", "line 2: not as many cells"),
+    ],
+)
+def test_a_file_that_is_no_list_of_jobs_is_wrong_usage(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    result = invoke(tmp_path / name, code=2)
+    assert re.search(message, result.output), result.output
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["missing.jsonl"],
+        ["--glob", "*.index"],
+        ["--output-root", "out"],
+        ["jobs.jsonl", "--glob", "*.index", "--output-root", "out"],
+        ["--glob", "nothing/**/*.index", "--output-root", "out"],
+        ["--glob", "*.index", "--output-root", "out", "--resource", "MEMORY"],
+    ],
+)
+def test_wrong_usage(arguments):
+    assert "Error" in invoke(*arguments, code=2).output
+
+
+def test_a_glob_finds_each_checkpoint_once(tmp_path):
+    for source, target in {BERT: "a/bert", KERAS: "a/b/keras", DATA / "v1": "v1"}.items():
+        shutil.copytree(source, tmp_path / target)
+    shutil.copytree(DATA / "keras3" / "export", tmp_path / "saved")
+    shutil.copytree(BERT, tmp_path / "a" / "bert" / "bert_model.ckpt-9_temp_0123abc")
+    jobs = from_glob(f"{tmp_path}/**/*.index", "out", {})
+    assert {
+        job.tf_checkpoint.removeprefix(f"{tmp_path}/"): os.path.relpath(job.pytorch_dump_output)
+        for job in jobs
+    } == {
+        "a/bert/bert_model.ckpt": "out/a/bert/bert_model.ckpt",
+        "a/b/keras/model.ckpt-1": "out/a/b/keras/model.ckpt-1",
+        "saved/variables/variables": "out/saved",
+    }
+    (v1,) = from_glob(f"{tmp_path}/v1/model.ckpt-0*", "out", {})
+    assert v1.tf_checkpoint == f"{tmp_path}/v1/model.ckpt"
+
+
+def test_one_that_fails_does_not_stop_the_others(tmp_path):
+    jobs = write_jobs(
+        tmp_path / "jobs.jsonl",
+        row(tmp_path / "nothing", "out/nothing"),
+        row(BERT, "out/bert", dtype="float16"),
+        row(KERAS, "out/keras"),
+        row(KERAS, "out/keras.bin", rules=str(KERAS / "rules.toml")),
+    )
+    result = invoke(jobs, "--report", tmp_path / "report.json", code=1)
+    assert "4 jobs: 2 done, 2 failed" in result.output
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["jobs"], report["done"], report["failed"]) == (4, 2, 2)
+    by_output = {Path(o["pytorch_dump_output"]).name: o for o in report["outcomes"]}
+    assert by_output["nothing"]["error_type"] == "CheckpointNotFoundError"
+    assert "no checkpoint there" in by_output["nothing"]["error"]
+    assert "no known family" in by_output["keras"]["error"]
+    assert by_output["bert"]["architecture"] == "BertForPreTraining"
+    assert set(os.listdir(tmp_path / "out")) == {"bert", "keras.bin", "keras.bin.conversion.json"}
+    convert(BERT, tmp_path / "alone", dtype="float16")
+    alone, together = tree(tmp_path / "alone"), tree(tmp_path / "out" / "bert")
+    assert {k: v for k, v in alone.items() if k != "conversion.json"} == {
+        k: v for k, v in together.items() if k != "conversion.json"
+    }
+
+
+def test_a_dry_run_plans_all_and_writes_nothing(tmp_path):
+    copy = Path(shutil.copytree(BERT, tmp_path / "no-data"))
+    next(copy.glob("*.data-*")).unlink()
+    jobs = write_jobs(
+        tmp_path / "jobs.jsonl", row(BERT, "out/bert"), row(KERAS, "out/k"), row(copy, "out/c")
+    )
+    result = invoke(jobs, "--dry-run", code=1)
+    assert "3 jobs: 1 planned, 2 failed, 0 B written" in result.output
+    assert "no known family" in result.output
+    assert "is missing" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_done_is_skipped_unless_forced(tmp_path):
+    jobs = write_jobs(tmp_path / "jobs.jsonl", row(BERT, "out/bert"), row(BERT, "out/b.bin"))
+    assert "2 done" in invoke(jobs).output
+    before = tree(tmp_path / "out")
+    assert "2 jobs: 2 skipped, 0 B written" in invoke(jobs).output
+    os.truncate(tmp_path / "out" / "b.bin", 10)
+    assert "1 done, 1 skipped" in invoke(jobs).output
+    assert "2 done" in invoke(jobs, "--force").output
+    assert "2 done" in invoke(jobs, "--dtype", "float16").output
+    assert "2 done" in invoke(jobs).output
+    assert tree(tmp_path / "out") == before
+
+
+def test_a_log_of_json(tmp_path):
+    jobs = write_jobs(tmp_path / "jobs.jsonl", row(BERT, "out/bert"), row(KERAS, "out/keras"))
+    result = invoke(jobs, "--log-json", code=1)
+    events = [json.loads(line) for line in result.stderr.splitlines()]
+    assert [event["event"] for event in events] == [
+        "batch started",
+        "job finished",
+        "job finished",
+        "batch finished",
+    ]
+    assert {event["status"] for event in events[1:3]} == {"done", "failed"}
+    assert events[-1]["failed"] == 1
+    assert result.stdout == ""
+
+
+def test_json_is_one_document(tmp_path):
+    jobs = write_jobs(tmp_path / "jobs.jsonl", row(BERT, "out/bert"))
+    assert json.loads(invoke(jobs, "--json", "--quiet").stdout)["done"] == 1
+
+
+def test_a_terminal_shows_one_live_table(tmp_path):
+    jobs = write_jobs(
+        tmp_path / "jobs.jsonl",
+        *(row(BERT, f"out/{i}") for i in range(60)),
+        row(KERAS, "out/keras"),
+    )
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(
+        [TFREADER, "batch", jobs], stderr=theirs, stdout=subprocess.DEVNULL, env=environment
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(ours, 1 << 16)
+            except OSError:  # the other end is closed
+                break
+    os.close(ours)
+    assert process.returncode == 1
+    text = shown.decode()
+    for heading in ("running", "waiting", "done", "failed", "written", "rate", "time left"):
+        assert heading in text
+    assert f"failed {KERAS}" in text
+
+
+def run_with(workers, tmp_path, *names, **settings):
+    jobs = [Job(str(BERT), str(tmp_path / name), {}) for name in names]
+    outcomes = Batch(jobs, workers, memory_limit=1 << 26, **settings).run()
+    return {Path(outcome.job.pytorch_dump_output).name: outcome for outcome in outcomes}
+
+
+def test_a_job_that_kills_its_worker_fails_alone(tmp_path):
+    names = ["a", "deadly", "b", "fatal-once", "c", "d"]
+    outcomes = run_with(DeadlyPool(2), tmp_path, *names)
+    assert outcomes.keys() == set(names)
+    assert {name: o.status for name, o in outcomes.items() if o.status == "failed"} == {
+        "deadly": "failed"
+    }
+    assert "its worker died 3 times" in outcomes["deadly"].error
+    assert outcomes["fatal-once"].attempts > 1
+    for name in set(names) - {"deadly"}:
+        verify_output(tmp_path / name)
+
+
+def test_the_memory_is_shared():
+    for limit, workers, with_torch in itertools.product(
+        (2 * 10**8, 5 * 10**8, 10**9, 10**10), (1, 2, 7, 64), (False, True)
+    ):
+        base = TORCH_MEMORY if with_torch else BASE_MEMORY
+        if limit < BASE_MEMORY + base + MIN_SHARE:
+            with pytest.raises(tfreader.ConfigError, match="one worker takes"):
+                shares(limit, workers, with_torch)
+            continue
+        count, share = shares(limit, workers, with_torch)
+        assert 1 <= count <= workers
+        assert share >= MIN_SHARE
+        assert BASE_MEMORY + count * (base + share) <= limit
+
+
+def test_too_little_memory_is_refused(tmp_path):
+    jobs = write_jobs(tmp_path / "jobs.jsonl", row(BERT, "out/bert"))
+    assert "too small" in invoke(jobs, "--memory-limit", "50MB", code=1).output
+
+
+def in_session(session):
+    """The processes of a session, as /proc tells."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def ended(session):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if not in_session(session):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [TFREADER, "batch", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+@pytest.fixture
+def forty(tmp_path):
+    """A file of forty jobs, every other one a torch file."""
+    rows = (row(BERT, f"out/{i}" + ("" if i % 2 else ".safetensors")) for i in range(40))
+    return write_jobs(tmp_path / "jobs.jsonl", *rows)
+
+
+def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path, forty):
+    invoke(forty)
+    undisturbed = tree(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    for finished in (1, 9, 20):
+        with start(forty) as process:
+            for _ in range(finished):
+                process.stderr.readline()
+            process.kill()
+        assert ended(process.pid)  # its workers do not outlive it
+    result = invoke(forty)
+    assert int(re.search(r"(\d+) skipped", result.output)[1]) >= 20
+    assert tree(tmp_path / "out") == undisturbed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_a_report_and_nothing_half_done(tmp_path, forty, number):
+    with start(forty, "--report", tmp_path / "report.json") as process:
+        process.stderr.readline()
+        process.send_signal(number)
+        process.stderr.read()
+    assert process.returncode == 130
+    assert ended(process.pid)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["interrupted"]
+    assert 0 < len(report["outcomes"]) < 40
+    for path in (tmp_path / "out").iterdir():
+        if path.suffix != ".json":
+            verify_output(path)
+
+
+def test_a_full_disk_fails_the_job_that_does_not_fit(tmp_path):
+    """As a quota does: no file may be larger than so many bytes."""
+    prefix = write_bundle(tmp_path / "large", {"x": np.zeros(100_000, np.float32)})
+    (tmp_path / "rules.toml").write_text('[[rule]]\nsource = "x"\ntarget = "x"\n')
+    jobs = write_jobs(
+        tmp_path / "jobs.jsonl",
+        row(BERT, "out/fits"),
+        row(prefix, "out/large", rules=str(tmp_path / "rules.toml")),
+        row(BERT, "out/fits-too"),
+    )
+    size = 60_000  # of BERT's weights
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))  # noqa: E731
+    with start(jobs, preexec_fn=limit) as process:
+        log = process.stderr.read()
+    assert process.returncode == 1
+    assert re.search(r"failed .*/large: .*out/large: cannot be written \(File too large\)", log)
+    assert sorted(os.listdir(tmp_path / "out")) == ["fits", "fits-too"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a file system")
+def test_a_small_file_system_that_fills_up(tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=150k", "tmpfs", str(small)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        rows = (row(BERT, small / str(i)) for i in range(4))
+        result = invoke(write_jobs(tmp_path / "jobs.jsonl", *rows), "--jobs", 1, code=1)
+        assert "No space left on device" in result.output
+        left = sorted(path.name for path in small.iterdir())
+        assert len(left) in (1, 2)
+        for name in left:
+            verify_output(small / name)
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_pools_count_what_they_write(tmp_path):
+    pool = Pool(1)
+    outcomes = run_with(pool, tmp_path, "a", "b")
+    assert pool.written() == sum(outcome.nbytes for outcome in outcomes.values())
