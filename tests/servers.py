@@ -1,0 +1,150 @@
+"""Servers on loopback: of files over HTTP, which can be told to fail, and of buckets."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+Fault = Callable[["Handler"], bool]
+"""Is asked before each answer; True says that it has dealt with the request."""
+
+
+class FileServer(ThreadingHTTPServer):
+    """Serves a folder with ranges and ETags; counts the requests and the bytes of their bodies."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.folder = folder
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.fault: Fault = lambda _: False
+        self.ranges = True
+        self.listings = True
+        self.hung = threading.Event()  # set at the end: lets hanging answers go
+        self.lock = threading.Lock()
+        self.requests: list[str] = []
+        self.sent = 0
+
+    def handle_error(self, *_: object) -> None:
+        """A client that hung up."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FileServer
+
+    def do_GET(self) -> None:
+        with self.server.lock:
+            self.server.requests.append(f"{self.command} {self.path}")
+        if self.server.fault(self):
+            return
+        path = self.server.folder / self.path.strip("/")
+        if path.is_dir() and self.path.endswith("/") and self.server.listings:
+            links = "".join(f'<a href="{name}">{name}</a>' for name in os.listdir(path))
+            self.answer(200, links.encode(), **{"Content-Type": "text/html"})
+        elif not path.is_file():
+            self.answer(404, b"nothing here")
+        else:
+            self.send_range(path.read_bytes(), path.stat().st_mtime_ns)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def send_range(self, data: bytes, version: int) -> None:
+        headers = {"ETag": f'"{version:x}"', "Content-Type": "application/octet-stream"}
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if asked is None or not self.server.ranges:
+            self.answer(200, data, **headers)
+            return
+        start, end = int(asked[1]), min(int(asked[2]) + 1, len(data))
+        if start >= end:
+            self.answer(416, b"")
+            return
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+        self.answer(206, data[start:end], **headers)
+
+    def answer(self, status: int, body: bytes, sent: int | None = None, **headers: str) -> None:
+        """Send a body, or only so many bytes of it before the connection is dropped."""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        with self.server.lock:
+            self.server.sent += len(body[:sent])
+        self.wfile.write(body[:sent])
+        if sent is not None:
+            self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[FileServer]:
+    with FileServer(folder) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.hung.set()
+            server.shutdown()
+            thread.join()
+
+
+def first(count: int, fault: Fault) -> Fault:
+    """The fault in the first so many ranges that are asked for, then none."""
+    left = iter(range(count))
+    lock = threading.Lock()
+
+    def once_more(handler: Handler) -> bool:
+        if "Range" not in handler.headers:
+            return False
+        with lock:
+            again = next(left, None) is not None
+        return again and fault(handler)
+
+    return once_more
+
+
+def status(code: int) -> Fault:
+    def fault(handler: Handler) -> bool:
+        handler.answer(code, b"no")
+        return True
+
+    return fault
+
+
+def drop(handler: Handler) -> bool:
+    """Hang up in the middle of the body."""
+    handler.answer(206, bytes(1000), sent=10)
+    return True
+
+
+def hang(handler: Handler) -> bool:
+    """Never answer."""
+    handler.server.hung.wait()
+    handler.close_connection = True
+    return True
+
+
+@contextmanager
+def bucket_server() -> Iterator[str]:
+    """An S3 server; its URL."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
