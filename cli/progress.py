@@ -140,7 +140,7 @@ def summary_lines(outcomes: Sequence[Outcome], total: int) -> Iterator[str]:
         )
     counts = ", ".join(f"{count} {status}" for status, count in _counts(outcomes).items() if count)
     nbytes = sum(outcome.nbytes for outcome in outcomes if outcome.status == DONE)
-    yield f"{total} jobs: {counts}, {size(nbytes)} written"
+    yield f"{total} job{'s' * (total != 1)}: {counts}, {size(nbytes)} written"
 
 
 def _counts(outcomes: Sequence[Outcome]) -> dict[str, int]:

@@ -336,8 +336,9 @@ def _why_lost(error: BaseException) -> str:
 
 
 def needs_torch(job: Job) -> bool:
-    """Whether a job's worker will import torch, as far as the names of the files tell."""
-    names = job.tf_checkpoint, job.pytorch_dump_output
+    """Whether a job's worker will import torch, as far as the names of local files tell."""
+    inside = os.listdir(job.tf_checkpoint) if os.path.isdir(job.tf_checkpoint) else []
+    names = job.tf_checkpoint, job.pytorch_dump_output, *inside
     return any(name.endswith(TORCH_SUFFIXES) for name in names)
 
 

@@ -80,6 +80,11 @@ def check(environment: Path) -> None:
         convert = ("convert", "--tf_checkpoint", str(EXAMPLE), "--pytorch_dump_output")
         tfreader(0, *convert, "out")
         assert (Path(folder) / "out" / "model.safetensors").stat().st_size > 50_000
+        assert "as recorded" in tfreader(0, "verify", "out", "--against", str(EXAMPLE))
+        batch = ("batch", "--glob", f"{EXAMPLE}/*.index", "--output-root", "all")
+        assert "1 done" in tfreader(0, *batch)
+        assert "tfreader-torch[dask]" in tfreader(1, *batch, "--dask", "tcp://127.0.0.1:1")
+        assert "tfreader-torch[remote]" in tfreader(1, "inspect", "s3://bucket/model.ckpt")
         assert "tfreader-torch[torch]" in tfreader(1, *convert, "out.bin")
         assert not (Path(folder) / "out.bin").exists()
         imported = (Path(folder) / "imported").read_text().split()
