@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from signal import SIGTERM, default_int_handler, signal
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from .options import HOW, debug_option, options
 
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from tfreader.mapping.batch import Job, Workers
 
 FAILED, INTERRUPTED = 1, 130  # exit codes
-
-_HOW_NAMES = {
-    parameter.name for parameter in click.command()(options(*HOW)(lambda **_: None)).params
-}
 
 
 def _resources(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
@@ -73,7 +69,8 @@ def _resources(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
 @click.option(
     "--report",
     "report_file",
-    type=click.File("w", "utf-8", lazy=False, atomic=True),
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="FILE",
     help="Write every job's outcome to this JSON file.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the same document on stdout.")
@@ -95,7 +92,7 @@ def batch(
     retries: int,
     dask: str | None,
     resources: dict[str, float],
-    report_file: IO[str] | None,
+    report_file: Path | None,
     as_json: bool,
     log_json: bool,
     quiet: bool,
@@ -110,12 +107,14 @@ def batch(
     """
     from tfreader.mapping.batch import Batch
 
-    from .jobs import from_file, from_glob
+    from .jobs import from_file, from_glob, given_flags
     from .progress import reporter, summary_data, summary_lines
 
     if (jobs_file is None) == (pattern is None) or (pattern is None) != (output_root is None):
         raise click.UsageError("give a file of jobs, or --glob with --output-root")
-    given = _given(ctx)
+    if report_file is not None and not os.access(report_file.parent, os.W_OK):
+        raise click.UsageError(f"--report {report_file}: its folder cannot be written to")
+    given = given_flags(ctx)
     if jobs_file is not None:
         jobs = from_file(jobs_file, given)
     else:
@@ -140,10 +139,11 @@ def batch(
         except KeyboardInterrupt:
             is_interrupted = True
     data = summary_data(outcomes, len(jobs), is_interrupted)
+    document = json.dumps(data, indent=2)
     if report_file is not None:
-        report_file.write(json.dumps(data, indent=2) + "\n")
+        _write(report_file, document + "\n")
     if as_json:
-        click.echo(json.dumps(data, indent=2))
+        click.echo(document)
     elif not log_json:
         for line in summary_lines(outcomes, len(jobs)):
             click.echo(line)
@@ -153,14 +153,11 @@ def batch(
         ctx.exit(FAILED)
 
 
-def _given(ctx: click.Context) -> dict[str, Any]:
-    """The flags of `tfreader convert` that stand on the command line, as a row has them."""
-    return {
-        parameter.opts[0].lstrip("-"): ctx.params[parameter.name]
-        for parameter in ctx.command.params
-        if parameter.name in _HOW_NAMES
-        and ctx.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
-    }
+def _write(path: Path, text: str) -> None:
+    """A file that appears whole."""
+    part = path.with_name(f".{path.name}.tmp")
+    part.write_text(text, "utf-8")
+    part.replace(path)
 
 
 def _workers(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from tfreader.mapping.batch import Job
 
 from tfreader.locate import checkpoint_of
@@ -29,6 +30,16 @@ _MAGIC = re.compile(r"[*?[]")
 @options(*PATHS, *HOW)
 def _job(**_: Any) -> None:
     """What a row is read by: the flags of `tfreader convert`."""
+
+
+def given_flags(ctx: click.Context) -> Row:
+    """Those of these flags that stand on the command line, as a row has them."""
+    return {
+        parameter.opts[0].lstrip("-"): ctx.params[parameter.name]
+        for parameter in _job.params
+        if parameter.name in ctx.params
+        and ctx.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    }
 
 
 def from_file(file: str, given: Row) -> list[Job]:

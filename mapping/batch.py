@@ -28,7 +28,13 @@ from signal import SIG_IGN, SIGINT, default_int_handler, signal
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tfreader.errors import ConfigError, MissingExtraError, RemoteError, TFReaderError
+from tfreader.errors import (
+    AccessDeniedError,
+    ConfigError,
+    MissingExtraError,
+    RemoteError,
+    TFReaderError,
+)
 
 from .convert import TORCH_SUFFIXES, convert
 from .execute import MEMORY_LIMIT
@@ -116,6 +122,8 @@ def run_job(job: Job, memory_limit: int, resume: bool = True, dry_run: bool = Fa
             dry_run=dry_run,
             **job.options,
         )
+    except AccessDeniedError as error:
+        return failed(error, str(error))
     except RemoteError as error:
         raise TemporaryError(failed(error, str(error))) from None
     except TFReaderError as error:
@@ -142,8 +150,12 @@ class _Attempt:
 
 
 class Workers(Protocol):
-    """Where jobs are done: `run` by an `executor` that takes `at_once` of them at a time."""
+    """Where jobs are done: `run` by an `executor` that takes `at_once` of them at a time.
 
+    `count` of them run, the others wait there for the next free worker.
+    """
+
+    count: int
     at_once: int
     run: Callable[..., Outcome]
 
@@ -184,14 +196,14 @@ class Pool:
     run = staticmethod(_run_in_pool)
 
     def __init__(self, workers: int) -> None:
+        self.count = workers
         self.at_once = 2 * workers  # so that none waits for its next job
-        self._count = workers
         self._context = get_context("spawn")  # a fork would share threads' locks
         self._written = self._context.Value("Q", 0)
 
     def executor(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
-            self._count, self._context, initializer=_start_worker, initargs=(self._written,)
+            self.count, self._context, initializer=_start_worker, initargs=(self._written,)
         )
 
     def written(self) -> int:
@@ -223,6 +235,7 @@ class Cluster:
         except (OSError, ValueError) as error:  # its time-outs are OSErrors
             raise RemoteError(f"{address}: no Dask cluster with workers there ({error})") from None
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        self.count = sum(worker["nthreads"] for worker in workers)
         for name, amount in resources.items():
             most = max(worker["resources"].get(name, 0) for worker in workers)
             if most < amount:
@@ -265,8 +278,8 @@ class Batch:
 
     @property
     def running(self) -> list[Job]:
-        """The jobs that are being done, or wait for a worker of a cluster."""
-        return [attempt.job for attempt in list(self._running.values())]
+        """The jobs that are being done."""
+        return [attempt.job for attempt in list(self._running.values())[: self._workers.count]]
 
     @property
     def written(self) -> int:

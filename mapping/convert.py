@@ -191,7 +191,7 @@ def _write(
             def write(entry: Entry, offset: int, data: memoryview) -> None:
                 writers[entry.target].write(entry, offset, data)
 
-            hashed = Hashed(plan.entries, write)
+            hashed = Hashed(plan.entries if manifest else (), write)
             advance = progress(plan) if progress else lambda _: None
             stream(plan, checkpoint, hashed if manifest else write, advance, memory_limit)
             for file in set(writers.values()):
