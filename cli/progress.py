@@ -116,7 +116,7 @@ def _table(batch: Batch, counts: Counter[str], seconds: float) -> Table:
     }
     live = Table(*cells)
     live.add_row(*cells.values())
-    live.caption = "\n".join(printable(job.tf_checkpoint) for job in running[:SHOWN])
+    live.caption = "\n".join(printable(job.pytorch_dump_output) for job in running[:SHOWN])
     return live
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tfreader import Checkpoint, ObjectGraph, TensorInfo
 
 _NUMBER = re.compile(r"\d+")
+_OWNED = re.compile(r"(slot variable \S+|moving average|copy) of .*")
 
 
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -167,7 +168,7 @@ def dropped_lines(dropped: Mapping[str, str]) -> Iterator[str]:
     first: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for name, reason in dropped.items():
-        kind = reason.partition(" of ")[0]
+        kind = _OWNED.sub(r"\1", reason)
         first.setdefault(kind, name)
         counts[kind] += 1
     for kind, count in counts.items():

@@ -36,8 +36,9 @@ from tfreader.errors import (
     TFReaderError,
 )
 
-from .convert import TORCH_SUFFIXES, convert
+from .convert import convert
 from .execute import MEMORY_LIMIT
+from .output import is_torch_file
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
@@ -352,7 +353,7 @@ def needs_torch(job: Job) -> bool:
     """Whether a job's worker will import torch, as far as the names of local files tell."""
     inside = os.listdir(job.tf_checkpoint) if os.path.isdir(job.tf_checkpoint) else []
     names = job.tf_checkpoint, job.pytorch_dump_output, *inside
-    return any(name.endswith(TORCH_SUFFIXES) for name in names)
+    return any(map(is_torch_file, names))
 
 
 def shares(memory_limit: int, workers: int, with_torch: bool) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from tfreader.paths import AnyPath, as_path
 from .execute import MEMORY_LIMIT, stream
 from .family import Beside, SideFiles, open_source
 from .manifest import Hashed, Manifest, complete, describe, is_current
-from .output import RECORD, check_output, record_of, staged
+from .output import RECORD, check_output, is_torch_file, record_of, staged
 from .plan import Entry, Plan
 from .planner import PlanOptions, make_plan
 from .rule import RuleSet
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import torch
 
 DEFAULT_SHARD_SIZE = "50GB"  # as transformers 5
-TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
 Progress = Callable[[int], None]
 """Called with the number of bytes just written."""
@@ -152,10 +151,11 @@ class _Target:
 
 def _arrange(plan: Plan, checkpoint: Checkpoint, output: AnyPath, max_shard_size: int) -> _Target:
     """Lay the files out. Raises what writing them would raise for what is known by now."""
-    is_folder = output.suffix not in (*TORCH_SUFFIXES, ".safetensors")
+    is_torch = is_torch_file(output.name)
+    is_folder = not is_torch and output.suffix != ".safetensors"
     check_output(output, is_folder, plan.path)
     if not is_folder:
-        if output.suffix in TORCH_SUFFIXES:
+        if is_torch:
             check_torch(plan.entries)
         else:
             safetensors.layout(plan.entries)
@@ -207,7 +207,7 @@ def _write(
 def _weights_file(
     path: Path, entries: Sequence[Entry], ties: Mapping[str, str]
 ) -> SafetensorsFile | TorchFile:
-    if path.suffix in TORCH_SUFFIXES:
+    if is_torch_file(path.name):
         return TorchFile(path, entries, ties)
     return SafetensorsFile(path, entries)
 

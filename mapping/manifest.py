@@ -22,7 +22,7 @@ from tfreader.paths import AnyPath, is_url, size_of
 
 from .execute import Write
 from .family import SideFiles
-from .output import RECORD, record_of
+from .output import RECORD, is_torch_file, record_of
 from .plan import Entry, Plan
 from .rule import dump_rules
 
@@ -44,6 +44,7 @@ def describe(
     `homes` gives the file that each tensor lies in.
     """
     planned = plan.to_data()
+    with_torch = checkpoint.format == "pth" or any(map(is_torch_file, homes.values()))
     rules = dump_rules(plan.rules)
     given = {"text": rules} if plan.rules_given else {}
     return {
@@ -70,14 +71,13 @@ def describe(
         "versions": {
             "tfreader": __version__,
             "python": platform.python_version(),
-            **_library_versions(),
+            **{name: _version(name) for name in LIBRARIES},
+            **({"torch": _version("torch")} if with_torch else {}),
         },
     }
 
 
-@cache
-def _library_versions() -> dict[str, str]:
-    return {name: version(name) for name in LIBRARIES}
+_version = cache(version)  # it reads a file each time
 
 
 def complete(manifest: Manifest, sizes: Mapping[str, int], digests: Mapping[str, str]) -> bytes:

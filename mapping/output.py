@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from tfreader.remote import RemotePath
 
 RECORD = "conversion.json"
+TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
+
+
+def is_torch_file(name: str) -> bool:
+    return name.endswith(TORCH_SUFFIXES)
 
 
 def record_of(output: AnyPath, is_folder: bool) -> AnyPath:
