@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 Fault = Callable[["Handler"], bool]
 """Is asked before each answer; True says that it has dealt with the request."""
@@ -37,6 +38,7 @@ class FileServer(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: FileServer
 
     def do_GET(self) -> None:
@@ -136,15 +138,46 @@ def hang(handler: Handler) -> bool:
     return True
 
 
+class Buckets:
+    """An S3 server that counts the bytes of its answers' bodies, and may refuse."""
+
+    def __init__(self) -> None:
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import WSGIRequestHandler, make_server
+
+        class Silent(WSGIRequestHandler):
+            def log(self, *_: object) -> None:
+                pass
+
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self.sent = 0
+        self.refusals: Iterator[str] = iter(())  # statuses of the next answers to GET
+        self._server = make_server("127.0.0.1", 0, self, threaded=True, request_handler=Silent)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterator[bytes]:
+        refusal = next(self.refusals, None) if environ["REQUEST_METHOD"] == "GET" else None
+        if refusal:
+            start_response(refusal, [("Content-Length", "0")])
+            return
+        for chunk in self._moto(environ, start_response):
+            self.sent += len(chunk)
+            yield chunk
+
+    @contextmanager
+    def serving(self) -> Iterator[Buckets]:
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            thread.join()
+            self._server.server_close()
+
+
 @contextmanager
 def bucket_server() -> Iterator[str]:
-    """An S3 server; its URL."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
+    """The URL of an S3 server."""
+    with Buckets().serving() as server:
+        yield server.url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import os
@@ -38,7 +39,7 @@ T = TypeVar("T")
 ATTEMPTS = 5
 BACKOFF = 0.5  # seconds; doubled with each attempt, and a random part of that is waited
 LONGEST_BACKOFF = 8.0
-PATIENCE = 60.0  # seconds after which nothing is tried again
+PATIENCE = 45.0  # seconds after which nothing is tried again
 IDLE_TIMEOUT = 10.0  # seconds in which a server must answer, and go on answering
 CALL_TIMEOUT = 30.0  # seconds for a call that moves next to no data
 BLOCK_TIMEOUT = 120.0  # seconds for a block, on a line of some 2 Mbit/s
@@ -97,7 +98,7 @@ class RemotePath:
     def parent(self) -> RemotePath:
         scheme, _, rest = self._url.partition("://")
         folder = rest.rstrip("/").rpartition("/")[0]
-        return RemotePath(f"{scheme}://{folder or rest}")
+        return RemotePath(f"{scheme}://{folder or rest.rstrip('/')}")
 
     @property
     def is_web(self) -> bool:
@@ -597,7 +598,10 @@ async def _web_range(fs: Any, url: str, start: int, end: int) -> bytes:
             raise UnsupportedError(
                 f"{url}: its server does not serve byte ranges; download the checkpoint first"
             )
-        data: bytes = await response.content.readexactly(end - start)
+        try:
+            data: bytes = await response.content.readexactly(end - start)
+        except asyncio.IncompleteReadError as error:
+            return error.partial
         return data
 
 
@@ -660,13 +664,13 @@ def _status(error: BaseException | None) -> int | None:
         response = getattr(error, "response", None)
         if isinstance(response, dict):  # botocore
             found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        else:  # aiohttp; requests; gcsfs
-            found = getattr(error, "status", None) or getattr(
-                response if response is not None else error,
-                "status_code" if response is not None else "code",
-                None,
-            )
-        if found is not None and str(found).isdigit():
-            return int(found)
+        else:  # aiohttp, requests, gcsfs
+            where = ((error, "status"), (response, "status_code"), (error, "code"))
+            found = next(filter(None, (getattr(*place, None) for place in where)), None)
+        if str(found).isdigit():
+            return int(str(found))
+        if type(error).__module__ != "builtins":
+            return None
+        # s3fs makes Python's own errors of botocore's.
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None

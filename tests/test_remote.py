@@ -1,0 +1,524 @@
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from itertools import pairwise, repeat
+from pathlib import Path
+
+import boto3
+import fsspec
+import numpy as np
+import pytest
+from boto3.s3.transfer import TransferConfig
+from bundle_writer import write_bundle
+from click.testing import CliRunner
+from conftest import BERT, DATA
+from hypothesis import given
+from hypothesis import strategies as st
+from servers import Buckets, FileServer, drop, first, hang, serving, status
+from tfreader.cli.main import main
+from tfreader.mapping import convert, load_rules
+from tfreader.mapping.family import open_source
+from tfreader.mapping.output import RECORD
+
+import tfreader
+from tfreader import files, remote
+from tfreader.remote import RemoteFile, RemotePath, coalesce
+
+MULTIPART = TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20)
+RULES = """
+[[rule]]
+source = '(?P<name>.*)'
+target = "{name}"
+"""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(remote, "BACKOFF", 0.001)
+
+
+@pytest.fixture(scope="session")
+def buckets() -> Iterator[Buckets]:
+    with Buckets().serving() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", server.url)
+        patch.setenv("AWS_ACCESS_KEY_ID", "someone")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "something")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        boto3.client("s3").create_bucket(Bucket="models")
+        yield server
+
+
+@pytest.fixture
+def web(tmp_path) -> Iterator[FileServer]:
+    (tmp_path / "served").mkdir()
+    with serving(tmp_path / "served") as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "http", "s3"])
+def upload(request, tmp_path):
+    """Puts a folder where a URL leads, and gives that."""
+    if request.param == "http":
+        server = request.getfixturevalue("web")
+
+        def put(folder):
+            shutil.copytree(folder, server.folder / folder.name)
+            return f"{server.url}/{folder.name}"
+
+    elif request.param == "s3":
+        request.getfixturevalue("buckets")
+        key = tmp_path.name
+
+        def put(folder):
+            for file in folder.rglob("*"):
+                if file.is_file():
+                    name = f"{key}/{folder.name}/{file.relative_to(folder)}"
+                    boto3.client("s3").upload_file(str(file), "models", name, Config=MULTIPART)
+            return f"s3://models/{key}/{folder.name}"
+
+    else:
+
+        def put(folder):
+            fsspec.filesystem("memory").put(str(folder), f"/{tmp_path.name}/", recursive=True)
+            return f"memory://{tmp_path.name}/{folder.name}"
+
+    return put
+
+
+def with_slots(folder: Path, small: int = 40, large: int = 6) -> int:
+    """A checkpoint with two slots beside each variable, large ones and small; what it uses."""
+    random = np.random.default_rng(0)
+    sizes = {f"a{i:03d}": 300 for i in range(small)} | {f"b{i}": 90_000 for i in range(large)}
+    names = [(f"{name}{slot}", n) for name, n in sizes.items() for slot in ("", "/Adam", "/Adam_1")]
+    write_bundle(folder / "m", {name: random.random(n).astype("f4") for name, n in names})
+    (folder / "rules.toml").write_text(RULES)
+    return 4 * sum(sizes.values())
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def assert_same(left: Path, right: Path) -> None:
+    """All but the records are the same, which tell where the checkpoint came from."""
+    assert sorted(os.listdir(left)) == sorted(os.listdir(right))
+    for name in set(os.listdir(left)) - {RECORD}:
+        assert (left / name).read_bytes() == (right / name).read_bytes()
+
+
+def test_every_command_takes_a_url(upload, tmp_path):
+    prefix = upload(BERT) + "/bert_model.ckpt"
+    for path in (prefix, f"{prefix}.index", f"{prefix}.data-00000-of-00001"):
+        with tfreader.open(path) as checkpoint:
+            assert checkpoint.path == prefix
+    with tfreader.open(prefix) as checkpoint, tfreader.open(BERT) as local:
+        assert list(checkpoint) == list(local)
+        for name in local:
+            np.testing.assert_array_equal(checkpoint[name], local[name])
+        assert checkpoint.index_sha256() == local.index_sha256()
+        for ours, theirs in zip(checkpoint.files(), local.files(), strict=True):
+            assert ours[:2] == theirs[:2]
+            assert ours.etag or ours.modified
+    lines = [run("inspect", path).stdout.splitlines() for path in (prefix, BERT)]
+    assert lines[0][:-1] == lines[1][:-1]  # the last one names the checkpoint
+    assert "all in order" in run("verify", prefix).stdout
+    run("convert", "--tf_checkpoint", prefix, "--pytorch_dump_output", tmp_path / "theirs")
+    convert(BERT, tmp_path / "ours")
+    assert_same(tmp_path / "theirs", tmp_path / "ours")
+
+
+@pytest.mark.parametrize("name", ["", "/", "/checkpoint", "/bert_model*"])
+@pytest.mark.parametrize("upload", ["memory", "s3"], indirect=True)
+def test_folders_state_files_and_patterns(upload, name):
+    url = upload(BERT)
+    with tfreader.open(url + name) as checkpoint:
+        assert checkpoint.path == f"{url}/bert_model.ckpt"
+
+
+def test_a_folder_that_a_web_server_lists_or_not(web):
+    shutil.copytree(BERT, web.folder / "bert")
+    with tfreader.open(f"{web.url}/bert/") as checkpoint:
+        assert len(checkpoint) == 139
+    web.listings = False
+    with pytest.raises(FileNotFoundError, match="pass the URL of the .index file"):
+        tfreader.open(f"{web.url}/bert/")
+
+
+@pytest.mark.parametrize("upload", ["memory", "s3"], indirect=True)
+def test_a_saved_model_and_a_state_file_of_another_machine(upload, tmp_path):
+    write_bundle(tmp_path / "saved" / "variables" / "variables", {"a": np.ones(2)})
+    write_bundle(tmp_path / "run" / "model.ckpt-7", {"a": np.ones(2)})
+    write_bundle(tmp_path / "run" / "model.ckpt-8", {"a": np.ones(2)})
+    (tmp_path / "run" / "checkpoint").write_text('model_checkpoint_path: "/home/me/model.ckpt-7"')
+    saved, run = upload(tmp_path / "saved"), upload(tmp_path / "run")
+    with tfreader.open(saved) as checkpoint:
+        assert checkpoint.path == f"{saved}/variables/variables"
+    with tfreader.open(run) as checkpoint:
+        assert checkpoint.path == f"{run}/model.ckpt-7"
+        assert "beside it" in checkpoint.notes[0]
+    with pytest.raises(FileNotFoundError, match="model.ckpt-7, .*model.ckpt-8"):
+        tfreader.open(f"{run}/model.ckpt-9")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "v1/model.ckpt-00000-of-00002",
+        "v1/dtypes",
+        "gpt/params_0.npy",
+        "xlm/causal/best-valid_en_clm_ppl.pth",
+    ],
+)
+def test_other_formats(upload, source):
+    with open_source(DATA / source) as local:
+        expected = {name: local[name] for name in local}
+        sha256 = local.index_sha256()
+    with open_source(upload((DATA / source).parent) + "/" + Path(source).name) as checkpoint:
+        checkpoint.prefetch(list(checkpoint))
+        for name, values in expected.items():
+            np.testing.assert_array_equal(checkpoint[name], values)
+        assert checkpoint.verify().tensors == len(expected)
+        assert checkpoint.index_sha256() == sha256
+        checkpoint.check_unchanged()
+
+
+def test_configs_and_rules_by_url(upload, tmp_path):
+    with_slots(tmp_path / "m")
+    url = upload(tmp_path / "m")
+    convert(f"{url}/m", tmp_path / "theirs", rules=f"{url}/rules.toml")
+    convert(tmp_path / "m", tmp_path / "ours", rules=tmp_path / "m" / "rules.toml")
+    assert_same(tmp_path / "theirs", tmp_path / "ours")
+    with pytest.raises(tfreader.RuleError, match="none.toml: cannot be read"):
+        load_rules(f"{url}/none.toml")
+    with pytest.raises(tfreader.ConfigError, match="none.json: cannot be read"):
+        convert(BERT, tmp_path / "none", "bert", config=f"{url}/none.json")
+
+
+def test_optimizer_slots_never_cross_the_network(web, tmp_path):
+    used = with_slots(web.folder)
+    before = web.sent
+    convert(f"{web.url}/m", tmp_path / "out.safetensors", rules=web.folder / "rules.toml")
+    assert used < web.sent - before <= 1.05 * used
+    convert(web.folder / "m", tmp_path / "local.safetensors", rules=web.folder / "rules.toml")
+    outputs = [tmp_path / f"{name}.safetensors" for name in ("out", "local")]
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+def test_nor_do_they_from_a_bucket_of_objects_in_parts(buckets, tmp_path):
+    used = with_slots(tmp_path / "m", large=16)
+    s3 = boto3.client("s3")
+    for file in (tmp_path / "m").iterdir():
+        s3.upload_file(str(file), "models", f"slots/{file.name}", Config=MULTIPART)
+    data = s3.head_object(Bucket="models", Key="slots/m.data-00000-of-00001")
+    assert data["ETag"].endswith('-4"')  # so many parts
+    before = buckets.sent
+    convert("s3://models/slots/m", tmp_path / "out", rules=tmp_path / "m" / "rules.toml")
+    assert used < buckets.sent - before <= 1.05 * used
+    convert(tmp_path / "m", tmp_path / "local", rules=tmp_path / "m" / "rules.toml")
+    assert_same(tmp_path / "out", tmp_path / "local")
+
+
+def test_each_byte_comes_once_in_whatever_order_it_is_read(web, monkeypatch):
+    monkeypatch.setattr(remote, "BLOCK", 1000)
+    data = np.random.default_rng(0).bytes(30_000)
+    (web.folder / "f").write_bytes(data)
+    file = RemoteFile(f"{web.url}/f")
+    expected = file.expect([(20_000, 5000), (0, 3000), (2000, 2000), (29_000, 9999)])
+    file.expect([(1000, 2500)])
+    for start in (29_000, 22_000, 0, 2500, 20_000):
+        assert file.read(start, 1000) == data[start : start + 1000]
+    assert file.read(20_000, 5000) == data[20_000:25_000]
+    file.close()
+    assert web.sent == 5000 + 4000 + 1000
+    file = RemoteFile(f"{web.url}/f")
+    assert file.read(500, 25_000) == data[500:25_500]  # not expected: straight into the buffer
+    assert web.sent == 10_000 + 25_000
+    expected.forget()
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 10**4)), max_size=50))
+def test_joined_ranges_hold_all_that_was_asked_for_and_little_more(ranges):
+    ranges = [(start, start + size) for start, size in ranges]
+    runs = coalesce(ranges)
+    assert all(before[1] < after[0] for before, after in pairwise(runs))
+    for start, end in ranges:
+        assert any(first <= start and end <= last for first, last in runs)
+    used = np.zeros(10**6 + 10**4, bool)
+    for start, end in ranges:
+        used[start:end] = True
+    assert sum(end - start for start, end in runs) <= 1.02 * used.sum()
+
+
+def test_verify_goes_through_windows(upload, tmp_path, monkeypatch):
+    spools = []
+
+    class Counted(remote._Spool):
+        def __init__(self, url):
+            super().__init__(url)
+            assert sum(not spool()._file.closed for spool in spools if spool()) <= 2
+            spools.append(weakref.ref(self))
+
+    monkeypatch.setattr(remote, "_Spool", Counted)
+    monkeypatch.setattr(files, "WINDOW", 100_000)
+    with_slots(tmp_path / "m")
+    url = upload(tmp_path / "m")
+    with tfreader.open(f"{url}/m") as checkpoint:
+        assert checkpoint.verify().tensors == 3 * 46
+    assert len(spools) > 10
+
+
+@pytest.mark.parametrize("fault", [status(503), status(500), status(429), status(408), drop])
+def test_what_passes_is_tried_again(web, tmp_path, fault):
+    shutil.copytree(BERT, web.folder / "bert")
+    web.fault = first(3, fault)
+    convert(f"{web.url}/bert/", tmp_path / "theirs")
+    convert(BERT, tmp_path / "ours")
+    assert_same(tmp_path / "theirs", tmp_path / "ours")
+
+
+def test_a_server_that_hangs_for_a_while(web, monkeypatch):
+    monkeypatch.setattr(remote, "BLOCK_TIMEOUT", 0.2)
+    shutil.copytree(BERT, web.folder / "bert")
+    web.fault = first(2, hang)
+    with tfreader.open(f"{web.url}/bert/bert_model.ckpt") as checkpoint:
+        assert len(checkpoint) == 139
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (status(503), "503"),
+        (drop, "ClientPayloadError"),
+        (hang, "FSTimeoutError"),
+    ],
+)
+def test_what_does_not_pass_is_given_up(web, monkeypatch, fault, reason):
+    monkeypatch.setattr(remote, "BLOCK_TIMEOUT", 0.1)
+    shutil.copytree(BERT, web.folder / "bert")
+    web.fault = first(10**6, fault)
+    url = f"{web.url}/bert/bert_model.ckpt.index"
+    with pytest.raises(tfreader.RemoteError, match=f"{url}: failed 5 times .*{reason}"):
+        tfreader.open(url)
+    assert sum(request == "GET /bert/bert_model.ckpt.index" for request in web.requests) == 5
+
+
+def test_a_server_that_is_not_there(web, monkeypatch):
+    monkeypatch.setattr(remote, "ATTEMPTS", 2)
+    url = web.url.rpartition(":")[0] + ":9"
+    with pytest.raises(tfreader.RemoteError, match="failed 2 times .*check the address"):
+        tfreader.open(f"{url}/m")
+
+
+def test_patience_ends_before_the_attempts_do(web, monkeypatch):
+    monkeypatch.setattr(remote, "PATIENCE", 0.0)
+    (web.folder / "f").write_bytes(b"data")
+    web.fault = first(10, status(503))
+    with pytest.raises(tfreader.RemoteError, match="failed 1 times"):
+        RemotePath(f"{web.url}/f").read_bytes()
+
+
+def test_a_busy_bucket_is_asked_again_and_a_dead_one_given_up(buckets, monkeypatch):
+    boto3.client("s3").upload_file(str(BERT / "vocab.txt"), "models", "busy.txt")
+    buckets.refusals = iter(["503 Slow Down"] * 3)
+    assert RemotePath("s3://models/busy.txt").read_bytes() == (BERT / "vocab.txt").read_bytes()
+    monkeypatch.setattr(remote, "ATTEMPTS", 2)
+    buckets.refusals = repeat("500 Internal Server Error")
+    try:
+        with pytest.raises(tfreader.RemoteError, match="s3://models/busy.txt: failed 2 times"):
+            RemotePath("s3://models/busy.txt").read_bytes()
+    finally:
+        buckets.refusals = iter(())
+
+
+def test_denied_is_not_absent(web, buckets):
+    web.fault = status(403)
+    with pytest.raises(tfreader.AccessDeniedError, match="access denied.*check the credentials"):
+        tfreader.open(f"{web.url}/m.index")
+    with pytest.raises(FileNotFoundError, match="s3://models/none.index does not exist"):
+        tfreader.open("s3://models/none")
+    with pytest.raises(FileNotFoundError, match="s3://nowhere does not exist"):
+        tfreader.open("s3://nowhere/m")
+
+
+def test_side_files_that_may_not_be_seen_are_not_there(web, tmp_path):
+    """As in a bucket whose objects strangers may read, but not list."""
+    shutil.copytree(BERT, web.folder / "bert")
+
+    def deny(handler):
+        path = web.folder / handler.path.strip("/")
+        return not path.is_file() and status(403)(handler)
+
+    web.fault = deny
+    convert(f"{web.url}/bert/bert_model.ckpt", tmp_path / "theirs")
+    convert(BERT, tmp_path / "ours")
+    assert_same(tmp_path / "theirs", tmp_path / "ours")
+
+
+def test_no_credentials_at_all(buckets, monkeypatch):
+    from s3fs import S3FileSystem
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    S3FileSystem.clear_instance_cache()
+    try:
+        with pytest.raises(tfreader.RemoteError, match="credentials"):
+            tfreader.open("s3://models/m")
+    finally:
+        S3FileSystem.clear_instance_cache()
+
+
+def test_a_file_that_changes_in_the_middle(upload, tmp_path):
+    with_slots(tmp_path / "m")
+    url = upload(tmp_path / "m")
+    with tfreader.open(f"{url}/m") as checkpoint:
+        assert checkpoint["a000"].size
+        for file in (tmp_path / "m").iterdir():
+            file.write_bytes(file.read_bytes()[:-8] + b"changed!")
+        again = tmp_path / "again" / "m"
+        shutil.copytree(tmp_path / "m", again)
+        if url.startswith("http"):
+            shutil.rmtree(tmp_path / "served" / "m")
+        upload(again)
+        with pytest.raises(tfreader.RemoteError, match="changed while it was being read"):
+            checkpoint["b5/Adam_1"]  # the checksum does not match
+        with pytest.raises(tfreader.RemoteError, match="changed while it was being read"):
+            checkpoint.check_unchanged()
+
+
+def test_a_conversion_of_what_changes_leaves_nothing(web, tmp_path):
+    with_slots(web.folder)
+    data = web.folder / "m.data-00000-of-00001"
+    heads = iter(range(100))
+
+    def change(handler):
+        if handler.path.endswith(data.name) and handler.command == "GET" and next(heads) == 3:
+            os.utime(data, ns=(1, 1))  # the same bytes, but who knows
+        return False
+
+    web.fault = change
+    with pytest.raises(tfreader.RemoteError, match='changed while .*it was "[0-9a-f]+"'):
+        convert(f"{web.url}/m", tmp_path / "out", rules=web.folder / "rules.toml")
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_shrink_or_go(web):
+    (web.folder / "f").write_bytes(bytes(10_000))
+    file = RemoteFile(f"{web.url}/f")
+    (web.folder / "f").write_bytes(bytes(5000))
+    for start in (4000, 8000):  # a short answer, and none
+        with pytest.raises(tfreader.RemoteError, match="changed while it was being read"):
+            file.read(start, 2000)
+    (web.folder / "f").unlink()
+    with pytest.raises(tfreader.RemoteError, match="removed while it was being read"):
+        file.read(0, 2000)
+
+
+def test_a_truncated_object(upload, tmp_path):
+    with_slots(tmp_path / "m")
+    data = tmp_path / "m" / "m.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:-1000])
+    with tfreader.open(f"{upload(tmp_path / 'm')}/m") as checkpoint:
+        assert checkpoint["b5"].size == 90_000
+        with pytest.raises(tfreader.CorruptCheckpointError, match="truncated"):
+            checkpoint["b5/Adam_1"]
+
+
+def test_a_server_without_ranges(web, tmp_path):
+    with_slots(web.folder)
+    web.ranges = False
+    with pytest.raises(tfreader.UnsupportedError, match="does not serve byte ranges; download"):
+        convert(f"{web.url}/m", tmp_path / "out", rules=web.folder / "rules.toml")
+
+
+def test_a_full_disk(web, monkeypatch):
+    with_slots(web.folder)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(tfreader.RemoteError, match="No space left on device.*set TMPDIR"):
+        tfreader.open(f"{web.url}/m")
+
+
+def test_uploads(buckets, tmp_path):
+    (tmp_path / "f").write_bytes(b"contents")
+    for place in ("memory://out/new/f.bin", "s3://models/out/new/f.bin"):
+        path = RemotePath(place)
+        path.put(tmp_path / "f")
+        assert path.read_bytes() == b"contents"
+        assert path.is_file() and path.parent.is_dir()
+        path.unlink()
+        path.unlink(missing_ok=True)
+        assert not path.exists()
+    with pytest.raises(tfreader.OutputError, match="name a bucket"):
+        RemotePath("http://127.0.0.1/f").put(tmp_path / "f")
+
+
+def test_paths():
+    path = RemotePath("memory://a/b/c.pth")
+    assert (path.name, path.suffix, str(path.parent)) == ("c.pth", ".pth", "memory://a/b")
+    assert path.parent / "c.pth" == path
+    assert {path, RemotePath("memory://a/b/c.pth")} == {path}
+    assert str(RemotePath("memory://a/").parent) == "memory://a"
+
+
+def test_a_local_file_by_url():
+    with tfreader.open(BERT.as_uri()) as checkpoint:
+        assert checkpoint.path == str(BERT / "bert_model.ckpt")
+
+
+def test_a_cache_of_fsspec_in_front(upload):
+    with tfreader.open(f"simplecache::{upload(BERT)}/bert_model.ckpt") as checkpoint:
+        assert checkpoint.verify().tensors == 139
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("what://a/b", "what://a/b: .*what"),
+        ("az://a/b", "adlfs"),
+        ("zip://a.index::memory://b.zip", "unpack it"),
+    ],
+)
+def test_urls_that_nothing_reads(url, message):
+    with pytest.raises(tfreader.UnsupportedError, match=message):
+        tfreader.open(url)
+
+
+@pytest.mark.parametrize("module", ["fsspec", "tenacity"])
+def test_a_missing_extra_is_named(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(tfreader.MissingExtraError, match=r"s3://a/b .*tfreader-torch\[remote\]"):
+        tfreader.open("s3://a/b")
+
+
+def test_threads_share_a_file(web):
+    data = np.random.default_rng(0).bytes(200_000)
+    (web.folder / "f").write_bytes(data)
+    file = RemoteFile(f"{web.url}/f")
+    file.expect([(0, 100_000)])
+    wrong = []
+
+    def read(seed: int) -> None:
+        for start in np.random.default_rng(seed).integers(0, 190_000, 20):
+            if file.read(int(start), 10_000) != data[start : start + 10_000]:
+                wrong.append(start)
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
