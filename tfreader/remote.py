@@ -666,7 +666,7 @@ def _status(error: BaseException | None) -> int | None:
             found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         else:  # aiohttp, requests, gcsfs
             where = ((error, "status"), (response, "status_code"), (error, "code"))
-            found = next(filter(None, (getattr(*place, None) for place in where)), None)
+            found = next((n for at, name in where if (n := getattr(at, name, None))), None)
         if str(found).isdigit():
             return int(str(found))
         if type(error).__module__ != "builtins":
