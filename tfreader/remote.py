@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import threading
+import weakref
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -46,7 +47,7 @@ BLOCK_TIMEOUT = 120.0  # seconds for a block, on a line of some 2 Mbit/s
 
 BLOCK = 4 << 20  # bytes of one request
 CONNECTIONS = 8
-WASTE = 0.02  # of the bytes that are needed: what may be fetched besides to save requests
+WASTE = 0.01  # of the bytes that are needed: what may be fetched besides to save requests
 LARGEST_GAP = 1 << 20  # bytes that are fetched besides in one place, at most
 
 _ETAGS = ("generation", "ETag", "etag", "Content-MD5", "md5Hash", "checksum")
@@ -260,7 +261,7 @@ class RemoteFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._remote = RemotePath(path)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._blocks: list[_Block] = []
         try:
             info = self._remote.info()
@@ -306,19 +307,19 @@ class RemoteFile:
         """Begin to fetch (offset, size) ranges that will be read, in that order."""
         ends = ((start, min(start + size, self.size)) for start, size in ranges)
         wanted = [(start, end) for start, end in ends if start < end]
-        missing = [piece[:2] for wish in wanted for piece in self._pieces(*wish) if not piece[2]]
         expected = _Expected(self)
-        for run in coalesce(missing):
-            for start, end, present in self._pieces(*run):
-                if present is None:
-                    expected.add(start, end)
         with self._lock:
+            pieces = [piece for wish in wanted for piece in self._pieces(*wish)]
+            for run in coalesce((start, end) for start, end, block in pieces if block is None):
+                for start, end, present in self._pieces(*run):
+                    if present is None:
+                        expected.add(start, end)
             for block in expected.blocks:
                 insort(self._blocks, block, key=lambda block: block.start)
-        for wish in wanted:
-            for *_, found in self._pieces(*wish):
-                if found is not None and found.arrival is None:
-                    found.arrival = _pool.submit(self._fill, found)
+            for wish in wanted:
+                for *_, found in self._pieces(*wish):
+                    if found is not None and found.arrival is None:
+                        found.arrival = _pool.submit(self._fill, found)
         return expected
 
     def forget(self, blocks: Iterable[_Block]) -> None:
@@ -372,9 +373,8 @@ class RemoteFile:
             for future in futures:
                 future.result()
         finally:
-            for future in futures:
-                future.cancel()
-            wait(futures)  # the memory is the caller's again
+            # The memory is the caller's again: nothing may still write to it.
+            wait([future for future in futures if not future.cancel()])
 
     def _fetch(self, start: int, end: int) -> bytes:
         try:
@@ -400,9 +400,10 @@ class _Spool:
     def __init__(self, url: str) -> None:
         self._url = url
         try:
-            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - see __del__
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed at its end
         except OSError as error:
             raise _no_room(self._url, error) from None
+        weakref.finalize(self, self._file.close)
 
     def write(self, offset: int, data: bytes) -> None:
         view = memoryview(data)
@@ -418,9 +419,6 @@ class _Spool:
             count = os.preadv(self._file.fileno(), [view], offset)
             assert count
             view, offset = view[count:], offset + count
-
-    def __del__(self) -> None:
-        self._file.close()
 
 
 class _Block:
