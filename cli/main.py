@@ -99,6 +99,8 @@ def _open(path: str, salvage: bool = False) -> Checkpoint:
 
     try:
         return tfreader.open(path, salvage=salvage)
+    except tfreader.RemoteError:  # would come again
+        raise
     except tfreader.TFReaderError:
         from tfreader.mapping.family import open_foreign
 
