@@ -131,7 +131,8 @@ def _batches(groups: Iterable[list[Entry]]) -> Iterator[list[list[Entry]]]:
 class _Memory:
     """Memory that is used again and again: new memory costs a page fault every 4 KB."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._buffer = np.empty(0, np.uint8)
         self._used = 0
 
@@ -139,11 +140,15 @@ class _Memory:
         start = -(-self._used // 64) * 64
         self._used = start + size
         if self._used > len(self._buffer):
-            self._buffer = np.empty(self._used, np.uint8)  # what was taken keeps the old one
+            return np.empty(size, np.uint8)  # for once
         return self._buffer[start : self._used]
 
     def release(self) -> None:
         """All that was taken may be overwritten."""
+        wanted = min(self._used, self._limit)
+        if wanted > len(self._buffer):
+            del self._buffer  # before there is another
+            self._buffer = np.empty(wanted, np.uint8)
         self._used = 0
 
 
@@ -161,7 +166,7 @@ class _Worker:
         self._write = write
         self._progress = progress
         self._limit = limit
-        self._memory = _Memory()
+        self._memory = _Memory(limit)
         self._block = np.empty(BLOCK, np.uint8)
         self._written = 0
 
@@ -173,8 +178,10 @@ class _Worker:
             self._write_parts(entries, readers, [self._hold(reader) for reader in readers], None)
         else:
             reads: list[Read] = [partial(r.read, allocate=self._memory.take) for r in readers]
-            # A part may lie in memory as read, as assembled from slices and as joined or reshaped.
-            size = self._limit // 3 if any(entry.ops for entry in entries) else BLOCK
+            # A part may lie in memory as read, as assembled from slices and as joined or reshaped;
+            # the indices of a reshaped one take twice its bytes, and as much to be used.
+            ops = {type(op) for entry in entries for op in entry.ops}
+            size = self._limit // (8 if Reshape in ops else 3) if ops else BLOCK
             self._write_parts(entries, readers, reads, size)
         for reader in readers:
             reader.finish()

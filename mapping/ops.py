@@ -99,6 +99,13 @@ class Permute(Step):
         return read(needed).transpose(self.axes)
 
 
+# Where a part's elements lie scattered over so many times more of the input, it is cut into pieces:
+# single ones where they lie in long runs, else such that enough is read for each.
+SCATTERED = 4
+LONG_RUN = 1024  # elements
+ENOUGH = 1 << 20
+
+
 @dataclass(frozen=True)
 class Reshape(Step):
     """Give the same values, in row-major order, another shape. Dimensions may be config keys."""
@@ -126,7 +133,7 @@ class Reshape(Step):
         # Axes are joined and split in groups of one size on both sides; of each, the input's rows
         # that hold the part are read, and the part is cut out of them.
         needed: list[range] = []
-        cut: list[Array] = []
+        cut: list[range | Array] = []
         for inputs, outputs in _groups(shape, to):
             sizes = shape[inputs]
             flat = _flat(box[outputs], to[outputs])
@@ -134,15 +141,45 @@ class Reshape(Step):
                 needed.append(range(1))
                 sizes = sizes[1:]
             row = prod(sizes[1:])
-            rows = range(int(flat.min()) // row, int(flat.max()) // row + 1) if flat.size else None
-            needed += [rows or range(0), *map(range, sizes[1:])]
-            cut.append(flat - (rows.start * row if rows else 0))
+            rows = range(int(flat[0]) // row, int(flat[-1]) // row + 1) if len(flat) else range(0)
+            needed += [rows, *map(range, sizes[1:])]
+            cut.append(_shifted(flat, -rows.start * row))
+        read_for_it = prod(map(len, needed))
+        if read_for_it > max(ENOUGH, SCATTERED * prod(map(len, box))):
+            return self._by_pieces(box, shape, read, read_for_it)
         values = read(tuple(needed))
         groups = [prod(map(len, needed[inputs])) for inputs, _ in _groups(shape, to)]
         values = values.reshape(groups)
         for axis, indices in enumerate(cut):
-            values = _take(values, indices.reshape(-1), axis)
+            values = _take(values, indices, axis)
         return values.reshape(tuple(map(len, box)))
+
+    def _by_pieces(self, box: Box, shape: Shape, read: Read, read_for_it: int) -> Array:
+        """A part that lies scattered, cut along its first axis into pieces that take less."""
+        axis = next(i for i, indices in enumerate(box) if len(indices) > 1)
+        indices = box[axis]
+        is_in_long_runs = _run(box, self.shape(shape)) >= LONG_RUN
+        step = 1 if is_in_long_runs else max(1, len(indices) * ENOUGH // read_for_it)
+        values = None
+        for start in range(indices.start, indices.stop, step):
+            cut = range(start, min(start + step, indices.stop))
+            piece = self.part((*box[:axis], cut, *box[axis + 1 :]), shape, read)
+            if values is None:
+                values = np.empty(tuple(map(len, box)), piece.dtype)
+            place = slice(start - indices.start, cut.stop - indices.start)
+            values[(*(slice(None),) * axis, place)] = piece
+        assert values is not None
+        return values
+
+
+def _run(box: Box, shape: Shape) -> int:
+    """How many elements of a part follow each other."""
+    run = 1
+    for indices, size in zip(reversed(box), reversed(shape), strict=True):
+        run *= len(indices)
+        if len(indices) != size:
+            break
+    return run
 
 
 def _groups(shape: Shape, to: Shape) -> list[tuple[slice, slice]]:
@@ -165,20 +202,31 @@ def _groups(shape: Shape, to: Shape) -> list[tuple[slice, slice]]:
     return [*groups[:-1], (slice(inputs.start, len(shape)), slice(outputs.start, len(to)))]
 
 
-def _flat(box: Box, shape: Shape) -> Array:
-    """The row-major index of each element of a part."""
+def _flat(box: Box, shape: Shape) -> range | Array:
+    """The row-major index of each element of a part, in order; a range where they follow."""
+    start = 0
+    for indices, size in zip(box, shape, strict=True):
+        start = start * size + indices.start
+    cut = next((i for i, indices in enumerate(box) if len(indices) > 1), len(box))
+    if all(len(i) == n for i, n in zip(box[cut + 1 :], shape[cut + 1 :], strict=True)):
+        return range(start, start + prod(map(len, box)))
     flat = np.zeros((), np.int64)
     for indices, size in zip(box, shape, strict=True):
         flat = flat[..., None] * size + np.asarray(indices, np.int64)
-    return flat
+    return flat.reshape(-1)
 
 
-def _take(values: Array, indices: Array, axis: int) -> Array:
+def _shifted(indices: range | Array, by: int) -> range | Array:
+    if isinstance(indices, range):
+        return range(indices.start + by, indices.stop + by)
+    return indices + by
+
+
+def _take(values: Array, indices: range | Array, axis: int) -> Array:
     """These indices of an axis; a view where they follow each other."""
-    if indices.size and (np.diff(indices) == 1).all():
-        start = (slice(None),) * axis
-        return values[(*start, slice(int(indices[0]), int(indices[-1]) + 1))]
-    return values.take(indices, axis)
+    if isinstance(indices, range):
+        return values[(slice(None),) * axis + (slice(indices.start, indices.stop),)]
+    return np.take(values, indices, axis)
 
 
 def part_of(values: Array, box: Box) -> Array:

@@ -193,11 +193,11 @@ def test_a_dry_run_plans_all_and_writes_nothing(tmp_path):
 
 
 def test_what_is_done_is_skipped_unless_forced(tmp_path):
-    jobs = write_jobs(tmp_path / "jobs.jsonl", row(BERT, "out/bert"), row(BERT, "out/b.bin"))
+    jobs = write_jobs(tmp_path / "jobs.jsonl", row(BERT, "out/bert"), row(BERT, "out/b.safetensors"))
     assert "2 done" in invoke(jobs).output
     before = tree(tmp_path / "out")
     assert "2 jobs: 2 skipped, 0 B written" in invoke(jobs).output
-    os.truncate(tmp_path / "out" / "b.bin", 10)
+    os.truncate(tmp_path / "out" / "b.safetensors", 10)
     assert "1 done, 1 skipped" in invoke(jobs).output
     assert "2 done" in invoke(jobs, "--force").output
     assert "2 done" in invoke(jobs, "--dtype", "float16").output
