@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import inf
 from pathlib import Path
-from signal import SIGTERM, default_int_handler, signal
+from signal import SIGINT, SIGTERM, default_int_handler, signal
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tfreader.errors import ConfigError, OutputError
+
 from .options import HOW, debug_option, options
 
 if TYPE_CHECKING:
-    from tfreader.mapping.batch import Job, Workers
+    from tfreader.mapping.batch import Batch, Job, Workers
 
 FAILED, INTERRUPTED = 1, 130  # exit codes
 
 
-def _resources(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
-    """NAME=AMOUNT pairs."""
-    try:
-        return {name: float(amount) for name, amount in (pair.split("=") for pair in values)}
-    except ValueError:
-        raise click.BadParameter(f"{' '.join(values)!r} is not NAME=AMOUNT") from None
+def _resources(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, float]:
+    """NAME=AMOUNT pairs, the amounts more than none."""
+    found = {}
+    for pair in values:
+        name, _, amount = pair.partition("=")
+        try:
+            found[name] = float(amount)
+        except ValueError:
+            found[name] = 0
+        if not name or not 0 < found[name] < inf:
+            raise click.BadParameter(f"{pair!r} is not NAME=AMOUNT")
+    return found
 
 
 @click.command()
@@ -110,7 +120,7 @@ def batch(
     from .jobs import from_file, from_glob, given_flags
     from .progress import reporter, summary_data, summary_lines
 
-    if (jobs_file is None) == (pattern is None) or (pattern is None) != (output_root is None):
+    if (jobs_file is None) == (pattern is None) or (pattern is None) == bool(output_root):
         raise click.UsageError("give a file of jobs, or --glob with --output-root")
     if report_file is not None and not os.access(report_file.parent, os.W_OK):
         raise click.UsageError(f"--report {report_file}: its folder cannot be written to")
@@ -119,7 +129,10 @@ def batch(
         jobs = from_file(jobs_file, given)
     else:
         jobs = from_glob(str(pattern), str(output_root), given)
-    workers, share = _workers(jobs, count, memory_limit, dask, resources, retries)
+    try:
+        workers, share = _workers(jobs, count, memory_limit, dask, resources, retries)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
     run = Batch(
         jobs,
         workers,
@@ -129,35 +142,52 @@ def batch(
         dry_run=dry_run,
     )
     outcomes = []
-    is_interrupted = False
-    signal(SIGTERM, default_int_handler)  # as sent to a container that is to stop
-    with reporter(run, log_json, quiet) as report:
-        try:
-            for outcome in run.run():
-                outcomes.append(outcome)
-                report(outcome)
-        except KeyboardInterrupt:
-            is_interrupted = True
-    data = summary_data(outcomes, len(jobs), is_interrupted)
+    with _stopped_by_signals(run), reporter(run, log_json, quiet) as report:
+        for outcome in run.run():
+            outcomes.append(outcome)
+            report(outcome)
+    data = summary_data(outcomes, run)
     document = json.dumps(data, indent=2)
     if report_file is not None:
         _write(report_file, document + "\n")
     if as_json:
         click.echo(document)
     elif not log_json:
-        for line in summary_lines(outcomes, len(jobs)):
+        for line in summary_lines(outcomes, run):
             click.echo(line)
-    if is_interrupted:
+    if run.is_stopped:
         ctx.exit(INTERRUPTED)
     if any(outcome.status == "failed" for outcome in outcomes):
         ctx.exit(FAILED)
 
 
+@contextmanager
+def _stopped_by_signals(run: Batch) -> Iterator[None]:
+    """Ctrl-C, and what is sent to a container that is to end, stop a batch in good order."""
+
+    def stop(*_: object) -> None:
+        run.stop()
+        signal(SIGINT, default_int_handler)  # a second time means at once
+
+    before = {number: signal(number, stop) for number in (SIGINT, SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal(number, handler)
+
+
 def _write(path: Path, text: str) -> None:
-    """A file that appears whole."""
-    part = path.with_name(f".{path.name}.tmp")
-    part.write_text(text, "utf-8")
-    part.replace(path)
+    """A file that appears whole; a device or a pipe is written to."""
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, "utf-8")
+            return
+        part = path.with_name(f".{path.name}.tmp")
+        part.write_text(text, "utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def _workers(
@@ -173,7 +203,7 @@ def _workers(
     from tfreader.mapping.execute import MEMORY_LIMIT
     from tfreader.mapping.writers.safetensors import parse_size
 
-    limit = parse_size(memory_limit) if memory_limit else None
+    limit = None if memory_limit is None else parse_size(memory_limit)
     if dask is not None:
         return Cluster(dask, resources, retries), limit or MEMORY_LIMIT
     if resources:

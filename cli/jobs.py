@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -22,6 +24,7 @@ from .options import HOW, PATHS, options
 Row = Mapping[str, Any]
 
 _ARE_PATHS = {"tf_checkpoint", "pytorch_dump_output", "config", "rules"}
+_ARE_LISTS = {"ignore", "set"}
 _LEFT_OVER = re.compile(r"_temp(_[0-9a-f]+)?/")  # of a save that was interrupted
 _MAGIC = re.compile(r"[*?[]")
 
@@ -53,7 +56,7 @@ def from_file(file: str, given: Row) -> list[Job]:
     try:
         text = as_path(file).read_text("utf-8-sig")
         rows = list(_READERS[suffix](text))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise click.UsageError(f"{file}: cannot be read: {error}") from None
     folder = os.path.dirname(file)
     return _jobs(file, ((f"{file}, {where}", _joined(folder, row)) for where, row in rows), given)
@@ -82,21 +85,39 @@ def _jobs(source: str, rows: Iterable[tuple[str, Row]], given: Row) -> list[Job]
     outputs: dict[str, str] = {}
     for where, row in rows:
         absolute = _joined(os.getcwd(), {**given, **row})  # a worker may be elsewhere
-        arguments = [flag for key, value in absolute.items() for flag in _flags(key, value)]
         try:
+            arguments = [flag for key, value in absolute.items() for flag in _flags(key, value)]
             options = _job.make_context("job", arguments).params
         except click.ClickException as error:
             raise click.UsageError(f"{where}: {error.format_message()}") from None
         job = Job(options.pop("tf_checkpoint"), options.pop("pytorch_dump_output"), options)
-        other = outputs.setdefault(os.path.normpath(job.pytorch_dump_output), where)
+        other = outputs.setdefault(_place(job.pytorch_dump_output), where)
         if other is not where:
             raise click.UsageError(
                 f"{where}: its output {job.pytorch_dump_output} is that of {other} too"
             )
         jobs.append(job)
+    for output, where in outputs.items():
+        outer = next((other for other in _above(output) if other in outputs), None)
+        if outer is not None:
+            raise click.UsageError(f"{where}: its output lies in {outer}, that of {outputs[outer]}")
     if not jobs:
         raise click.UsageError(f"{source}: no jobs there")
     return jobs
+
+
+def _place(output: str) -> str:
+    """Where an output lies, however it is spelled."""
+    if is_url(output):
+        return output.rstrip("/")
+    return os.path.realpath(output) if "\0" not in output else output
+
+
+def _above(path: str) -> Iterator[str]:
+    """The folders that a path lies in."""
+    while (folder := path.rpartition("/")[0]) and folder != path:
+        yield folder
+        path = folder
 
 
 def _joined(folder: str, row: Row) -> Row:
@@ -104,25 +125,30 @@ def _joined(folder: str, row: Row) -> Row:
 
     Its keys come with underscores, and without those that have no value, as empty cells.
     """
+    named = {key.strip().replace("-", "_"): value for key, value in row.items()}
     return {
         key: os.path.join(folder, value)
         if key in _ARE_PATHS and isinstance(value, str) and not is_url(value)
         else value
-        for name, value in row.items()
-        if value not in (None, "") and (key := name.strip().replace("-", "_"))
+        for key, value in named.items()
+        if value not in (None, "")
     }
 
 
 def _flags(key: str, value: Any) -> Iterator[str]:
-    """A key and its value as arguments of the command line."""
+    """A key and its value as arguments of the command line. Raises click.UsageError."""
     if isinstance(value, Mapping):  # as --set KEY=VALUE
-        value = [f"{name}={json.dumps(inner)}" for name, inner in value.items()]
+        if key != "set" or any("=" in name for name in value):
+            raise click.UsageError(f"{key} cannot be {json.dumps(value, default=str)}")
+        value = [f"{name}={json.dumps(inner, default=str)}" for name, inner in value.items()]
+    if isinstance(value, list | tuple) and key not in _ARE_LISTS:
+        raise click.UsageError(f"{key} is given {len(value)} values, it takes one")
     for one in value if isinstance(value, list | tuple) else [value]:
-        yield f"--{key}={one if isinstance(one, str) else json.dumps(one)}"
+        yield f"--{key}={one if isinstance(one, str) else json.dumps(one, default=str)}"
 
 
 def _json_rows(text: str) -> Iterator[tuple[str, Row]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 row = json.loads(line)
@@ -141,16 +167,24 @@ def _toml_rows(text: str) -> Iterator[tuple[str, Row]]:
 
 
 def _csv_rows(text: str) -> Iterator[tuple[str, Row]]:
-    reader = csv.DictReader(text.splitlines(), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         for row in reader:
             where = f"line {reader.line_num}"
             if None in row or None in row.values():
                 raise ValueError(f"{where}: not as many cells as the header has")
-            # Several values, or keys to set, are written as in JSON.
-            yield where, {k: json.loads(v) if v[:1] in ("[", "{") else v for k, v in row.items()}
+            yield where, {key: _cell(key, value) for key, value in row.items()}
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: {error}") from None
+
+
+def _cell(key: str, text: str) -> Any:
+    """A cell's value: several values, and keys to set, are written as in JSON."""
+    if key.strip() in _ARE_LISTS:
+        with suppress(ValueError):  # one regex, or one KEY=VALUE
+            found = json.loads(text)
+            return found if isinstance(found, list | dict) else text
+    return text
 
 
 def _checked(row: Any, where: str) -> Row:

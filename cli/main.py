@@ -20,7 +20,7 @@ from .options import HOW, PATHS, debug_option, options
 if TYPE_CHECKING:
     from tfreader import Checkpoint
 
-FAILED, USAGE = 1, 2
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 class Command(click.Group):
@@ -34,6 +34,9 @@ class Command(click.Group):
                 raise
             click.echo(_safe(f"tfreader: {error}"), err=True)
             ctx.exit(USAGE if isinstance(error, UnknownModelTypeError) else FAILED)
+        except KeyboardInterrupt:
+            click.echo("Aborted!", err=True)
+            ctx.exit(INTERRUPTED)
         except Exception as error:
             is_click = isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort)
             if ctx.params.get("debug") or is_click or isinstance(error, BrokenPipeError):
@@ -219,19 +222,31 @@ def _safe(text: str) -> str:
 main.add_command(batch)
 
 
+def _open_standard_streams() -> None:
+    """Where one was closed from the start, a file of ours would get its number, and its text."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
 def run() -> None:
     """The program: it ends without taking down, object by object, what ends with it anyway.
 
     After torch that would take half a second.
     """
+    _open_standard_streams()
     code: object = 0
     try:
         main()
     except SystemExit as leaving:
         code = leaving.code
-    with suppress(BrokenPipeError, ValueError):  # nobody reads any more
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads any more
+            stream.flush()
     os._exit(code if isinstance(code, int) else FAILED)
 
 

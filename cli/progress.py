@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ def reporter(batch: Batch, log_json: bool, quiet: bool) -> Iterator[Report]:
 def _json_log(batch: Batch) -> Iterator[Report]:
     def log(event: str, **found: Any) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        click.echo(json.dumps({"time": now, "event": event, **found}), err=True)
+        _say(json.dumps({"time": now, "event": event, **found}))
 
     log("batch started", jobs=batch.total)
     counts: Counter[str] = Counter()
@@ -51,7 +51,12 @@ def _json_log(batch: Batch) -> Iterator[Report]:
         log("job finished", **outcome.to_data())
 
     yield report
-    log("batch finished", **counts)
+    log("batch interrupted" if batch.is_stopped else "batch finished", **counts)
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # nobody reads any more, which is no reason to stop the jobs
+        click.echo(line, err=True)
 
 
 def _lines(batch: Batch) -> Report:
@@ -60,7 +65,7 @@ def _lines(batch: Batch) -> Report:
     def report(outcome: Outcome) -> None:
         nonlocal finished
         finished += 1
-        click.echo(f"[{finished}/{batch.total}] {outcome_line(outcome)}", err=True)
+        _say(f"[{finished}/{batch.total}] {outcome_line(outcome)}")
 
     return report
 
@@ -120,17 +125,17 @@ def _table(batch: Batch, counts: Counter[str], seconds: float) -> Table:
     return live
 
 
-def summary_data(outcomes: Sequence[Outcome], total: int, is_interrupted: bool) -> dict[str, Any]:
+def summary_data(outcomes: Sequence[Outcome], batch: Batch) -> dict[str, Any]:
     """Every job's outcome, for JSON."""
     return {
-        "jobs": total,
-        "interrupted": is_interrupted,
+        "jobs": batch.total,
+        "interrupted": batch.is_stopped,
         **_counts(outcomes),
         "outcomes": [outcome.to_data() for outcome in outcomes],
     }
 
 
-def summary_lines(outcomes: Sequence[Outcome], total: int) -> Iterator[str]:
+def summary_lines(outcomes: Sequence[Outcome], batch: Batch) -> Iterator[str]:
     """A table of the jobs that failed, and how many did not."""
     failed = [outcome for outcome in outcomes if outcome.status == FAILED]
     rows = [(o.job.tf_checkpoint, o.error_type or "", why(o)) for o in failed]
@@ -138,9 +143,12 @@ def summary_lines(outcomes: Sequence[Outcome], total: int) -> Iterator[str]:
         yield from table(
             [("failed", "error", "why"), *(tuple(map(printable, row)) for row in rows)]
         )
-    counts = ", ".join(f"{count} {status}" for status, count in _counts(outcomes).items() if count)
+    counts = [f"{count} {status}" for status, count in _counts(outcomes).items() if count]
+    if left := batch.total - len(outcomes):
+        counts.append(f"{left} not done (interrupted: start again to go on)")
     nbytes = sum(outcome.nbytes for outcome in outcomes if outcome.status == DONE)
-    yield f"{total} job{'s' * (total != 1)}: {counts}, {size(nbytes)} written"
+    jobs = f"{batch.total} job{'s' * (batch.total != 1)}"
+    yield f"{jobs}: {', '.join(counts)}, {size(nbytes)} written"
 
 
 def _counts(outcomes: Sequence[Outcome]) -> dict[str, int]:

@@ -13,15 +13,20 @@ import numpy as np
 
 from tfreader.checkpoint import VerifyReport
 from tfreader.dtypes import Array
-from tfreader.errors import CheckpointNotFoundError, ChecksumError, TFReaderError
+from tfreader.errors import (
+    CheckpointNotFoundError,
+    ChecksumError,
+    CorruptCheckpointError,
+    TFReaderError,
+)
 from tfreader.files import File, open_file
 from tfreader.paths import AnyPath, size_of
 
 from .execute import WORKERS, stream
 from .family import open_source
 from .manifest import Hashed, Manifest, digest_of, load, wrong_sizes
-from .output import RECORD, WEIGHTS, find_record
-from .planner import make_plan
+from .output import RECORD, WEIGHTS, find_record, is_torch_file
+from .planner import PlanOptions, make_plan
 from .rule import parse_rules
 from .writers import safetensors
 
@@ -49,8 +54,10 @@ def verify_output(output: str | PathLike[str]) -> VerifyReport:
         except TFReaderError as error:
             problems.append(str(error))
             continue
-        for alias in manifest["ties"].keys() & found.keys():
-            del found[alias]
+        if is_torch_file(name):  # has tensors under all their names
+            for alias, target in manifest["ties"].items():
+                if found.pop(alias, None) != found.get(target):
+                    problems.append(f"{path}: tensor {alias!r} is not the same as {target!r}")
         expected = {
             name: {key: tensor[key] for key in ("dtype", "shape", "sha256")}
             for name, tensor in recorded.items()
@@ -69,9 +76,9 @@ def verify_against(output: str | PathLike[str], checkpoint: str | PathLike[str])
     `make_plan` and reading the checkpoint raise.
     """
     _, manifest = _record(output)
-    options = dict(manifest["options"])
-    model_type = options.pop("model_type")
-    del options["max_shard_size"]
+    recorded = manifest["options"]
+    model_type = recorded["model_type"]
+    options: Any = {key: recorded[key] for key in PlanOptions.__annotations__ if key in recorded}
     rules = manifest["rules"]
     with open_source(checkpoint, model_type) as source:
         plan = make_plan(
@@ -84,9 +91,10 @@ def verify_against(output: str | PathLike[str], checkpoint: str | PathLike[str])
         made = Hashed(plan.entries, lambda *_: None)
         stream(plan, source, made)
         digests = made.digests()
+        planned = plan.to_data()
         found = {
             tensor["target"]: {**tensor, "sha256": digests[tensor["target"]]}
-            for tensor in plan.to_data()["tensors"]
+            for tensor in planned["tensors"]
         }
         expected = {
             tensor["target"]: {key: value for key, value in tensor.items() if key != "file"}
@@ -121,6 +129,12 @@ def _wrong_files(record: AnyPath, manifest: Manifest) -> list[str]:
         and (folder / name).is_file()
         and digest_of((folder / name).read_bytes()) != file["sha256"]
     ]
+    for name, file in manifest["files"].items():
+        if "header_sha256" in file and (folder / name).is_file():
+            with closing(open_file(str(folder / name))) as opened:
+                header = bytes(opened.read(0, safetensors.header_size(opened)))
+            if digest_of(header) != file["header_sha256"]:
+                problems.append(f"{folder / name}: its header is not as it was written (sha256)")
     if record.name == RECORD:
         weights = {path.name for path in folder.iterdir() if WEIGHTS.fullmatch(path.name)}
         problems += [
@@ -186,7 +200,10 @@ def _torch_tensors(path: AnyPath) -> dict[str, Described]:
     from .sources import pth
 
     file = pth.TorchFile(path)
-    with pth.PthCheckpoint(file, pth.load(file), {}) as tensors:
+    contents = pth.load(file)
+    if not isinstance(contents, dict):
+        raise CorruptCheckpointError(f"{path}: damaged: no state dict; convert again")
+    with pth.PthCheckpoint(file, contents, {}) as tensors:
         return {name: _described(tensors[name]) for name in tensors}
 
 

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -47,6 +47,7 @@ MIN_SHARE = 16 << 20  # a worker with less than this for tensors would do little
 BASE_MEMORY = 80 << 20  # what a process with numpy takes before the first tensor
 TORCH_MEMORY = 320 << 20  # and one with torch
 MOST_DEATHS = 3  # of workers, the first perhaps by another job that ran beside this one
+POLL = 0.2  # seconds after which a stop is noticed
 CLUSTER_TIMEOUT = 30  # seconds in which a scheduler must answer, and have a worker
 
 DONE, SKIPPED, PLANNED, FAILED = "done", "skipped", "planned", "failed"
@@ -93,13 +94,24 @@ class TemporaryError(Exception):
     """A job failed as it may not fail the next time; its argument is the Outcome."""
 
 
-_written: Synchronized[int] | None = None  # in a worker of a pool: counts bytes of tensors
+@dataclass(frozen=True)
+class _Shared:
+    """What the processes of a pool share: bytes of tensors written, and whether to stop."""
+
+    written: Synchronized[int]
+    stopped: Synchronized[int]
+
+
+_shared: _Shared | None = None  # in a worker of a pool
 
 
 def _advance(count: int) -> None:
-    if _written is not None:
-        with _written.get_lock():
-            _written.value += count
+    if _shared is None:
+        return
+    if _shared.stopped.value:
+        raise KeyboardInterrupt
+    with _shared.written.get_lock():
+        _shared.written.value += count
 
 
 def run_job(job: Job, memory_limit: int, resume: bool = True, dry_run: bool = False) -> Outcome:
@@ -169,15 +181,15 @@ class Workers(Protocol):
         """End what runs, and wait for it."""
 
 
-def _start_worker(written: Synchronized[int]) -> None:
+def _start_worker(shared: _Shared) -> None:
     def leave_with_parent() -> None:
         parent = parent_process()
         assert parent is not None
         parent.join()
         os._exit(1)
 
-    global _written  # noqa: PLW0603 - what an initializer is for
-    _written = written
+    global _shared  # noqa: PLW0603 - what an initializer is for
+    _shared = shared
     signal(SIGINT, SIG_IGN)  # of a terminal, meant for all: idle workers end with the pool
     Thread(target=leave_with_parent, daemon=True).start()
 
@@ -186,6 +198,7 @@ def _run_in_pool(job: Job, **settings: Any) -> Outcome:
     """A job that an interrupt stops, so that it tidies up."""
     signal(SIGINT, default_int_handler)
     try:
+        _advance(0)  # not to begin what was handed out before the stop
         return run_job(job, **settings)
     finally:
         signal(SIGINT, SIG_IGN)
@@ -200,18 +213,20 @@ class Pool:
         self.count = workers
         self.at_once = 2 * workers  # so that none waits for its next job
         self._context = get_context("spawn")  # a fork would share threads' locks
-        self._written = self._context.Value("Q", 0)
+        self._shared = _Shared(self._context.Value("Q", 0), self._context.Value("B", 0))
 
     def executor(self) -> ProcessPoolExecutor:
+        self._shared.stopped.value = 0
         return ProcessPoolExecutor(
-            self.count, self._context, initializer=_start_worker, initargs=(self._written,)
+            self.count, self._context, initializer=_start_worker, initargs=(self._shared,)
         )
 
     def written(self) -> int:
-        count: int = self._written.value
+        count: int = self._shared.written.value
         return count
 
     def stop(self, executor: Executor) -> None:
+        self._shared.stopped.value = 1
         executor.shutdown(cancel_futures=True)
 
 
@@ -270,6 +285,7 @@ class Batch:
         self, jobs: Sequence[Job], workers: Workers, retries: int = 0, **settings: Any
     ) -> None:
         self.total = len(jobs)
+        self.is_stopped = False
         self._finished = 0  # bytes of the tensors of finished jobs
         self._waiting = deque(_Attempt(job) for job in jobs)
         self._running: dict[Future[Outcome], _Attempt] = {}
@@ -288,26 +304,34 @@ class Batch:
         live = self._workers.written()
         return self._finished if live is None else live
 
+    def stop(self) -> None:
+        """End `run` soon: jobs that are being done are given up."""
+        self.is_stopped = True
+
     def run(self) -> Iterator[Outcome]:
         """Do all jobs; their outcomes, as they come."""
         executor = self._workers.executor()
         try:
-            while self._waiting or self._running:
+            while (self._waiting or self._running) and not self.is_stopped:
                 is_broken = not self._submit(executor)
-                done, _ = wait(self._running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    attempt = self._running.pop(future)
-                    error = CancelledError() if future.cancelled() else future.exception()
-                    is_broken |= isinstance(error, BrokenExecutor)
-                    outcome = self._settle(attempt, error) if error else future.result()
-                    if outcome is not None:
-                        self._finished += outcome.nbytes if outcome.status == DONE else 0
-                        yield replace(outcome, attempts=attempt.number)
+                done, _ = wait(self._running, POLL, FIRST_COMPLETED)
+                is_broken |= any(isinstance(_error(future), BrokenExecutor) for future in done)
+                yield from self._outcomes(done)
                 if is_broken:
                     self._workers.stop(executor)
                     executor = self._workers.executor()
         finally:
             self._workers.stop(executor)
+        yield from self._outcomes({f for f in self._running if f.done() and not _error(f)})
+
+    def _outcomes(self, done: Iterable[Future[Outcome]]) -> Iterator[Outcome]:
+        for future in done:
+            attempt = self._running.pop(future)
+            error = _error(future)
+            outcome = self._settle(attempt, error) if error else future.result()
+            if outcome is not None:
+                self._finished += outcome.nbytes if outcome.status == DONE else 0
+                yield replace(outcome, attempts=attempt.number)
 
     def _submit(self, executor: Executor) -> bool:
         """Hand jobs out; False where the executor takes no more."""
@@ -326,6 +350,8 @@ class Batch:
     def _settle(self, attempt: _Attempt, error: BaseException) -> Outcome | None:
         """The outcome of an attempt that gave none; None if there will be another."""
         again = replace(attempt, number=attempt.number + 1)
+        if isinstance(error, KeyboardInterrupt):
+            return None
         if isinstance(error, BrokenExecutor) and attempt.number < MOST_DEATHS:
             self._waiting.appendleft(replace(again, alone=True))
             return None
@@ -340,12 +366,18 @@ class Batch:
         )
 
 
+def _error(future: Future[Outcome]) -> BaseException | None:
+    return CancelledError() if future.cancelled() else future.exception()
+
+
 def _why_lost(error: BaseException) -> str:
     if isinstance(error, BrokenExecutor):
         return (
             f"its worker died {MOST_DEATHS} times, as where a system runs out of memory: try a "
             "smaller --memory-limit, or fewer --jobs"
         )
+    if isinstance(error, CancelledError):
+        return "the cluster's scheduler was lost: start again to go on, once there is one"
     return f"its worker was lost or cannot run it ({type(error).__name__}: {error})"
 
 

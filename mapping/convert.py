@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tfreader.checkpoint import Checkpoint
-from tfreader.errors import ConfigError
+from tfreader.errors import ConfigError, TFReaderError
 from tfreader.paths import AnyPath, as_path
 
 from .execute import MEMORY_LIMIT, stream
@@ -121,7 +121,7 @@ def convert(
         manifest = None
         if target.is_folder or record:
             given = {"model_type": model_type, "max_shard_size": size, **options}
-            manifest = describe(plan, checkpoint, given, target.homes, target.side)
+            manifest = describe(plan, checkpoint, given, target.weights, target.side)
             if resume and is_current(target.output, target.is_folder, manifest):
                 return replace(report, skipped=True)
         _write(plan, checkpoint, target, manifest, limit, progress)
@@ -136,11 +136,6 @@ class _Target:
     is_folder: bool
     weights: Mapping[str, Sequence[Entry]]
     side: SideFiles
-
-    @property
-    def homes(self) -> dict[str, str]:
-        """The file of each tensor."""
-        return {e.target: name for name, entries in self.weights.items() for e in entries}
 
     def report(self, plan: Plan) -> Report:
         folder = self.output if self.is_folder else self.output.parent
@@ -218,7 +213,12 @@ def _side_files(plan: Plan, checkpoint: Checkpoint) -> SideFiles:
         return SideFiles({}, ("no family is known: no config.json written",))
     check_config(plan)
     beside = Beside.of(plan.path, plan.config_path)
-    tokenizer = plan.family.side_files(checkpoint, beside, plan.config)
+    try:
+        tokenizer = plan.family.side_files(checkpoint, beside, plan.config)
+    except OSError as error:
+        if isinstance(error, TFReaderError):
+            raise
+        raise ConfigError(f"{error.filename}: cannot be read ({error.strerror})") from None
     try:
         config = json.dumps(dict(sorted(plan.config.items())), indent=2, allow_nan=False) + "\n"
     except ValueError as error:

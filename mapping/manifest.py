@@ -17,7 +17,7 @@ from typing import Any
 
 from tfreader import __version__
 from tfreader.checkpoint import Checkpoint
-from tfreader.errors import ConfigError, CorruptCheckpointError
+from tfreader.errors import ConfigError, CorruptCheckpointError, RemoteError
 from tfreader.paths import AnyPath, is_url, size_of
 
 from .execute import Write
@@ -25,6 +25,7 @@ from .family import SideFiles
 from .output import RECORD, is_torch_file, record_of
 from .plan import Entry, Plan
 from .rule import dump_rules
+from .writers.safetensors import layout
 
 FORMAT_VERSION = 1
 LIBRARIES = ("numpy", "protobuf", "ml_dtypes", "crc32c")
@@ -36,15 +37,16 @@ def describe(
     plan: Plan,
     checkpoint: Checkpoint,
     options: Mapping[str, Any],
-    homes: Mapping[str, str],
+    weights: Mapping[str, Sequence[Entry]],
     side: SideFiles,
 ) -> Manifest:
     """All that is known of a conversion before it is carried out.
 
-    `homes` gives the file that each tensor lies in.
+    `weights` gives the tensors of each file.
     """
+    homes = {entry.target: name for name, entries in weights.items() for entry in entries}
     planned = plan.to_data()
-    with_torch = checkpoint.format == "pth" or any(map(is_torch_file, homes.values()))
+    with_torch = checkpoint.format == "pth" or any(map(is_torch_file, weights))
     rules = dump_rules(plan.rules)
     given = {"text": rules} if plan.rules_given else {}
     return {
@@ -65,7 +67,7 @@ def describe(
         "dropped": planned["dropped"],
         "notes": [*plan.notes, *side.notes],
         "files": {
-            **{name: {} for name in homes.values()},
+            **{name: _header(name, entries) for name, entries in weights.items()},
             **{name: {"sha256": digest_of(contents)} for name, contents in side.contents.items()},
         },
         "versions": {
@@ -75,6 +77,11 @@ def describe(
             **({"torch": _version("torch")} if with_torch else {}),
         },
     }
+
+
+def _header(name: str, entries: Sequence[Entry]) -> dict[str, str]:
+    """The checksum of what a safetensors file begins with, which is more than its tensors."""
+    return {} if is_torch_file(name) else {"header_sha256": digest_of(layout(entries)[0])}
 
 
 _version = cache(version)  # it reads a file each time
@@ -121,12 +128,14 @@ def _identity(manifest: Manifest) -> Manifest:
 
 
 def load(path: AnyPath) -> Manifest:
-    """A finished record. Raises FileNotFoundError, CorruptCheckpointError."""
+    """A finished record. Raises FileNotFoundError, CorruptCheckpointError, RemoteError."""
     try:
         manifest = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
+    except (FileNotFoundError, RemoteError):
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise CorruptCheckpointError(f"{path}: damaged: no JSON ({error})") from None
-    if not _is_record(manifest):
+    if not _fits(manifest, _RECORD) or not _is_sound(manifest):
         raise CorruptCheckpointError(
             f"{path}: not the record of a conversion in format {FORMAT_VERSION}; convert again"
         )
@@ -134,22 +143,41 @@ def load(path: AnyPath) -> Manifest:
     return found
 
 
-def _is_record(data: Any) -> bool:
+# What is used of a record, by its types: a list has items of one kind, a mapping values.
+_TEXT = (str,)
+_TENSOR = dict.fromkeys(("file", "target", "dtype", "sha256"), _TEXT) | {"shape": (list,)}
+_RECORD = {
+    "format_version": (int,),
+    "source": {"index_sha256": _TEXT},
+    "rules": {"name": _TEXT},
+    "options": {"model_type": _TEXT, "max_shard_size": (int,)},
+    "config": {"original": (dict, type(None))},
+    "model_type": (str, type(None)),
+    "architecture": (str, type(None)),
+    "tensors": [
+        {"file": _TEXT, "target": _TEXT, "dtype": _TEXT, "shape": (list,), "sha256": _TEXT}
+    ],
+    "ties": (dict,),
+    "dropped": (dict,),
+    "files": (dict,),
+}
+
+
+def _fits(data: Any, kind: Any) -> bool:
+    if isinstance(kind, tuple):
+        return isinstance(data, kind)
+    if isinstance(kind, list):
+        return isinstance(data, list) and all(_fits(item, kind[0]) for item in data)
+    return isinstance(data, dict) and all(_fits(data.get(key), kind[key]) for key in kind)
+
+
+def _is_sound(manifest: Manifest) -> bool:
+    files = manifest["files"]
     return (
-        isinstance(data, dict)
-        and data.get("format_version") == FORMAT_VERSION
-        and all(isinstance(data.get(key), dict) for key in ("source", "rules", "options", "files"))
-        and isinstance(data.get("tensors"), list)
-        and all(
-            isinstance(file, dict) and isinstance(file.get("size"), int) and "/" not in name
-            for name, file in data["files"].items()
-        )
-        and all(
-            isinstance(tensor, dict)
-            and all(isinstance(tensor.get(key), str) for key in ("target", "sha256"))
-            and tensor.get("file") in data["files"]
-            for tensor in data["tensors"]
-        )
+        manifest["format_version"] == FORMAT_VERSION
+        and all(_fits(file, {"size": (int,)}) and "/" not in name for name, file in files.items())
+        and all(tensor["file"] in files for tensor in manifest["tensors"])
+        and all(isinstance(target, str) for target in manifest["ties"].values())
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import re
 import secrets
@@ -11,17 +12,19 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfreader.errors import OutputError, TFReaderError
-from tfreader.paths import AnyPath, as_path
+from tfreader.paths import AnyPath, as_path, is_url
 
 if TYPE_CHECKING:
     from tfreader.remote import RemotePath
 
 RECORD = "conversion.json"
+ATTEMPTS = 100  # to make a temporary folder while others tidy up
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 
@@ -43,18 +46,24 @@ def find_record(output: str | PathLike[str]) -> AnyPath | None:
 
 
 def check_output(output: AnyPath, is_folder: bool, checkpoint: str) -> None:
-    """Raise OutputError where that output can never be written."""
+    """Raise OutputError where that output can never be written, or would harm the checkpoint."""
     if str(output).startswith(("http://", "https://")):
         raise OutputError(f"{output}: cannot be written to; name a folder, or a bucket as s3://…")
-    if (
-        isinstance(output, Path)
-        and output.is_file()
-        and output.resolve() == Path(checkpoint).resolve()
-    ):
-        raise OutputError(f"{output}: is the checkpoint itself; name another output")
-    if is_folder and output.is_file():
+    try:
+        if isinstance(output, Path) and not is_url(checkpoint):
+            source = Path(checkpoint).resolve()
+            if output.resolve() in (source, source.parent if is_folder else source):
+                raise OutputError(
+                    f"{output}: is the checkpoint itself, or its folder; name another output"
+                )
+        is_file, is_dir = output.is_file(), output.is_dir()
+    except (OSError, ValueError) as error:  # a NUL in the path is a ValueError
+        if isinstance(error, TFReaderError):
+            raise
+        raise OutputError(f"{output}: cannot be written ({error})") from None
+    if is_folder and is_file:
         raise OutputError(f"{output}: is a file; name a folder, or a file ending in .safetensors")
-    if not is_folder and output.is_dir():
+    if not is_folder and is_dir:
         raise OutputError(f"{output}: is a folder; name a file, or a folder without that ending")
 
 
@@ -88,12 +97,10 @@ def _stage_beside(output: Path, is_folder: bool) -> Iterator[Path]:
     made = [path for path in (home, *home.parents) if not path.exists()]
     stage: Path | None = None
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        prefix = f".{output.name}."
-        for folder in {home, output.parent}:
-            _sweep(folder, prefix)
-        stage, lock = _locked_folder(home, prefix)
+        stage, lock = _locked_folder(home, output.name)
         try:
+            for folder in {home, output.parent}:
+                _sweep(folder, output.name)
             yield stage
         finally:
             os.close(lock)
@@ -106,23 +113,37 @@ def _stage_beside(output: Path, is_folder: bool) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _locked_folder(home: Path, prefix: str) -> tuple[Path, int]:
+def _locked_folder(home: Path, name: str) -> tuple[Path, int]:
     """A new folder with a lock that ends with this process, however it ends."""
-    while True:
-        folder = home / f"{prefix}{secrets.token_hex(4)}.tmp"
-        folder.mkdir()
-        lock = os.open(folder, os.O_RDONLY)
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    for attempt in count(1):
+        folder = home / f".{name}.{secrets.token_hex(4)}.tmp"
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+            lock = _lock(folder)
+        except FileNotFoundError:  # other conversions tidy up: what they made, what has no lock
+            if attempt == ATTEMPTS:
+                raise
+            continue
         if folder.exists():
             return folder, lock
-        os.close(lock)  # it was swept away before it was locked
+        os.close(lock)
+    raise AssertionError
 
 
-def _sweep(home: Path, prefix: str) -> None:
+def _lock(folder: Path) -> int:
+    """A lock on a folder, which ends when the descriptor is closed."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def _sweep(home: Path, name: str) -> None:
     """Remove the temporary folders that no living conversion holds."""
+    stage = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}\.tmp")
     with os.scandir(home) as entries:
-        found = [e.path for e in entries if e.name.startswith(prefix) and e.name.endswith(".tmp")]
+        found = [entry.path for entry in entries if stage.fullmatch(entry.name)]
     for path in found:
         with suppress(OSError):  # it is in use, or gone, or no lock can tell
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -142,29 +163,36 @@ def _publish(stage: Path, output: Path, is_folder: bool) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise  # else another conversion was there first
-    # Without its record the old output counts for nothing, and the new one not before it is whole.
-    record = record_of(output, is_folder)
-    record.unlink(missing_ok=True)
-    for name in _in_order(names, record.name):
-        os.replace(stage / name, record.parent / name)
-    for old in _left_over(output, is_folder, names):
-        old.unlink()
-    if record.name in names:
-        os.replace(stage / record.name, record)
+    home = output if is_folder else output.parent
+    record = home / record_of(output, is_folder).name
+    lock = _lock(home)  # two conversions to one place come one after the other
+    try:
+        left_over = _left_over(record, is_folder, names)
+        # Without its record the old output counts for nothing, and the new one not yet.
+        record.unlink(missing_ok=True)
+        for name in _in_order(names, record.name):
+            os.replace(stage / name, home / name)
+        for old in left_over:
+            old.unlink(missing_ok=True)
+        if record.name in names:
+            os.replace(stage / record.name, record)
+    finally:
+        os.close(lock)
 
 
 def _upload(stage: Path, output: RemotePath, is_folder: bool) -> None:
     names = [path.name for path in stage.iterdir()]
     home = output if is_folder else output.parent
     record = home / record_of(output, is_folder).name
+    left_over = _left_over(record, is_folder, names)
     record.unlink(missing_ok=True)
     begun = []
     try:
         for name in _in_order(names, record.name):
             begun.append(home / name)
             begun[-1].put(stage / name)
-        for old in _left_over(output, is_folder, names):
-            old.unlink()
+        for old in left_over:
+            old.unlink(missing_ok=True)
         if record.name in names:
             begun.append(record)
             record.put(stage / record.name)
@@ -180,7 +208,22 @@ def _in_order(names: Iterable[str], record: str) -> list[str]:
     return sorted({*names} - {record}, key=lambda name: (name == "config.json", name))
 
 
-def _left_over(output: AnyPath, is_folder: bool, names: Collection[str]) -> list[AnyPath]:
-    """Weights of an earlier conversion, which could be loaded in place of the new ones."""
-    there = output.iterdir() if is_folder else ()
-    return [old for old in there if WEIGHTS.fullmatch(old.name) and old.name not in names]
+def _left_over(record: AnyPath, is_folder: bool, names: Collection[str]) -> list[AnyPath]:
+    """What an earlier conversion to a folder wrote that could be taken for a part of this one."""
+    if not is_folder:
+        return []
+    recorded = _recorded(record)
+    return [
+        old
+        for old in record.parent.iterdir()
+        if (WEIGHTS.fullmatch(old.name) or old.name in recorded) and old.name not in names
+    ]
+
+
+def _recorded(record: AnyPath) -> Collection[str]:
+    """The files that a record names; none where it is damaged or missing."""
+    try:
+        files = json.loads(record.read_text("utf-8"))["files"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return ()
+    return files if isinstance(files, dict) else ()

@@ -108,6 +108,13 @@ A, B = '"tf_checkpoint": "a"', '"pytorch_dump_output": "b"'
         ),
         ("jobs.jsonl", "[1]", "line 1: not an object"),
         ("jobs.jsonl", '{"a', "line 1: Unterminated"),
+        (
+            "jobs.jsonl",
+            f'{{{A}, {B}}}\n{{{A}, {B[:-1]}/c"}}',
+            "line 2: its output lies in .*/b, that",
+        ),
+        ("jobs.jsonl", '{"tf_checkpoint": ["a", "b"], "pytorch_dump_output": "c"}', "takes one"),
+        ("jobs.jsonl", f'{{{A}, {B}, "ignore": {{"a": "b"}}}}', "ignore cannot be"),
         ("jobs.toml", "a = 1", "job"),
         ("jobs.toml", "[[job]", "Expected"),
         ("jobs.csv", "tf_checkpoint,pytorch_dump_output\na\n", "line 2: not as many cells"),
@@ -129,11 +136,36 @@ def test_a_file_that_is_no_list_of_jobs_is_wrong_usage(tmp_path, name, text, mes
         ["--output-root", "out"],
         ["jobs.jsonl", "--glob", "*.index", "--output-root", "out"],
         ["--glob", "nothing/**/*.index", "--output-root", "out"],
-        ["--glob", "*.index", "--output-root", "out", "--resource", "MEMORY"],
+        ["--glob", "*.index", "--output-root", ""],
+        ["--glob", f"{BERT}/*.index", "--output-root", "out", "--resource", "MEMORY"],
+        ["--glob", f"{BERT}/*.index", "--output-root", "out", "--resource", "MEMORY=nan"],
+        ["--glob", f"{BERT}/*.index", "--output-root", "out", "--memory-limit", "much"],
+        ["--glob", f"{BERT}/*.index", "--output-root", "out", "--report", "no/such/folder.json"],
     ],
 )
 def test_wrong_usage(arguments):
     assert "Error" in invoke(*arguments, code=2).output
+
+
+def test_an_output_by_two_names_is_one(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link").symlink_to("out")
+    jobs = write_jobs(tmp_path / "jobs.jsonl", row(BERT, "out/a"), row(BERT, "link/a"))
+    assert "is that of" in invoke(jobs, code=2).output
+
+
+def test_text_that_other_formats_would_cut(tmp_path):
+    """A line break in a CSV cell, and what only Python takes for one in JSON."""
+    (tmp_path / "jobs.csv").write_text(
+        'tf_checkpoint,pytorch_dump_output,ignore\r\na,"o\nx",[ab].*\r\n', newline=""
+    )
+    (job,) = from_file(str(tmp_path / "jobs.csv"), {})
+    assert job.pytorch_dump_output == f"{tmp_path}/o\nx"
+    assert job.options["ignore"] == ("[ab].*",)
+    text = '{"tf_checkpoint": "a", "pytorch_dump_output": "o\u2028x"}'
+    (tmp_path / "jobs.jsonl").write_text(text)
+    (job,) = from_file(str(tmp_path / "jobs.jsonl"), {})
+    assert job.pytorch_dump_output == f"{tmp_path}/o\u2028x"
 
 
 def test_a_glob_finds_each_checkpoint_once(tmp_path):
@@ -193,7 +225,9 @@ def test_a_dry_run_plans_all_and_writes_nothing(tmp_path):
 
 
 def test_what_is_done_is_skipped_unless_forced(tmp_path):
-    jobs = write_jobs(tmp_path / "jobs.jsonl", row(BERT, "out/bert"), row(BERT, "out/b.safetensors"))
+    jobs = write_jobs(
+        tmp_path / "jobs.jsonl", row(BERT, "out/bert"), row(BERT, "out/b.safetensors")
+    )
     assert "2 done" in invoke(jobs).output
     before = tree(tmp_path / "out")
     assert "2 jobs: 2 skipped, 0 B written" in invoke(jobs).output
@@ -287,7 +321,7 @@ def test_the_memory_is_shared():
 
 def test_too_little_memory_is_refused(tmp_path):
     jobs = write_jobs(tmp_path / "jobs.jsonl", row(BERT, "out/bert"))
-    assert "too small" in invoke(jobs, "--memory-limit", "50MB", code=1).output
+    assert "too small" in invoke(jobs, "--memory-limit", "50MB", code=2).output
 
 
 def in_session(session):
@@ -355,10 +389,36 @@ def test_an_interrupt_leaves_a_report_and_nothing_half_done(tmp_path, forty, num
     assert ended(process.pid)
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["interrupted"]
-    assert 0 < len(report["outcomes"]) < 40
-    for path in (tmp_path / "out").iterdir():
-        if path.suffix != ".json":
-            verify_output(path)
+    assert 0 < report["done"] < 40
+    outputs = {path for path in (tmp_path / "out").iterdir() if path.suffix != ".json"}
+    assert {Path(o["pytorch_dump_output"]) for o in report["outcomes"]} == outputs
+    for path in outputs:
+        verify_output(path)
+
+
+def test_jobs_go_on_when_nobody_reads_the_log(tmp_path, forty):
+    with start(forty) as process:
+        process.stderr.readline()
+        process.stderr.close()
+    assert process.returncode == 0
+    assert len(list((tmp_path / "out").glob("*.json"))) == 20  # records of the output files
+    for closed in ("2>&-", ">&-"):
+        done = subprocess.run(
+            f"{TFREADER} batch {forty} {closed}", shell=True, check=False, capture_output=True
+        )
+        assert done.returncode == 0
+        assert b"Traceback" not in done.stderr
+
+
+def test_a_report_spares_what_is_no_file(tmp_path):
+    jobs = write_jobs(tmp_path / "jobs.jsonl", row(BERT, "out/bert"))
+    os.mkfifo(tmp_path / "pipe")
+    with start(jobs, "--report", tmp_path / "pipe"), open(tmp_path / "pipe") as pipe:
+        assert json.load(pipe)["done"] == 1
+    (tmp_path / "report.json").write_text("precious")
+    (tmp_path / "jobs.jsonl").write_text("")
+    invoke(jobs, "--report", tmp_path / "report.json", code=2)
+    assert (tmp_path / "report.json").read_text() == "precious"
 
 
 def test_a_full_disk_fails_the_job_that_does_not_fit(tmp_path):

@@ -61,8 +61,8 @@ def test_what_a_cluster_cannot_do_is_said_at_once(tmp_path, thirty, monkeypatch)
     done = batch(thirty, "--dask", "nonsense://there", code=1)
     assert "nonsense://there: no Dask cluster" in done.stderr
     with cluster(tmp_path) as running:
-        done = batch(thirty, "--dask", running.address, "--resource", "MEMORY=3", code=1)
+        done = batch(thirty, "--dask", running.address, "--resource", "MEMORY=3", code=2)
         assert "no worker has 3 of the resource 'MEMORY', at most 2" in done.stderr
-        done = batch(thirty, "--dask", running.address, "--resource", "GPU=1", code=1)
+        done = batch(thirty, "--dask", running.address, "--resource", "GPU=1", code=2)
         assert "no worker has 1 of the resource 'GPU'" in done.stderr
     assert not (tmp_path / "out").exists()

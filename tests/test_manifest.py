@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -217,17 +218,59 @@ def test_other_options_and_rules_are_another_conversion(tmp_path):
 
 
 def test_what_killed_conversions_left_is_removed_and_what_lives_is_not(tmp_path):
-    dead, alive = (tmp_path / f".out.{name}.tmp" for name in ("dead", "alive"))
+    dead, alive = (tmp_path / f".out.{name}.tmp" for name in ("0000dead", "0000a11e"))
     for folder in (dead, alive):
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(b"half")
     lock = os.open(alive, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
+    (tmp_path / ".out.backup.tmp").mkdir()  # not ours
     convert(BERT, tmp_path / "out")
-    assert set(os.listdir(tmp_path)) == {"out", ".out.alive.tmp"}
+    assert set(os.listdir(tmp_path)) == {"out", ".out.0000a11e.tmp", ".out.backup.tmp"}
     os.close(lock)
     convert(BERT, tmp_path / "out")
-    assert set(os.listdir(tmp_path)) == {"out"}
+    assert set(os.listdir(tmp_path)) == {"out", ".out.backup.tmp"}
+
+
+def test_nothing_of_an_earlier_conversion_stays(tmp_path, copy):
+    source = copy(BERT)
+    convert(source, tmp_path / "out")
+    (tmp_path / "out" / "mine.txt").write_text("kept")
+    (source / "vocab.txt").unlink()
+    convert(source, tmp_path / "out")
+    assert set(os.listdir(tmp_path / "out")) == {
+        "config.json",
+        "conversion.json",
+        "mine.txt",
+        "model.safetensors",
+    }
+
+
+def test_conversions_to_one_place_at_the_same_time_leave_one_of_them(tmp_path):
+    """Whichever comes last: never some files of one and some of another."""
+    kinds = [{"dtype": "float16"}, {"architecture": "BertModel"}, {"max_shard_size": "20KB"}]
+    for name in ("folder", "file.safetensors"):
+        output = tmp_path / "new" / name
+
+        def work(options, output=output):
+            for _ in range(12):
+                convert(BERT, output, record=True, **options)
+
+        with ThreadPoolExecutor(len(kinds)) as pool:
+            for future in [pool.submit(work, options) for options in kinds]:
+                future.result()
+        verify_output(output)
+        last = [convert(BERT, output, record=True, resume=True, **o) for o in kinds]
+        assert sum(report.skipped for report in last) <= 1
+        verify_output(output)
+
+
+def test_the_checkpoints_own_folder_is_no_output(copy):
+    source = copy(BERT)
+    before = sorted(os.listdir(source))
+    with pytest.raises(tfreader.OutputError, match="is the checkpoint itself, or its folder"):
+        convert(source, source)
+    assert sorted(os.listdir(source)) == before
 
 
 def in_the_middle(action):

@@ -143,7 +143,9 @@ def _check_container(path: TorchFile) -> None:
             return
         with zipfile.ZipFile(path.local) as archive:
             records = archive.infolist()
-    except (OSError, zipfile.BadZipFile) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise CorruptCheckpointError(f"{path}: a damaged zip container ({error})") from None
+    except OSError as error:
         raise CheckpointNotFoundError(f"{path}: cannot be read ({error})") from None
     for record in records:
         if record.compress_type != zipfile.ZIP_STORED:

@@ -100,20 +100,28 @@ def layout(entries: Iterable[Entry]) -> tuple[bytes, dict[str, int], int]:
     return len(text).to_bytes(8, "little") + text, offsets, start + position
 
 
+def header_size(file: File) -> int:
+    """How many bytes of a file stand before its tensors; no more than it has."""
+    length = int.from_bytes(file.read(0, min(8, file.size)), "little")
+    return min(8 + length, file.size, 8 + MAX_HEADER_SIZE)
+
+
 def read_header(file: File) -> dict[str, dict[str, Any]]:
     """The tensors of a file by name: dtype, shape and data_offsets, these counted in the file.
 
     Raises CorruptCheckpointError where the file is not one of safetensors, or is truncated.
     """
     try:
-        size = int.from_bytes(file.read(0, 8), "little")
-        if size > min(MAX_HEADER_SIZE, file.size - 8):
-            raise ValueError(f"a header of {size} bytes")
-        header = json.loads(file.read(8, size))
+        size = header_size(file)
+        header = json.loads(file.read(8, max(0, size - 8)))
         header.pop("__metadata__", None)
         for tensor in header.values():
-            start, end = (8 + size + offset for offset in tensor["data_offsets"])
-            if not 8 + size <= start <= end <= file.size or tensor["dtype"] not in _FROM_NAME:
+            start, end = (size + offset for offset in tensor["data_offsets"])
+            if (
+                not size <= start <= end <= file.size
+                or tensor["dtype"] not in _FROM_NAME
+                or not isinstance(tensor["shape"], list)
+            ):
                 raise ValueError(f"a tensor {tensor} in a file of {file.size} bytes")
             tensor["data_offsets"] = [start, end]
             tensor["dtype"] = _FROM_NAME[tensor["dtype"]]
