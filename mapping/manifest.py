@@ -168,7 +168,9 @@ def _fits(data: Any, kind: Any) -> bool:
         return isinstance(data, kind)
     if isinstance(kind, list):
         return isinstance(data, list) and all(_fits(item, kind[0]) for item in data)
-    return isinstance(data, dict) and all(_fits(data.get(key), kind[key]) for key in kind)
+    return isinstance(data, dict) and all(
+        key in data and _fits(data[key], kind[key]) for key in kind
+    )
 
 
 def _is_sound(manifest: Manifest) -> bool:

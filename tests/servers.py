@@ -152,12 +152,19 @@ class Buckets:
         self._moto = DomainDispatcherApplication(create_backend_app)
         self.sent = 0
         self.refusals: Iterator[str] = iter(())  # statuses of the next answers to GET
+        self.full: Iterator[bool] = iter(())  # whether the next uploads find no room
+        self.uploaded: list[str] = []
         self._server = make_server("127.0.0.1", 0, self, threaded=True, request_handler=Silent)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __call__(self, environ: Any, start_response: Any) -> Iterator[bytes]:
         refusal = next(self.refusals, None) if environ["REQUEST_METHOD"] == "GET" else None
+        if environ["REQUEST_METHOD"] == "PUT":
+            if next(self.full, False):
+                refusal = "507 Insufficient Storage"
+            self.uploaded.append(environ["PATH_INFO"])
         if refusal:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response(refusal, [("Content-Length", "0")])
             return
         for chunk in self._moto(environ, start_response):

@@ -16,6 +16,8 @@ import safetensors
 from bundle_writer import write_bundle
 from click.testing import CliRunner
 from conftest import BERT, DATA, KERAS
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tfreader.cli.main import main
 from tfreader.mapping import convert
 from tfreader.mapping.audit import verify_against, verify_output
@@ -133,6 +135,31 @@ def test_a_changed_output_is_noticed(tmp_path, harm, message):
     report = json.loads(result.stdout)
     assert not report["ok"]
     assert any(re.search(message, problem) for problem in report["problems"])
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("converted")
+    convert(BERT, folder / "out")
+    return folder / "out"
+
+
+@settings(max_examples=150, deadline=None)
+@given(name=st.sampled_from(["conversion.json", "model.safetensors"]), data=st.data())
+def test_whatever_bit_is_flipped_the_error_is_one_of_ours(converted, name, data):
+    path = converted / name
+    sound = path.read_bytes()
+    spoilt = bytearray(sound)
+    spoilt[data.draw(st.integers(0, len(sound) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(spoilt)
+    try:
+        verify_output(converted)
+        verify_against(converted, BERT)
+        assert name == "conversion.json"  # which says more than can be checked
+    except tfreader.TFReaderError:
+        pass
+    finally:
+        path.write_bytes(sound)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterator
-from itertools import pairwise, repeat
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 
 import boto3
@@ -522,3 +522,84 @@ def test_threads_share_a_file(web):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.fixture(params=["memory", "s3"])
+def remote_folder(request, tmp_path):
+    """A folder behind a URL, and a function that gives the files below it."""
+    if request.param == "s3":
+        request.getfixturevalue("buckets")
+    url = f"{request.param}://models/{tmp_path.name}-out"
+
+    def tree():
+        found = files_below(RemotePath(url))
+        return {path.removeprefix(f"{url}/"): data for path, data in found}
+
+    return url, tree
+
+
+def files_below(folder):
+    for name, is_folder in folder.entries():
+        path = folder / name
+        if is_folder:
+            yield from files_below(path)
+        else:
+            yield str(path), path.read_bytes()
+
+
+def test_outputs_behind_a_url_are_those_written_here(remote_folder, tmp_path):
+    url, tree = remote_folder
+    names = ("folder", "model.safetensors", "model.bin")
+    for name in names:
+        convert(BERT, f"{url}/{name}", record=True)
+        convert(BERT, tmp_path / name, record=True)
+    here = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert tree() == {str(path.relative_to(tmp_path)): path.read_bytes() for path in here}
+    for name in names:
+        lines = run("verify", f"{url}/{name}", "--against", BERT).stdout
+        assert "as recorded, and as" in lines
+        assert convert(BERT, f"{url}/{name}", record=True, resume=True).skipped
+    assert not list(tmp_path.glob("tfreader.*"))
+
+
+def test_a_second_conversion_replaces_the_first(remote_folder):
+    url, tree = remote_folder
+    convert(BERT, url, max_shard_size="20KB")
+    fsspec.open(f"{url}/mine.txt", "wb").open().close()
+    assert len(tree()) > 6
+    convert(BERT, url)
+    names = {"config.json", "conversion.json", "mine.txt", "model.safetensors"}
+    assert tree().keys() == names | {"tokenizer_config.json", "vocab.txt"}
+
+
+def test_a_damaged_output_is_noticed(remote_folder):
+    url, _ = remote_folder
+    convert(BERT, url)
+    data = bytearray(RemotePath(f"{url}/model.safetensors").read_bytes())
+    data[-1] ^= 1
+    with fsspec.open(f"{url}/model.safetensors", "wb") as file:
+        file.write(data)
+    assert "other bytes than those written" in run("verify", url, code=1).stderr
+
+
+def test_the_record_is_uploaded_last_and_what_fails_leaves_nothing(buckets, monkeypatch):
+    buckets.uploaded.clear()
+    convert(BERT, "s3://models/whole")
+    assert buckets.uploaded[-1].endswith("/conversion.json")
+    count = len(buckets.uploaded)
+    monkeypatch.setattr(remote, "ATTEMPTS", 2)
+    for passed in range(count):
+        buckets.full = chain(repeat(False, passed), repeat(True))
+        out = f"s3://models/full-{passed}"
+        result = run("convert", "--tf_checkpoint", BERT, "--pytorch_dump_output", out, code=1)
+        buckets.full = iter(())
+        assert out in result.stderr
+        assert "failed 2 times" in result.stderr
+        assert not RemotePath(out).entries()
+
+
+def test_a_web_server_is_no_output(web):
+    out = f"{web.url}/out"
+    result = run("convert", "--tf_checkpoint", BERT, "--pytorch_dump_output", out, code=1)
+    assert "cannot be written to; name a folder, or a bucket" in result.stderr
+    assert web.requests == []
