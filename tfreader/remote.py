@@ -27,7 +27,6 @@ from .errors import (
     CheckpointNotFoundError,
     CorruptCheckpointError,
     MissingExtraError,
-    OutputError,
     RemoteError,
     TFReaderError,
     UnsupportedError,
@@ -233,9 +232,7 @@ class RemotePath:
             return file.source
 
     def put(self, path: Path) -> None:
-        """Upload a local file to this place. Raises RemoteError, OutputError."""
-        if self.is_web:
-            raise OutputError(f"{self}: nothing can be written there; name a bucket")
+        """Upload a local file to this place. Raises RemoteError."""
         size = path.stat().st_size
         self._persist("put_file", str(path), self._path, timeout=None)
         found = self.size()
@@ -647,11 +644,12 @@ def _may_pass(error: BaseException) -> bool:
     permanent = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError
     if isinstance(error, (TFReaderError, *permanent)):
         return False
-    libraries = {"aiohttp": "ClientError", "botocore.exceptions": "HTTPClientError"}
+    libraries = {"aiohttp": "ClientError", "botocore.exceptions": "HTTPClientError ConnectionError"}
     theirs = (
         getattr(sys.modules[module], name)
-        for module, name in libraries.items()
+        for module, names in libraries.items()
         if module in sys.modules
+        for name in names.split()
     )
     return isinstance(error, (OSError, EOFError, *theirs))
 
