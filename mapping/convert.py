@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError, TFReaderError
-from tfreader.paths import AnyPath, as_path
+from tfreader.paths import AnyPath
 
 from .execute import MEMORY_LIMIT, stream
 from .family import Beside, SideFiles, open_source
 from .manifest import Hashed, Manifest, complete, describe, is_current
-from .output import RECORD, check_output, is_torch_file, record_of, staged
+from .output import RECORD, check_output, is_torch_file, output_path, record_of, staged
 from .plan import Entry, Plan
 from .planner import PlanOptions, make_plan
 from .rule import RuleSet
@@ -111,9 +111,10 @@ def convert(
     Raises TFReaderError; then nothing has been written.
     """
     size, limit = map(safetensors.parse_size, (max_shard_size, memory_limit))
+    place = output_path(output)
     with open_source(path, model_type) as checkpoint:
         plan = make_plan(checkpoint, model_type, config=config, rules=rules, **options)
-        target = _arrange(plan, checkpoint, as_path(output), size)
+        target = _arrange(plan, checkpoint, place, size)
         checkpoint.check_shards(_sources(plan))
         report = target.report(plan)
         if dry_run:

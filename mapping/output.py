@@ -45,10 +45,16 @@ def find_record(output: str | PathLike[str]) -> AnyPath | None:
     return record if record.is_file() else None
 
 
+def output_path(output: str | PathLike[str]) -> AnyPath:
+    """The path of an output. Raises OutputError where there can be none."""
+    path = as_path(output)
+    if not isinstance(path, Path) and path.is_web:
+        raise OutputError(f"{output}: cannot be written to; name a folder, or a bucket as s3://…")
+    return path
+
+
 def check_output(output: AnyPath, is_folder: bool, checkpoint: str) -> None:
     """Raise OutputError where that output can never be written, or would harm the checkpoint."""
-    if str(output).startswith(("http://", "https://")):
-        raise OutputError(f"{output}: cannot be written to; name a folder, or a bucket as s3://…")
     try:
         if isinstance(output, Path) and not is_url(checkpoint):
             source = Path(checkpoint).resolve()

@@ -3,10 +3,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from servers import Buckets, FileServer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parent))
@@ -25,3 +29,34 @@ def copy(tmp_path: Path) -> Callable[[Path], Path]:
         return Path(shutil.copytree(folder, tmp_path / "copy" / folder.name))
 
     return copy_folder
+
+
+@pytest.fixture(scope="session")
+def bucket_server() -> Iterator[Buckets]:
+    import boto3
+    from servers import Buckets
+
+    with Buckets().serving() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", server.url)
+        patch.setenv("AWS_ACCESS_KEY_ID", "someone")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "something")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        boto3.client("s3").create_bucket(Bucket="models")
+        yield server
+
+
+@pytest.fixture
+def buckets(bucket_server: Buckets) -> Iterator[Buckets]:
+    """A server with the bucket s3://models, which the environment leads to."""
+    bucket_server.requests.clear()
+    yield bucket_server
+    bucket_server.fault = lambda _: None
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[FileServer]:
+    from servers import serving
+
+    (tmp_path / "served").mkdir()
+    with serving(tmp_path / "served") as server:
+        yield server

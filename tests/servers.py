@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,7 +46,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         with self.server.lock:
-            self.server.requests.append(f"{self.command} {self.path}")
+            asked = self.command, self.path, self.headers.get("Range", "")
+            self.server.requests.append(" ".join(asked).strip())
         if self.server.fault(self):
             return
         path = self.server.folder / self.path.strip("/")
@@ -127,6 +131,8 @@ def status(code: int) -> Fault:
 
 def drop(handler: Handler) -> bool:
     """Hang up in the middle of the body."""
+    if handler.command == "HEAD":
+        return False
     handler.answer(206, bytes(1000), sent=10)
     return True
 
@@ -139,7 +145,7 @@ def hang(handler: Handler) -> bool:
 
 
 class Buckets:
-    """An S3 server that counts the bytes of its answers' bodies, and may refuse."""
+    """An S3 server that counts the bytes of its answers' bodies, and can be told to fail."""
 
     def __init__(self) -> None:
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -151,23 +157,23 @@ class Buckets:
 
         self._moto = DomainDispatcherApplication(create_backend_app)
         self.sent = 0
-        self.refusals: Iterator[str] = iter(())  # statuses of the next answers to GET
-        self.full: Iterator[bool] = iter(())  # whether the next uploads find no room
-        self.uploaded: list[str] = []
+        self.requests: list[str] = []
+        # Is asked before each answer: for a status to give in place of it, or to drop it.
+        self.fault: Callable[[str], str | None] = lambda _: None
         self._server = make_server("127.0.0.1", 0, self, threaded=True, request_handler=Silent)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __call__(self, environ: Any, start_response: Any) -> Iterator[bytes]:
-        refusal = next(self.refusals, None) if environ["REQUEST_METHOD"] == "GET" else None
-        if environ["REQUEST_METHOD"] == "PUT":
-            if next(self.full, False):
-                refusal = "507 Insufficient Storage"
-            self.uploaded.append(environ["PATH_INFO"])
-        if refusal:
-            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            start_response(refusal, [("Content-Length", "0")])
+        request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+        self.requests.append(request)
+        fault = self.fault(request)
+        if fault not in (None, DROP):
+            start_response(fault, [("Content-Length", "0")])
             return
         for chunk in self._moto(environ, start_response):
+            if fault == DROP:
+                yield chunk[: len(chunk) // 2]
+                raise ConnectionResetError
             self.sent += len(chunk)
             yield chunk
 
@@ -181,6 +187,29 @@ class Buckets:
             self._server.shutdown()
             thread.join()
             self._server.server_close()
+
+
+def closed_port() -> str:
+    """The URL of a server that is not there."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+DROP = "drop"
+
+
+def refuse(
+    fault: str, start: str, skip: int = 0, count: int = sys.maxsize
+) -> Callable[[str], str | None]:
+    """A fault of so many requests that begin like that, after some that go well."""
+    numbers = itertools.count()
+
+    def ask(request: str) -> str | None:
+        hit = request.startswith(start) and skip <= next(numbers) < skip + count
+        return fault if hit else None
+
+    return ask
 
 
 @contextmanager

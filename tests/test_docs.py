@@ -1,4 +1,4 @@
-"""Every command of docs/batch.md is run as it stands, but for ports."""
+"""Every command of docs/batch.md is run as it stands, but for ports and names of buckets."""
 
 from __future__ import annotations
 
@@ -78,9 +78,12 @@ def test_a_cluster(folder, monkeypatch):
     assert "3 jobs: 3 done" in output
 
 
-def test_a_bucket(folder):
+def test_a_bucket(folder, monkeypatch):
     import boto3
 
+    # Other tests' buckets are of the same, simulated world.
+    section = SECTIONS["A bucket"].replace("s3://models", "s3://docs-models")
+    monkeypatch.setitem(SECTIONS, "A bucket", section)
     with bucket_server() as url:
         environment = {
             "AWS_ENDPOINT_URL": url,
@@ -95,14 +98,15 @@ def test_a_bucket(folder):
             aws_access_key_id="nobody",
             aws_secret_access_key="secret",
         )
-        for bucket in ("models", "converted"):
+        for bucket in ("docs-models", "converted"):
             client.create_bucket(Bucket=bucket)
         for file in BERT.iterdir():
-            client.upload_file(str(file), "models", f"bert/{file.name}")
+            client.upload_file(str(file), "docs-models", f"bert/{file.name}")
         outputs = dict(run("A bucket", folder, environment))
         keys = [item["Key"] for item in client.list_objects_v2(Bucket="converted")["Contents"]]
     assert (
-        "bert/pooler/dense/kernel" in outputs["tfreader inspect s3://models/bert/bert_model.ckpt"]
+        "bert/pooler/dense/kernel"
+        in outputs["tfreader inspect s3://docs-models/bert/bert_model.ckpt"]
     )
     assert "bert/bert_model.ckpt/model.safetensors" in keys
     assert "bert/bert_model.ckpt/conversion.json" in keys

@@ -27,7 +27,6 @@ from .errors import (
     CheckpointNotFoundError,
     CorruptCheckpointError,
     MissingExtraError,
-    OutputError,
     RemoteError,
     TFReaderError,
     UnsupportedError,
@@ -46,6 +45,7 @@ CALL_TIMEOUT = 30.0  # seconds for a call that moves next to no data
 BLOCK_TIMEOUT = 120.0  # seconds for a block, on a line of some 2 Mbit/s
 
 BLOCK = 4 << 20  # bytes of one request
+PART = 16 << 20  # bytes of one request of an upload, of which S3 takes 10,000
 CONNECTIONS = 8
 WASTE = 0.01  # of the bytes that are needed: what may be fetched besides to save requests
 LARGEST_GAP = 1 << 20  # bytes that are fetched besides in one place, at most
@@ -233,11 +233,11 @@ class RemotePath:
             return file.source
 
     def put(self, path: Path) -> None:
-        """Upload a local file to this place. Raises RemoteError, OutputError."""
-        if self.is_web:
-            raise OutputError(f"{self}: nothing can be written there; name a bucket")
+        """Upload a local file to this place. Raises RemoteError."""
         size = path.stat().st_size
-        self._persist("put_file", str(path), self._path, timeout=None)
+        # By itself s3fs takes ten times 50 MB of memory.
+        part = {"chunksize": max(PART, size // 9999)} if "s3" in _protocols(self._fs) else {}
+        self._persist("put_file", str(path), self._path, timeout=None, **part)
         found = self.size()
         if found != size:
             raise RemoteError(f"{self}: {size} bytes were uploaded, {found} are there; try again")
@@ -554,6 +554,7 @@ def _bound(fs: Any) -> None:
     """Bound what the libraries below wait for and try again by themselves."""
     if "s3" in _protocols(fs):
         fs.retries = 1
+        fs.max_concurrency = CONNECTIONS // 2  # of its uploads, whose parts are in memory
         fs.config_kwargs = {
             "connect_timeout": IDLE_TIMEOUT,
             "read_timeout": IDLE_TIMEOUT,
@@ -647,11 +648,12 @@ def _may_pass(error: BaseException) -> bool:
     permanent = FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError
     if isinstance(error, (TFReaderError, *permanent)):
         return False
-    libraries = {"aiohttp": "ClientError", "botocore.exceptions": "HTTPClientError"}
+    libraries = {"aiohttp": "ClientError", "botocore.exceptions": "HTTPClientError ConnectionError"}
     theirs = (
         getattr(sys.modules[module], name)
-        for module, name in libraries.items()
+        for module, names in libraries.items()
         if module in sys.modules
+        for name in names.split()
     )
     return isinstance(error, (OSError, EOFError, *theirs))
 
