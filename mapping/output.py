@@ -148,7 +148,8 @@ def _lock(folder: Path) -> int:
 def _sweep(home: Path, name: str) -> None:
     """Remove the temporary folders that no living conversion holds."""
     stage = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}\.tmp")
-    with os.scandir(home) as entries:
+    found: list[str] = []
+    with suppress(OSError), os.scandir(home) as entries:  # it may be open to writing alone
         found = [entry.path for entry in entries if stage.fullmatch(entry.name)]
     for path in found:
         with suppress(OSError):  # it is in use, or gone, or no lock can tell
