@@ -557,8 +557,13 @@ def test_urls_that_nothing_reads(url, message):
 @pytest.mark.parametrize("module", ["fsspec", "tenacity"])
 def test_a_missing_extra_is_named(monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(tfreader.MissingExtraError, match=r"s3://a/b .*tfreader-torch\[remote\]"):
-        tfreader.open("s3://a/b")
+    for arguments in (
+        ("inspect", "s3://a/b"),
+        ("convert", "--tf_checkpoint", BERT, "--pytorch_dump_output", "s3://a/b"),
+        ("batch", "--glob", "s3://a/*", "--output-root", "out"),
+    ):
+        message = run(*arguments, code=1).stderr
+        assert re.fullmatch(r"tfreader: .*s3://a/[b*] .*tfreader-torch\[remote\].*\n", message)
 
 
 def test_threads_share_a_file(web):

@@ -45,6 +45,7 @@ CALL_TIMEOUT = 30.0  # seconds for a call that moves next to no data
 BLOCK_TIMEOUT = 120.0  # seconds for a block, on a line of some 2 Mbit/s
 
 BLOCK = 4 << 20  # bytes of one request
+PART = 16 << 20  # bytes of one request of an upload, of which S3 takes 10,000
 CONNECTIONS = 8
 WASTE = 0.01  # of the bytes that are needed: what may be fetched besides to save requests
 LARGEST_GAP = 1 << 20  # bytes that are fetched besides in one place, at most
@@ -234,7 +235,9 @@ class RemotePath:
     def put(self, path: Path) -> None:
         """Upload a local file to this place. Raises RemoteError."""
         size = path.stat().st_size
-        self._persist("put_file", str(path), self._path, timeout=None)
+        # By itself s3fs takes ten times 50 MB of memory.
+        part = {"chunksize": max(PART, size // 9999)} if "s3" in _protocols(self._fs) else {}
+        self._persist("put_file", str(path), self._path, timeout=None, **part)
         found = self.size()
         if found != size:
             raise RemoteError(f"{self}: {size} bytes were uploaded, {found} are there; try again")
@@ -551,6 +554,7 @@ def _bound(fs: Any) -> None:
     """Bound what the libraries below wait for and try again by themselves."""
     if "s3" in _protocols(fs):
         fs.retries = 1
+        fs.max_concurrency = CONNECTIONS // 2  # of its uploads, whose parts are in memory
         fs.config_kwargs = {
             "connect_timeout": IDLE_TIMEOUT,
             "read_timeout": IDLE_TIMEOUT,
