@@ -96,7 +96,11 @@ def staged(output: AnyPath, is_folder: bool) -> Iterator[Path]:
     except TFReaderError:
         raise
     except OSError as error:
-        raise OutputError(f"{output}: cannot be written ({error.strerror or error})") from error
+        advice = ""
+        if error.errno == errno.ENOSPC and not isinstance(output, Path):
+            advice = f"; set TMPDIR ({tempfile.gettempdir()}) to a folder on a larger disk"
+        reason = error.strerror or error
+        raise OutputError(f"{output}: cannot be written ({reason}){advice}") from error
 
 
 @contextmanager

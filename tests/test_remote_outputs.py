@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -235,6 +236,16 @@ def test_a_bucket_that_may_not_be_written_to(buckets, bucket):
         convert(BERT, f"{bucket}/out")
     buckets.fault = lambda _: None
     assert not there(f"{bucket}/out")
+
+
+def test_a_disk_too_small_for_what_will_be_uploaded(place, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(tfreader.OutputError, match=r"No space left on device\); set TMPDIR"):
+        convert(BERT, f"{place}/out")
+    assert not there(place)
 
 
 def test_a_web_server_takes_no_outputs(web):
