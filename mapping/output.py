@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfreader.errors import OutputError, TFReaderError
-from tfreader.paths import AnyPath, as_path, is_url
+from tfreader.paths import AnyPath, as_path
 
 if TYPE_CHECKING:
     from tfreader.remote import RemotePath
@@ -53,15 +53,18 @@ def output_path(output: str | PathLike[str]) -> AnyPath:
     return path
 
 
+def _resolved(path: AnyPath) -> AnyPath:
+    return path.resolve() if isinstance(path, Path) else as_path(str(path).rstrip("/"))
+
+
 def check_output(output: AnyPath, is_folder: bool, checkpoint: str) -> None:
     """Raise OutputError where that output can never be written, or would harm the checkpoint."""
     try:
-        if isinstance(output, Path) and not is_url(checkpoint):
-            source = Path(checkpoint).resolve()
-            if output.resolve() in (source, source.parent if is_folder else source):
-                raise OutputError(
-                    f"{output}: is the checkpoint itself, or its folder; name another output"
-                )
+        source = _resolved(as_path(checkpoint))
+        if _resolved(output) in (source, source.parent if is_folder else source):
+            raise OutputError(
+                f"{output}: is the checkpoint itself, or its folder; name another output"
+            )
         is_file, is_dir = output.is_file(), output.is_dir()
     except (OSError, ValueError) as error:  # a NUL in the path is a ValueError
         if isinstance(error, TFReaderError):
@@ -93,7 +96,11 @@ def staged(output: AnyPath, is_folder: bool) -> Iterator[Path]:
     except TFReaderError:
         raise
     except OSError as error:
-        raise OutputError(f"{output}: cannot be written ({error.strerror or error})") from error
+        advice = ""
+        if error.errno == errno.ENOSPC and not isinstance(output, Path):
+            advice = f"; set TMPDIR ({tempfile.gettempdir()}) to a folder on a larger disk"
+        reason = error.strerror or error
+        raise OutputError(f"{output}: cannot be written ({reason}){advice}") from error
 
 
 @contextmanager

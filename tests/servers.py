@@ -51,7 +51,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.fault(self):
             return
         path = self.server.folder / self.path.strip("/")
-        if path.is_dir() and self.path.endswith("/") and self.server.listings:
+        if path.is_dir() and not self.path.endswith("/"):
+            self.answer(301, b"", Location=f"{self.path}/")
+        elif path.is_dir() and self.server.listings:
             links = "".join(f'<a href="{name}">{name}</a>' for name in os.listdir(path))
             self.answer(200, links.encode(), **{"Content-Type": "text/html"})
         elif not path.is_file():

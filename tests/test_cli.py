@@ -165,6 +165,7 @@ def test_debug_shows_the_traceback(tmp_path):
     "arguments",
     [
         ["--help"],
+        ["batch", "--help"],
         ["inspect", BERT],
         ["verify", BERT],
         ["convert", "--tf_checkpoint", BERT, "--pytorch_dump_output", "out"],
@@ -176,7 +177,7 @@ def test_no_command_imports_what_it_does_not_use(tmp_path, arguments):
         "from tfreader.cli.main import main\n"
         "main(sys.argv[1:], standalone_mode=False)\n"
         "unused = {'torch', 'transformers', 'tensorflow', 'safetensors', 'rich',"
-        " 'fsspec', 'tenacity', 'aiohttp'}\n"
+        " 'fsspec', 'tenacity', 'aiohttp', 'distributed'}\n"
         "heavy = unused & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )

@@ -175,6 +175,31 @@ def test_other_formats(upload, source):
         checkpoint.check_unchanged()
 
 
+@pytest.mark.parametrize(
+    ("folder", "name", "options"),
+    [
+        ("gpt", "params_0.npy", {"overrides": {"n_head": 2}}),
+        ("gpt2", "model-7.index", {}),
+        ("t5/v11", "model.ckpt-3", {}),
+        ("transfo_xl/wt103", "model.ckpt", {}),
+        ("xlm/causal", "best-valid_en_clm_ppl.pth", {}),
+    ],
+)
+def test_what_lies_beside_a_checkpoint_is_found(upload, tmp_path, folder, name, options):
+    """Configs and vocabularies of every kind, with the same outputs as from local files."""
+    convert(f"{upload(DATA / folder)}/{name}", tmp_path / "theirs", **options)
+    convert(DATA / folder / name, tmp_path / "ours", **options)
+    assert_same(tmp_path / "theirs", tmp_path / "ours")
+
+
+def test_v1_by_rules(upload, tmp_path):
+    (tmp_path / "rules.toml").write_text(RULES)
+    given = {"rules": tmp_path / "rules.toml", "ignore": ["global_step", ".*string.*"]}
+    convert(f"{upload(DATA / 'v1')}/model.ckpt", tmp_path / "theirs", **given)
+    convert(DATA / "v1" / "model.ckpt", tmp_path / "ours", **given)
+    assert_same(tmp_path / "theirs", tmp_path / "ours")
+
+
 def test_configs_and_rules_by_url(upload, tmp_path):
     with_slots(tmp_path / "m")
     url = upload(tmp_path / "m")
@@ -357,6 +382,7 @@ def test_a_failure_is_a_line_and_nothing_else(web, monkeypatch, tmp_path, fault,
     monkeypatch.setattr(remote, "CALL_TIMEOUT", 0.2)
     monkeypatch.setattr(remote, "BLOCK_TIMEOUT", 0.2)
     shutil.copytree(BERT, web.folder / "bert")
+    web.listings = False
     web.fault = lambda handler: of in handler.path and fault(handler)
     source = ("--tf_checkpoint", f"{web.url}/bert/bert_model.ckpt")
     result = run("convert", *source, "--pytorch_dump_output", tmp_path / "out", code=1)
@@ -557,8 +583,13 @@ def test_urls_that_nothing_reads(url, message):
 @pytest.mark.parametrize("module", ["fsspec", "tenacity"])
 def test_a_missing_extra_is_named(monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(tfreader.MissingExtraError, match=r"s3://a/b .*tfreader-torch\[remote\]"):
-        tfreader.open("s3://a/b")
+    for arguments in (
+        ("inspect", "s3://a/b"),
+        ("convert", "--tf_checkpoint", BERT, "--pytorch_dump_output", "s3://a/b"),
+        ("batch", "--glob", "s3://a/*", "--output-root", "out"),
+    ):
+        message = run(*arguments, code=1).stderr
+        assert re.fullmatch(r"tfreader: .*s3://a/[b*] .*tfreader-torch\[remote\].*\n", message)
 
 
 def test_threads_share_a_file(web):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import boto3
 import fsspec
+import numpy as np
 import pytest
+from bundle_writer import write_bundle
 from click.testing import CliRunner
 from conftest import BERT, DATA
 from servers import refuse, status
@@ -158,6 +161,39 @@ def test_an_upload_that_fails_leaves_nothing_that_could_be_used(
     run("verify", f"{bucket}/out")
 
 
+@pytest.fixture(scope="session")
+def large(tmp_path_factory):
+    """A checkpoint whose output goes to S3 in three parts, with rules."""
+    folder = tmp_path_factory.mktemp("large")
+    random = np.random.default_rng(0)
+    write_bundle(folder / "m", {f"v{i}": random.random(600_000, "f4") for i in range(5)})
+    rules = folder / "rules.toml"
+    rules.write_text('[[rule]]\nsource = "(?P<name>.*)"\ntarget = "{name}"\n')
+    return folder / "m", rules
+
+
+def test_a_large_file_goes_in_parts(buckets, bucket, monkeypatch, tmp_path, large):
+    monkeypatch.setattr(remote, "PART", 5 << 20)
+    checkpoint, rules = large
+    for name in (bucket, tmp_path):
+        convert(checkpoint, f"{name}/out.safetensors", rules=rules)
+    assert there(f"{bucket}/out.safetensors")[""] == (tmp_path / "out.safetensors").read_bytes()
+    home = bucket.removeprefix("s3:/")
+    assert buckets.requests.count(f"PUT {home}/out.safetensors") == 3
+
+
+def test_parts_of_a_large_file_do_not_stay(buckets, bucket, monkeypatch, large):
+    monkeypatch.setattr(remote, "PART", 5 << 20)
+    monkeypatch.setattr(remote, "ATTEMPTS", 2)
+    checkpoint, rules = large
+    buckets.fault = refuse(FAILS, "PUT", skip=1)
+    with pytest.raises(tfreader.RemoteError, match=f"{bucket}/out.safetensors: failed 2 times"):
+        convert(checkpoint, f"{bucket}/out.safetensors", rules=rules)
+    buckets.fault = lambda _: None
+    assert not there(bucket)
+    assert not boto3.client("s3").list_multipart_uploads(Bucket="models").get("Uploads")
+
+
 def test_an_upload_goes_on_when_a_failure_passes(buckets, bucket, tmp_path):
     buckets.fault = refuse("503 Slow Down", "PUT", skip=1, count=5)
     convert(BERT, f"{bucket}/out")
@@ -184,12 +220,32 @@ def test_outputs_that_cannot_be(buckets, output, message):
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_the_checkpoint_is_no_output(place):
+    fsspec.url_to_fs(place)[0].put(str(BERT), f"{place}/in/", recursive=True)
+    url = f"{place}/in/{BERT.name}"
+    before = there(url)
+    for output in (url, f"{url}/"):
+        with pytest.raises(tfreader.OutputError, match="is the checkpoint itself, or its folder"):
+            convert(url, output)
+    assert there(url) == before
+
+
 def test_a_bucket_that_may_not_be_written_to(buckets, bucket):
     buckets.fault = refuse("403 Forbidden", "PUT")
     with pytest.raises(tfreader.AccessDeniedError, match=f"{bucket}/out/model.safetensors: access"):
         convert(BERT, f"{bucket}/out")
     buckets.fault = lambda _: None
     assert not there(f"{bucket}/out")
+
+
+def test_a_disk_too_small_for_what_will_be_uploaded(place, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(tfreader.OutputError, match=r"No space left on device\); set TMPDIR"):
+        convert(BERT, f"{place}/out")
+    assert not there(place)
 
 
 def test_a_web_server_takes_no_outputs(web):
