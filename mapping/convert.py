@@ -17,7 +17,7 @@ from tfreader.paths import AnyPath
 from .execute import MEMORY_LIMIT, stream
 from .family import Beside, SideFiles, open_source
 from .manifest import Hashed, Manifest, complete, describe, is_current
-from .output import RECORD, check_output, is_torch_file, output_path, record_of, staged
+from .output import RECORD, check_output, is_torch_file, output_path, record_of, staged, tidy
 from .plan import Entry, Plan
 from .planner import PlanOptions, make_plan
 from .rule import RuleSet
@@ -124,6 +124,7 @@ def convert(
             given = {"model_type": model_type, "max_shard_size": size, **options}
             manifest = describe(plan, checkpoint, given, target.weights, target.side)
             if resume and is_current(target.output, target.is_folder, manifest):
+                tidy(target.output)
                 return replace(report, skipped=True)
         _write(plan, checkpoint, target, manifest, limit, progress)
         return report

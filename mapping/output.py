@@ -112,8 +112,7 @@ def _stage_beside(output: Path, is_folder: bool) -> Iterator[Path]:
     try:
         stage, lock = _locked_folder(home, output.name)
         try:
-            for folder in {home, output.parent}:
-                _sweep(folder, output.name)
+            tidy(output)
             yield stage
         finally:
             os.close(lock)
@@ -152,11 +151,21 @@ def _lock(folder: Path) -> int:
     return lock
 
 
+def tidy(output: AnyPath) -> None:
+    """Remove what killed conversions to this place left."""
+    if isinstance(output, Path):
+        for folder in {output, output.parent}:
+            _sweep(folder, output.name)
+
+
 def _sweep(home: Path, name: str) -> None:
     """Remove the temporary folders that no living conversion holds."""
     stage = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}\.tmp")
     found: list[str] = []
-    with suppress(OSError), os.scandir(home) as entries:  # it may be open to writing alone
+    with (
+        suppress(OSError),
+        os.scandir(home) as entries,
+    ):  # no folder, or closed to reading
         found = [entry.path for entry in entries if stage.fullmatch(entry.name)]
     for path in found:
         with suppress(OSError):  # it is in use, or gone, or no lock can tell

@@ -46,7 +46,9 @@ def test_every_job_is_done_though_a_worker_dies(tmp_path, thirty):
             log += process.stderr.readlines()
         assert process.returncode == 0, "".join(log)
         assert running.workers[1].poll() is None
-        assert len([line for line in log if "/30] done " in line]) == 30
+        # What was whole before its worker could say so is found there by the next one.
+        finished = [line for line in log if "/30] done " in line or "/30] skipped " in line]
+        assert len(finished) == 30
         # Again: all is recognised, by whichever worker it was made.
         assert "30 skipped" in batch(thirty, "--dask", running.address).stdout
     outputs = sorted((tmp_path / "out").iterdir())

@@ -255,7 +255,7 @@ def test_what_killed_conversions_left_is_removed_and_what_lives_is_not(tmp_path)
     convert(BERT, tmp_path / "out")
     assert set(os.listdir(tmp_path)) == {"out", ".out.0000a11e.tmp", ".out.backup.tmp"}
     os.close(lock)
-    convert(BERT, tmp_path / "out")
+    assert convert(BERT, tmp_path / "out", resume=True).skipped
     assert set(os.listdir(tmp_path)) == {"out", ".out.backup.tmp"}
 
 
