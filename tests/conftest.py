@@ -54,6 +54,16 @@ def buckets(bucket_server: Buckets) -> Iterator[Buckets]:
 
 
 @pytest.fixture
+def fresh_s3(buckets: Buckets) -> Iterator[None]:
+    """For tests that change what s3fs keeps of the environment or of timeouts."""
+    from s3fs import S3FileSystem
+
+    S3FileSystem.clear_instance_cache()
+    yield
+    S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
 def web(tmp_path: Path) -> Iterator[FileServer]:
     from servers import serving
 

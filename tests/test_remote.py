@@ -22,7 +22,6 @@ from click.testing import CliRunner
 from conftest import BERT, DATA
 from hypothesis import given
 from hypothesis import strategies as st
-from s3fs import S3FileSystem
 from servers import DROP, closed_port, drop, first, hang, refuse, status
 from tfreader.cli.main import main
 from tfreader.mapping import convert, load_rules
@@ -414,15 +413,11 @@ def test_a_bucket_is_asked_again_and_given_up(buckets, monkeypatch, fault):
     assert buckets.requests.count("GET /models/busy.txt") <= 4  # botocore asks twice
 
 
-def test_a_bucket_that_nobody_serves(buckets, monkeypatch):
+def test_a_bucket_that_nobody_serves(fresh_s3, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", closed_port())
     monkeypatch.setattr(remote, "ATTEMPTS", 2)
-    S3FileSystem.clear_instance_cache()
-    try:
-        with pytest.raises(tfreader.RemoteError, match="failed 2 times .*check the address"):
-            tfreader.open("s3://models/m")
-    finally:
-        S3FileSystem.clear_instance_cache()
+    with pytest.raises(tfreader.RemoteError, match="failed 2 times .*check the address"):
+        tfreader.open("s3://models/m")
 
 
 def test_denied_is_not_absent(web, buckets):
@@ -449,18 +444,14 @@ def test_side_files_that_may_not_be_seen_are_not_there(web, tmp_path):
     assert_same(tmp_path / "theirs", tmp_path / "ours")
 
 
-def test_no_credentials_at_all(buckets, monkeypatch):
+def test_no_credentials_at_all(fresh_s3, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    S3FileSystem.clear_instance_cache()
-    try:
-        with pytest.raises(tfreader.RemoteError, match="credentials"):
-            tfreader.open("s3://models/m")
-    finally:
-        S3FileSystem.clear_instance_cache()
+    with pytest.raises(tfreader.RemoteError, match="credentials"):
+        tfreader.open("s3://models/m")
 
 
 def test_a_file_that_changes_in_the_middle(upload, tmp_path):
@@ -546,7 +537,7 @@ def test_uploads(buckets, tmp_path):
         assert path.is_file() and path.parent.is_dir()
         path.unlink()
         path.unlink(missing_ok=True)
-        assert not path.exists()
+        assert not path.is_file()
 
 
 def test_paths():

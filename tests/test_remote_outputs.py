@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import boto3
@@ -192,6 +193,17 @@ def test_parts_of_a_large_file_do_not_stay(buckets, bucket, monkeypatch, large):
     buckets.fault = lambda _: None
     assert not there(bucket)
     assert not boto3.client("s3").list_multipart_uploads(Bucket="models").get("Uploads")
+
+
+def test_an_upload_that_hangs_is_given_up(buckets, bucket, monkeypatch):
+    monkeypatch.setattr(remote, "CALL_TIMEOUT", 1.0)
+    monkeypatch.setattr(remote, "ATTEMPTS", 2)
+    end = threading.Event()
+    buckets.fault = lambda request: FAILS if request.startswith("PUT") and end.wait(60) else None
+    with pytest.raises(tfreader.RemoteError, match=f"{bucket}/out/.*: failed 2 times .*Timeout"):
+        convert(BERT, f"{bucket}/out")
+    assert not there(bucket)
+    end.set()
 
 
 def test_an_upload_goes_on_when_a_failure_passes(buckets, bucket, tmp_path):

@@ -106,9 +106,6 @@ class RemotePath:
         """Whether it is behind HTTP, which knows no folders: an index page may list files."""
         return "http" in _protocols(self._fs)
 
-    def exists(self) -> bool:
-        return self.is_file() or self.is_dir()
-
     def is_file(self) -> bool:
         """Whether a file is there. Where access is denied there is none to be seen."""
         return not self._url.endswith("/") and self._type() == "file"
@@ -237,7 +234,8 @@ class RemotePath:
         size = path.stat().st_size
         # By itself s3fs takes ten times 50 MB of memory.
         part = {"chunksize": max(PART, size // 9999)} if "s3" in _protocols(self._fs) else {}
-        self._persist("put_file", str(path), self._path, timeout=None, **part)
+        slowest = CALL_TIMEOUT + BLOCK_TIMEOUT * size / (BLOCK * CONNECTIONS)
+        self._persist("put_file", str(path), self._path, timeout=slowest, **part)
         found = self.size()
         if found != size:
             raise RemoteError(f"{self}: {size} bytes were uploaded, {found} are there; try again")
