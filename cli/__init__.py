@@ -1,1 +1,3 @@
 """The `tfreader` command."""
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit codes

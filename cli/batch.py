@@ -15,12 +15,11 @@ import click
 
 from tfreader.errors import ConfigError, OutputError
 
+from . import FAILED, INTERRUPTED
 from .options import HOW, debug_option, options
 
 if TYPE_CHECKING:
     from tfreader.mapping.batch import Batch, Job, Workers
-
-FAILED, INTERRUPTED = 1, 130  # exit codes
 
 
 def _resources(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, float]:
@@ -157,7 +156,7 @@ def batch(
             click.echo(line)
     if run.is_stopped:
         ctx.exit(INTERRUPTED)
-    if any(outcome.status == "failed" for outcome in outcomes):
+    if data["failed"]:
         ctx.exit(FAILED)
 
 

@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 from tfreader.mapping.batch import Job
 
-from tfreader.locate import checkpoint_of
+from tfreader.locate import checkpoint_of, is_left_over
 from tfreader.paths import as_path, glob, is_url
 
 from .options import HOW, PATHS, options
@@ -25,7 +25,6 @@ Row = Mapping[str, Any]
 
 _ARE_PATHS = {"tf_checkpoint", "pytorch_dump_output", "config", "rules"}
 _ARE_LISTS = {"ignore", "set"}
-_LEFT_OVER = re.compile(r"_temp(_[0-9a-f]+)?/")  # of a save that was interrupted
 _MAGIC = re.compile(r"[*?[]")
 
 
@@ -70,7 +69,7 @@ def from_glob(pattern: str, output_root: str, given: Row) -> list[Job]:
     root = _MAGIC.split(pattern)[0].rpartition("/")[0]
     rows = {}
     for file in sorted(glob(pattern)):
-        if _LEFT_OVER.search(file):
+        if any(map(is_left_over, file.split("/")[:-1])):
             click.echo(f"note: {file}: left of an interrupted save, passed over", err=True)
             continue
         checkpoint = checkpoint_of(file)

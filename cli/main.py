@@ -14,13 +14,12 @@ import click
 from tfreader import __version__
 from tfreader.errors import TFReaderError, UnknownModelTypeError
 
+from . import FAILED, INTERRUPTED, USAGE
 from .batch import batch
 from .options import HOW, PATHS, debug_option, options
 
 if TYPE_CHECKING:
     from tfreader import Checkpoint
-
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 class Command(click.Group):

@@ -19,18 +19,16 @@ from tfreader.errors import (
     CorruptCheckpointError,
     TFReaderError,
 )
-from tfreader.files import File, open_file
+from tfreader.files import open_file, sha256_of
 from tfreader.paths import AnyPath, size_of
 
 from .execute import WORKERS, stream
 from .family import open_source
-from .manifest import Hashed, Manifest, digest_of, load, wrong_sizes
+from .manifest import Hashed, Manifest, load, wrong_sizes
 from .output import RECORD, WEIGHTS, find_record, is_torch_file
 from .planner import PlanOptions, make_plan
 from .rule import parse_rules
 from .writers import safetensors
-
-CHUNK = 1 << 20
 
 Described = dict[str, Any]
 """What is compared of a tensor: dtype, shape, sha256 and, where they are known, its origins."""
@@ -122,19 +120,18 @@ def _record(output: str | PathLike[str]) -> tuple[AnyPath, Manifest]:
 def _wrong_files(record: AnyPath, manifest: Manifest) -> list[str]:
     """What is amiss with the files that hold no tensors, and which files should not be there."""
     folder = record.parent
-    problems = [
-        f"{folder / name}: not as it was written: its sha256 differs"
-        for name, file in manifest["files"].items()
-        if "sha256" in file
-        and (folder / name).is_file()
-        and digest_of((folder / name).read_bytes()) != file["sha256"]
-    ]
+    problems = []
     for name, file in manifest["files"].items():
-        if "header_sha256" in file and (folder / name).is_file():
-            with closing(open_file(str(folder / name))) as opened:
-                header = bytes(opened.read(0, safetensors.header_size(opened)))
-            if digest_of(header) != file["header_sha256"]:
-                problems.append(f"{folder / name}: its header is not as it was written (sha256)")
+        path = folder / name
+        if not path.is_file():
+            continue  # missing, as the sizes say
+        with closing(open_file(str(path))) as opened:
+            if "sha256" in file and sha256_of(opened) != file["sha256"]:
+                problems.append(f"{path}: not as it was written: its sha256 differs")
+            if "header_sha256" in file:
+                header = sha256_of(opened, 0, safetensors.header_size(opened))
+                if header != file["header_sha256"]:
+                    problems.append(f"{path}: its header is not as it was written (sha256)")
     if record.name == RECORD:
         weights = {path.name for path in folder.iterdir() if WEIGHTS.fullmatch(path.name)}
         problems += [
@@ -179,21 +176,11 @@ def _tensors_in(path: AnyPath) -> dict[str, Described]:
     with closing(open_file(str(path))) as file, ThreadPoolExecutor(WORKERS) as pool:
         header = safetensors.read_header(file)
         spans = [tensor["data_offsets"] for tensor in header.values()]
-        digests = pool.map(lambda span: _sha256_between(file, *span), spans)
+        digests = pool.map(lambda span: sha256_of(file, *span), spans)
         return {
             name: {"dtype": t["dtype"], "shape": t["shape"], "sha256": digest}
             for (name, t), digest in zip(header.items(), digests, strict=True)
         }
-
-
-def _sha256_between(file: File, start: int, end: int) -> str:
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(min(CHUNK, end - start)))
-    for position in range(start, end, CHUNK):
-        part = buffer[: end - position]
-        file.read_into(position, part)
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def _torch_tensors(path: AnyPath) -> dict[str, Described]:

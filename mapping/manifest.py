@@ -154,9 +154,7 @@ _RECORD = {
     "config": {"original": (dict, type(None))},
     "model_type": (str, type(None)),
     "architecture": (str, type(None)),
-    "tensors": [
-        {"file": _TEXT, "target": _TEXT, "dtype": _TEXT, "shape": (list,), "sha256": _TEXT}
-    ],
+    "tensors": [_TENSOR],
     "ties": (dict,),
     "dropped": (dict,),
     "files": (dict,),

@@ -167,9 +167,13 @@ def windows(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
         yield window
 
 
-def sha256_of(file: File, start: int = 0) -> str:
-    """The SHA-256 of a file's bytes from `start` on, in hexadecimal."""
+def sha256_of(file: File, start: int = 0, end: int | None = None) -> str:
+    """The SHA-256 of a file's bytes from `start` on, or up to `end`, in hexadecimal."""
+    end = file.size if end is None else end
     digest = sha256()
-    for offset in range(start, file.size, CHUNK):
-        digest.update(file.read(offset, min(CHUNK, file.size - offset)))
+    buffer = memoryview(bytearray(max(0, min(CHUNK, end - start))))
+    for offset in range(start, end, CHUNK):
+        part = buffer[: end - offset]
+        file.read_into(offset, part)
+        digest.update(part)
     return digest.hexdigest()

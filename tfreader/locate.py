@@ -83,6 +83,11 @@ def prefix_of(path: str) -> str:
     return match["prefix"] if match else path
 
 
+def is_left_over(folder: str) -> bool:
+    """Whether a folder, to judge by its name, was left by a save that was interrupted."""
+    return re.search(r"_temp(_[0-9a-f]+)?$", folder) is not None
+
+
 def checkpoint_of(file: str) -> str:
     """What names the whole checkpoint that a file, to judge by its name, belongs to."""
     shard = _V1_SHARD.fullmatch(file)
@@ -252,7 +257,7 @@ def _candidates(folder: str) -> str:
     folders = _folders(folder)
     for child in folders[:_LOOKED_AT] if is_url(folder) else folders:
         below = os.path.join(folder, child)
-        if re.search(r"_temp(_[0-9a-f]+)?$", child):
+        if is_left_over(child):
             leftovers.append(below)
         elif prefixes(below) or is_file(os.path.join(below, "variables", "variables.index")):
             inside.append(below)
