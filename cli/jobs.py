@@ -24,7 +24,7 @@ from .options import HOW, PATHS, options
 Row = Mapping[str, Any]
 
 _ARE_PATHS = {"tf_checkpoint", "pytorch_dump_output", "config", "rules"}
-_ARE_LISTS = {"ignore", "set"}
+_ARE_LISTS = {"ignore", "ignore_weights", "set"}
 _MAGIC = re.compile(r"[*?[]")
 
 

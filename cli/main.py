@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfreader import __version__
-from tfreader.errors import TFReaderError, UnknownModelTypeError
+from tfreader.errors import PlanError, TFReaderError, UnknownModelTypeError
 
 from . import FAILED, INTERRUPTED, USAGE
 from .batch import batch
@@ -79,18 +79,25 @@ def convert(
     """Convert a TensorFlow checkpoint to PyTorch."""
     from tfreader.mapping import convert as run
 
-    from .show import plan_lines, progress_bar, report_lines
+    from .show import failure_data, failure_lines, plan_lines, progress_bar, report_lines
 
-    with progress_bar(quiet or dry_run) as progress:
-        report = run(
-            tf_checkpoint,
-            pytorch_dump_output,
-            progress=progress,
-            dry_run=dry_run,
-            **options,
-        )
+    try:
+        with progress_bar(quiet or dry_run) as progress:
+            report = run(
+                tf_checkpoint,
+                pytorch_dump_output,
+                progress=progress,
+                dry_run=dry_run,
+                **options,
+            )
+    except TFReaderError as error:
+        if as_json:
+            _print(failure_data(error), [], True)
+        elif dry_run and isinstance(error, PlanError) and error.plan is not None:
+            _print({}, failure_lines(error), False, quiet)
+        raise
     if dry_run:
-        _print(report.plan.to_data(), plan_lines(report.plan), as_json, quiet)
+        _print(report.to_data(), plan_lines(report.plan, report.notes), as_json, quiet)
     else:
         _print(report.to_data(), report_lines(report), as_json, quiet)
 
@@ -189,15 +196,19 @@ def _is_converted(path: str) -> bool:
     metavar="PATH",
     help="Print the rules as this checkpoint needs them, where they depend on it.",
 )
+@click.option("--layout", metavar="NAME", help="Print those for another spelling of the names.")
 @debug_option
-def rules(model_type: str, tf_checkpoint: str | None) -> None:
+def rules(model_type: str, tf_checkpoint: str | None, layout: str | None) -> None:
     """Print a family's rules as a rule file to edit."""
     from tfreader.mapping import dump_rules
     from tfreader.mapping.family import get_family, open_source
     from tfreader.mapping.planner import rules_for
 
     if tf_checkpoint is None:
-        found = get_family(model_type).rules
+        family = get_family(model_type)
+        found = (family.layout(layout) if layout else family.layouts[0]).rules({}, {})
+    elif layout is not None:
+        raise click.UsageError("--layout is what --tf_checkpoint tells: give one of them")
     else:
         with open_source(tf_checkpoint, model_type) as checkpoint:
             found = rules_for(checkpoint, model_type)

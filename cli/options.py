@@ -67,7 +67,9 @@ HOW: tuple[Decorator, ...] = (
         help="The model class to write, such as BertForMaskedLM; the heads found decide else.",
     ),
     click.option(
-        "--rules", metavar="FILE", help="A rule file (TOML) in place of the family's rules."
+        "--rules",
+        metavar="FILE",
+        help="A rule file (TOML), in place of the family's rules or extending them.",
     ),
     click.option(
         "--ignore",
@@ -76,12 +78,25 @@ HOW: tuple[Decorator, ...] = (
         help="Leave out variables whose whole name matches. May be repeated.",
     ),
     click.option(
+        "--ignore-weights",
+        "--ignore_weights",
+        multiple=True,
+        metavar="REGEX",
+        help="As --ignore, for variables inside the model: it then computes something else.",
+    ),
+    click.option(
+        "--scope",
+        default="",
+        metavar="PREFIX",
+        help="Convert only what lies under this prefix of names, such as student.",
+    ),
+    click.option(
         "--moving-averages",
         "--moving_averages",
         type=click.Choice(["drop", "use"]),
         default="drop",
         show_default=True,
-        help="What to do with ExponentialMovingAverage copies.",
+        help="What to do with moving averages of variables.",
     ),
     click.option(
         "--set",

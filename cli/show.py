@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tfreader.errors import TFReaderError
+from tfreader.errors import PlanError, TFReaderError
 from tfreader.training import training_state
 
 if TYPE_CHECKING:
@@ -124,14 +124,14 @@ def inspect_lines(
     )
 
 
-def plan_lines(plan: Plan) -> Iterator[str]:
+def plan_lines(plan: Plan, notes: Sequence[str]) -> Iterator[str]:
     """The whole plan, variables that differ only in numbers folded into one line."""
     kind = plan.family.model_type if plan.family else "rule file"
     yield f"{plan.path} -> {plan.architecture or 'state dict'} ({kind})"
-    yield from (f"note: {note}" for note in plan.notes)
+    yield from (f"note: {note}" for note in notes)
     groups: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
     for entry in plan.entries:
-        source = ", ".join(map(printable, entry.sources))
+        source = ", ".join(printable(plan.shown.get(name, name)) for name in entry.sources)
         key: tuple[str, ...] = (
             _NUMBER.sub("#", source),
             _NUMBER.sub("#", entry.target),
@@ -147,8 +147,27 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield from table(rows)
     for alias, target in plan.ties.items():
         yield f"tied: {alias} = {target}"
-    yield from dropped_lines(plan.dropped)
+    yield from dropped_lines(plan)
     yield f"{len(plan.entries)} tensors, {size(plan.nbytes)}"
+
+
+def failure_data(error: TFReaderError) -> dict[str, Any]:
+    """A failure as plain data: all that does not fit, and what of the plan could be made."""
+    plan: Any = getattr(error, "plan", None)
+    return {
+        "ok": False,
+        "error": str(error),
+        "error_type": type(error).__name__,
+        "problems": list(getattr(error, "problems", (str(error),))),
+        **(plan.to_data() if plan is not None else {}),
+    }
+
+
+def failure_lines(error: PlanError) -> Iterator[str]:
+    """What of a plan could be made, then everything that does not fit."""
+    plan: Any = error.plan
+    yield from plan_lines(plan, plan.notes)
+    yield from (f"problem: {problem}" for problem in error.problems)
 
 
 def fold(names: Sequence[str]) -> str:
@@ -163,11 +182,12 @@ def fold(names: Sequence[str]) -> str:
     return _NUMBER.sub(spell, names[0])
 
 
-def dropped_lines(dropped: Mapping[str, str]) -> Iterator[str]:
+def dropped_lines(plan: Plan) -> Iterator[str]:
     """Left-out variables, one line a reason."""
     first: dict[str, str] = {}
     counts: Counter[str] = Counter()
-    for name, reason in dropped.items():
+    for key, reason in plan.dropped.items():
+        name = plan.shown.get(key, key)
         kind = _OWNED.sub(r"\1", reason)
         first.setdefault(kind, name)
         counts[kind] += 1
@@ -178,7 +198,7 @@ def dropped_lines(dropped: Mapping[str, str]) -> Iterator[str]:
 
 def report_lines(report: Report) -> Iterator[str]:
     yield from (f"note: {note}" for note in report.notes)
-    yield from dropped_lines(report.plan.dropped)
+    yield from dropped_lines(report.plan)
     kind = report.plan.architecture or "state dict"
     yield f"{kind}: {len(report.plan.entries)} tensors, {size(report.plan.nbytes)}, written to"
     yield from (f"  {file}" for file in report.files)

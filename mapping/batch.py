@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tfreader.errors import (
     AccessDeniedError,
+    CheckpointNotFoundError,
     ConfigError,
     MissingExtraError,
     RemoteError,
@@ -144,6 +145,8 @@ def run_job(job: Job, memory_limit: int, resume: bool = True, dry_run: bool = Fa
         return failed(error, str(error))
     except Exception as error:  # a fault of ours must not take the other jobs with it
         return failed(error, f"unexpected {type(error).__name__}: {error}; please report it")
+    if report.missing:
+        return failed(CheckpointNotFoundError(), report.missing)
     plan = report.plan
     return outcome(
         SKIPPED if report.skipped else PLANNED if dry_run else DONE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -11,7 +11,12 @@ from typing import Any
 from tfreader.errors import ConfigError, RemoteError
 from tfreader.paths import as_path
 
-from .family import Beside, Config, Family
+from .family import Beside, Config, Family, Variables
+from .findings import Findings
+from .plan import CASTABLE, Entry
+from .rule import Architecture
+
+MAX_LABELS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -86,11 +91,13 @@ def _read(path: str, family: Family | None) -> Mapping[str, Any]:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a config file, as it is not text") from None
-    if family is not None and family.read is not None and not text.lstrip().startswith("{"):
+    if family is not None and not text.lstrip().startswith("{"):
         try:
-            return family.read(text)
+            found = family.read(text)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
+        if found is not None:
+            return found
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -98,3 +105,48 @@ def _read(path: str, family: Family | None) -> Mapping[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: not a JSON object of config keys")
     return data
+
+
+def finish_config(
+    family: Family,
+    config: Config,
+    source: SourceConfig,
+    architecture: Architecture | None,
+    variables: Variables,
+    entries: Iterable[Entry],
+    findings: Findings,
+) -> Config:
+    """The config to write: with what is assumed, the labels and the type. Raises ConfigError."""
+    finished: Config = {"model_type": family.model_type}
+    if architecture:
+        finished["architectures"] = [architecture.name]
+    finished |= {**family.defaults, **config}
+    for key, value in family.assume(finished, variables).items():
+        if key not in finished:
+            finished[key] = value
+            findings.notes.append(
+                f"{key} = {json.dumps(value)}: the original's usual value, since no config "
+                f"file and no shape tells it; --set {key}=VALUE gives another"
+            )
+    labels = finished.pop("num_labels", None)
+    if labels is not None and (type(labels) is not int or not 0 < labels <= MAX_LABELS):
+        raise ConfigError(f"{source.origin('num_labels')}: num_labels = {labels!r}")
+    named = finished.get("id2label")
+    if named is not None and not isinstance(named, Mapping):
+        raise ConfigError(f"{source.origin('id2label')}: id2label is no object of names")
+    if labels is not None and named and len(named) != labels:
+        raise ConfigError(
+            f"{source.origin('id2label')}: id2label names {len(named)} labels, the "
+            f"checkpoint's head has {labels}"
+        )
+    if labels is not None and not named:
+        names = [f"LABEL_{i}" for i in range(labels)]
+        finished["id2label"] = {str(i): name for i, name in enumerate(names)}
+        finished["label2id"] = {name: i for i, name in enumerate(names)}
+    floats = {str(entry.dtype) for entry in entries if entry.dtype in CASTABLE}
+    if floats:  # a model is loaded in one type, which should hold them all
+        widest = floats.pop() if len(floats) == 1 else "float32"
+        finished.setdefault("dtype", widest)
+    family.check(finished)
+    findings.notes += family.remarks(finished)
+    return finished

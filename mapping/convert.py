@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tfreader.checkpoint import Checkpoint
-from tfreader.errors import ConfigError, TFReaderError
+from tfreader.errors import CheckpointNotFoundError, ConfigError, TFReaderError
 from tfreader.paths import AnyPath
 
 from .execute import MEMORY_LIMIT, stream
@@ -38,7 +38,8 @@ Progress = Callable[[int], None]
 class Report:
     """What `convert` did: its plan, the files written, and what the user should know.
 
-    `skipped` says that the output was there already and was left alone.
+    `skipped` says that the output was there already and was left alone, `missing` which data file
+    a dry run did without.
     """
 
     plan: Plan
@@ -46,6 +47,7 @@ class Report:
     files: tuple[str, ...]
     notes: tuple[str, ...]
     skipped: bool = False
+    missing: str | None = None
 
     def to_data(self) -> dict[str, Any]:
         """The report as plain data, for JSON."""
@@ -68,7 +70,7 @@ def load_state_dict(
     """The PyTorch state dict of a checkpoint, in memory.
 
     It holds tied names too (sharing storage), so `model.load_state_dict` takes it as it is.
-    `options` are those of `make_plan`: architecture, dtype, overrides, ignore, moving_averages.
+    `options` are those of `make_plan`: architecture, dtype, overrides, scope, ignore and so on.
     Needs the extra `torch`. Raises TFReaderError.
     """
     with open_source(path, model_type) as checkpoint:
@@ -115,10 +117,10 @@ def convert(
     with open_source(path, model_type) as checkpoint:
         plan = make_plan(checkpoint, model_type, config=config, rules=rules, **options)
         target = _arrange(plan, checkpoint, place, size)
-        checkpoint.check_shards(_sources(plan))
         report = target.report(plan)
         if dry_run:
-            return report
+            return _without_data(report, checkpoint)
+        checkpoint.check_shards(_sources(plan))
         manifest = None
         if target.is_folder or record:
             given = {"model_type": model_type, "max_shard_size": size, **options}
@@ -239,6 +241,16 @@ def check_config(plan: Plan) -> None:
                 f"{plan.path}: config.json needs {key}, which no shape tells\n"
                 f"Pass {f'--config {files}, or ' if files else ''}--set {key}=N"
             )
+
+
+def _without_data(report: Report, checkpoint: Checkpoint) -> Report:
+    """A dry run's report; a plan needs no data files, but it says which are missing."""
+    try:
+        checkpoint.check_shards(_sources(report.plan))
+    except CheckpointNotFoundError as error:
+        note = f"planned from the index alone, a conversion needs the data too: {error}"
+        return replace(report, notes=(*report.notes, note), missing=str(error))
+    return report
 
 
 def _sources(plan: Plan) -> list[str]:

@@ -1,62 +1,122 @@
-"""Which family a checkpoint is of, as the names of its variables tell."""
+"""Which family a checkpoint is of, and how it spells it, as the names of its variables tell."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from tfreader.errors import PlanError
 
-from .family import Family, families, get_family
+from .family import Family, Layout, families, get_family
+from .findings import some
 from .rule import RuleSet
+from .variables import Chosen, Seen, averages_of
 
 # Models that people take for one of the families.
 _NOT_BUILT_IN = {"electra": r"electra/embeddings/.*|(?:discriminator|generator)_predictions/.*"}
+_MOST_SCOPES = 1000  # that are tried for a hint
 
 
-def choose_family(
-    path: str,
-    names: Mapping[str, tuple[str, ...]],
-    model_type: str,
-    rules: RuleSet | None,
-) -> tuple[Family | None, list[str]]:
-    """The family asked for, or the one that the variables tell, and by which of them."""
+class Fit(NamedTuple):
+    """A family and a layout whose evidence there is: for each regex the first name that matches."""
+
+    family: Family
+    layout: Layout
+    evidence: tuple[str, ...]
+
+    def __str__(self) -> str:
+        several = len(self.family.layouts) > 1
+        return self.family.model_type + (f" ({self.layout.name})" if several else "")
+
+
+def detect(
+    seen: Seen, chosen: Chosen, model_type: str, rules: RuleSet | None
+) -> tuple[Family | None, Layout | None, list[str]]:
+    """The family asked for, or that the variables tell; its layout; and what told them.
+
+    Raises UnknownModelTypeError, PlanError where the variables are of none or of several.
+    """
+    if rules is not None and model_type == "auto":
+        model_type = rules.extends or rules.family or ""
+    names = [name for key in chosen.variables for name in seen.names.get(key, (key,))]
     if model_type != "auto":
-        return get_family(model_type), []
-    if rules is not None:
-        return get_family(rules.family) if rules.family else None, []
-    found = fitting(names.values())
-    if len(found) == 1:
-        ((family, evidence),) = found.items()
-        return family, [f"model type {family.model_type}, told by {' and '.join(evidence)}"]
-    if found:
-        kinds = ", ".join(family.model_type for family in found)
-        raise PlanError(f"{path}: could be any of {kinds}; choose with --model_type")
-    likely = "".join(f"; it looks like {name}" for name in not_built_in(names.values()))
-    shown = ", ".join(list(names)[:3])
-    raise PlanError(
-        f"{path}: no known family has variables like {shown}{likely}\n"
-        f"Known: {', '.join(families())}. For another model, write a rule file and pass --rules."
-    )
+        family = get_family(model_type) if model_type else None
+        if family is None or (rules is not None and not rules.extends):
+            return family, None, []
+        fits = [fit for fit in fitting(names) if fit.family is family]
+        if not fits:
+            return family, family.layouts[0], []
+    else:
+        fits = list(fitting(names))
+    if len(fits) == 1:
+        ((family, layout, evidence),) = fits
+        return family, layout, [f"model type {fits[0]}, told by {' and '.join(evidence)}"]
+    if fits:
+        kinds = ", ".join(map(str, fits))
+        raise PlanError(f"{seen.path}: could be any of {kinds}; choose with --model_type")
+    raise PlanError(_unknown(seen, names))
 
 
-def fitting(names: Iterable[tuple[str, ...]]) -> dict[Family, list[str]]:
-    """The families that recognise these variables, each by the first that fits its evidence."""
-    spelled = [name for spellings in names for name in spellings]
-    found = {}
+def fitting(names: Sequence[str]) -> Iterator[Fit]:
+    """The families and layouts that recognise these variables."""
     for family in families().values():
-        patterns = [re.compile(regex) for regex in family.evidence]
-        evidence = [next(filter(pattern.fullmatch, spelled), None) for pattern in patterns]
-        if all(evidence):
-            found[family] = [name for name in evidence if name]
+        for layout in family.layouts:
+            evidence = [_first(regex, names) for regex in layout.evidence]
+            found = tuple(name for name in evidence if name is not None)
+            if len(found) == len(evidence) and not any(_first(r, names) for r in layout.absent):
+                yield Fit(family, layout, found)
+
+
+def _first(regex: str, names: Iterable[str]) -> str | None:
+    return next(filter(re.compile(regex).fullmatch, names), None)
+
+
+def _unknown(seen: Seen, names: Sequence[str]) -> str:
+    """What to say of a checkpoint of no known family, with what would help."""
+    said = f"{seen.path}: no known family has variables like {some(seen.examples()) or 'these'}"
+    averages = averages_of(seen, seen.training)
+    bases = [name for base in averages for name in seen.names.get(base, (base,))]
+    if averages and (fit := next(fitting(bases), None)):
+        raw = "no raw values" if not set(averages) & set(seen.infos) else "few raw values"
+        return (
+            f"{seen.path}: {fit} by {len(averages)} moving averages, and {raw}: pass "
+            "--moving-averages use"
+        )
+    scopes = [f"{fit} under --scope {scope}" for scope, fit in under_scopes(names)]
+    if scopes:
+        return f"{said}\nIt is {' or '.join(scopes)}."
+    likely = "".join(f"; it looks like {name}" for name in not_built_in(names))
+    known = ", ".join(families())
+    return f"{said}{likely}\nKnown: {known}. For another model, write a rule file and pass --rules."
+
+
+def under_scopes(names: Sequence[str]) -> list[tuple[str, Fit]]:
+    """The scopes under which lies a model of a known family."""
+    scopes: dict[str, None] = {}
+    firsts = [
+        re.compile(layout.evidence[0])
+        for family in families().values()
+        for layout in family.layouts
+    ]
+    for name in names:
+        for slash in re.finditer("/", name):
+            scope, rest = name[: slash.start()], name[slash.end() :]
+            if scope not in scopes and any(first.fullmatch(rest) for first in firsts):
+                scopes[scope] = None
+        if len(scopes) > _MOST_SCOPES:
+            break
+    found: list[tuple[str, Fit]] = []
+    for scope in sorted(scopes, key=len):
+        if any(scope.startswith(outer + "/") for outer, _ in found):
+            continue
+        inner = [name[len(scope) + 1 :] for name in names if name.startswith(scope + "/")]
+        found += [(scope, fit) for fit in fitting(inner)]
     return found
 
 
-def not_built_in(names: Iterable[tuple[str, ...]]) -> list[str]:
+def not_built_in(names: Sequence[str]) -> list[str]:
     """Well-known models that no family is for, as far as these variables tell."""
-    spelled = [name for spellings in names for name in spellings]
     return [
-        f"{name} (not built in)"
-        for name, regex in _NOT_BUILT_IN.items()
-        if any(map(re.compile(regex).fullmatch, spelled))
+        f"{name} (not built in)" for name, regex in _NOT_BUILT_IN.items() if _first(regex, names)
     ]

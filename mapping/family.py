@@ -1,14 +1,15 @@
-"""A family: a model type with its rules, its config and its side files."""
+"""A family: a model type with its layouts, its config and its side files."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from os import PathLike
-from typing import Any
+from typing import Any, ClassVar
 
 import tfreader
 from tfreader.checkpoint import Checkpoint, TensorInfo
@@ -84,53 +85,90 @@ def check_heads(config: Mapping[str, Any], size: str, heads: str) -> None:
         raise ConfigError(f"{size} = {hidden} is not a multiple of {heads} = {number!r}")
 
 
-@dataclass(frozen=True, eq=False)
+Variables = Mapping[str, TensorInfo]
+"""The variables to map, under all their names."""
+
+
+class Layout(ABC):
+    """How a source spells a family's model: by which names it is known, and its rules.
+
+    `evidence` are full-match regexes of variable names, each of which some variable has to match;
+    `absent` such as none may match.
+    """
+
+    name: ClassVar[str]
+    evidence: ClassVar[tuple[str, ...]]
+    absent: ClassVar[tuple[str, ...]] = ()
+
+    def describe(self, config: Config, variables: Variables) -> Config:
+        """The keys that only several variables together tell.
+
+        A config that says otherwise is refused.
+        """
+        return {}
+
+    @abstractmethod
+    def rules(self, config: Config, variables: Variables) -> RuleSet:
+        """The rules for these variables; without any, those of the usual form."""
+
+
 class Family:
     """All that is special to a model type. One module of `families/` each, as its `FAMILY`.
 
-    In the order of use:
+    `layouts` are the ways in which its checkpoints are spelled, the original's first.
+    `config_files` are looked for beside the checkpoint. `defaults` are keys of the written config
+    that nothing else gives, `needs` those that it cannot do without. `aliases` are other names for
+    the model type, `variants` such that are a model type of their own in the written config.
 
-    `open(path)` opens what is no TensorFlow checkpoint, None where `path` is nothing of its kind.
-    `evidence` are full-match regexes of variable names by which the family is recognised.
-    `config_files` are looked for beside the checkpoint; `read` parses text that is not JSON.
-    `translate` turns the original config into Hugging Face's keys; keys that it leaves out are
-    inferred from the rules' shapes.
-    `describe(config, variables)` gives the keys that only several variables together tell; a
-    config that says otherwise is refused.
-    `adapt(rules, config, variables)` makes the rules that depend on either.
-    `defaults` are keys of the written config that nothing else gives, `assume(config, variables)`
-    such that the user should hear of, `needs` those that it cannot do without. `remarks(config)` is
-    what else there is to know of it.
-    `check(config)` raises ConfigError where the finished config makes no model.
-    `side_files(checkpoint, beside, config)` gives the tokenizer's files (name to contents), made of
-    what lies beside the checkpoint or in it.
-    `aliases` are other names for it, `variants` such that are a model type of their own in the
-    written config.
+    The methods stand in the order of their use.
     """
 
-    model_type: str
-    rules: RuleSet
-    evidence: tuple[str, ...]
-    config_files: tuple[str, ...] = ()
-    translate: Callable[[Mapping[str, Any]], Config] = same_keys
-    read: Callable[[str], Mapping[str, Any]] | None = None
-    describe: Callable[[Config, Mapping[str, TensorInfo]], Config] = lambda *_: {}
-    adapt: Callable[[RuleSet, Config, Mapping[str, TensorInfo]], RuleSet] = lambda rules, *_: rules
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    assume: Callable[[Config, Mapping[str, TensorInfo]], Config] = lambda *_: {}
-    needs: tuple[str, ...] = ()
-    check: Callable[[Config], None] = lambda _: None
-    side_files: Callable[[Checkpoint, Beside, Mapping[str, Any]], SideFiles] = lambda *_: SideFiles(
-        {}
-    )
-    remarks: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda _: ()
-    open: Callable[[AnyPath], Checkpoint | None] = lambda _: None
-    aliases: tuple[str, ...] = ()
-    variants: tuple[str, ...] = ()
+    model_type: ClassVar[str]
+    layouts: ClassVar[tuple[Layout, ...]]
+    config_files: ClassVar[tuple[str, ...]] = ()
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    needs: ClassVar[tuple[str, ...]] = ()
+    aliases: ClassVar[tuple[str, ...]] = ()
+    variants: ClassVar[tuple[str, ...]] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         return self.model_type, *self.aliases, *self.variants
+
+    def layout(self, name: str) -> Layout:
+        """The layout of that name. Raises UnknownModelTypeError, listing those known."""
+        for layout in self.layouts:
+            if layout.name == name:
+                return layout
+        known = ", ".join(layout.name for layout in self.layouts)
+        raise UnknownModelTypeError(f"{self.model_type} has no layout {name!r}; known: {known}")
+
+    def open(self, path: AnyPath) -> Checkpoint | None:
+        """Open what is no TensorFlow checkpoint, None where `path` is nothing of its kind."""
+        return None
+
+    def read(self, text: str) -> Mapping[str, Any] | None:
+        """The keys of a config file that is not JSON, None where the family knows no such file."""
+        return None
+
+    def translate(self, original: Mapping[str, Any]) -> Config:
+        """Hugging Face's keys from the original config; what it leaves out the shapes tell."""
+        return same_keys(original)
+
+    def assume(self, config: Config, variables: Variables) -> Config:
+        """Keys that nothing else gives, and of which the user should hear."""
+        return {}
+
+    def check(self, config: Config) -> None:
+        """Raise ConfigError where the finished config makes no model."""
+
+    def remarks(self, config: Config) -> tuple[str, ...]:
+        """What else the user should know of the finished config."""
+        return ()
+
+    def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
+        """The tokenizer's files, made of what lies beside the checkpoint or in it."""
+        return SideFiles({})
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from typing import Any
@@ -90,7 +90,7 @@ class Plan:
     the family's own. `dropped` gives the reason for each variable that is left out, `ties` the
     other names under which the PyTorch model knows a tensor, `config` the translated config (None
     without a family), `original_config` what that was made of where the checkpoint does not hold
-    it, `notes` what the user should know.
+    it, `notes` what the user should know, `shown` the readable name of each variable.
     """
 
     path: str
@@ -105,6 +105,7 @@ class Plan:
     original_config: Mapping[str, Any] | None
     config_path: str | None
     notes: tuple[str, ...]
+    shown: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:

@@ -193,6 +193,10 @@ class Architecture:
     def optional_parts(self) -> set[str]:
         return {part[:-1] for part in self.parts if part.endswith("?")}
 
+    @property
+    def needed_parts(self) -> set[str]:
+        return self.all_parts - self.optional_parts
+
 
 @dataclass(frozen=True)
 class RuleSet:
@@ -210,6 +214,7 @@ class RuleSet:
     fills: tuple[Fill, ...] = ()
     family: str | None = None
     name: str = ""
+    extends: str | None = None
 
     def architecture(self, name: str) -> Architecture | None:
         return next((a for a in self.architectures if a.name == name), None)

@@ -194,10 +194,16 @@ def variables(folder=BERT):
         return {name: checkpoint[name] for name in checkpoint if "adam" not in name}
 
 
-def refused(tmp_path, tensors, config=None, **options):
-    """Write such a checkpoint and convert it: the message with which that is refused."""
+def write_source(tmp_path, tensors):
+    shutil.rmtree(tmp_path / "source", ignore_errors=True)
     prefix = write_bundle(tmp_path / "source" / "model.ckpt", tensors)
     shutil.copy(BERT / "bert_config.json", tmp_path / "source")
+    return prefix
+
+
+def refused(tmp_path, tensors, config=None, **options):
+    """Write such a checkpoint and convert it: the message with which that is refused."""
+    prefix = write_source(tmp_path, tensors)
     if config:
         options["config"] = json.loads((BERT / "bert_config.json").read_text()) | config
     with pytest.raises(tfreader.PlanError) as caught:
@@ -210,9 +216,32 @@ def test_an_unknown_variable_is_named_with_its_shape(tmp_path):
     tensors = variables() | {"bert/embeddings/relation_embedding": np.ones((3, 5), "f4")}
     message = refused(tmp_path, tensors)
     assert "bert/embeddings/relation_embedding [3, 5]" in message
-    assert "--ignore" in message
-    report = convert(tmp_path / "source", tmp_path / "out", ignore=[".*/relation_embedding"])
-    assert "--ignore" in report.plan.dropped["bert/embeddings/relation_embedding"]
+    assert "inside the model" in message
+
+
+def test_what_lies_inside_the_model_is_ignored_only_by_its_own_option(tmp_path):
+    inner, outer = "bert/embeddings/relation_embedding", "ranking/kernel"
+    write_source(tmp_path, variables() | dict.fromkeys([inner, outer], np.ones((3, 5), "f4")))
+    with pytest.raises(tfreader.PlanError, match=f"inside the model cannot be ignored.*{inner}"):
+        convert(tmp_path / "source", tmp_path / "out", ignore=[".*embedding", "ranking/.*"])
+    with pytest.raises(tfreader.PlanError, match="--ignore 'nothing' matches no variable"):
+        convert(tmp_path / "source", tmp_path / "out", ignore=["nothing"])
+    assert not (tmp_path / "out").exists()
+    report = convert(
+        tmp_path / "source", tmp_path / "out", ignore=["ranking/.*"], ignore_weights=[inner]
+    )
+    assert "--ignore-weights" in report.plan.dropped[inner]
+    assert "(--ignore)" in report.plan.dropped[outer]
+    assert any("does not compute what the original does" in note for note in report.notes)
+    record = json.loads((tmp_path / "out" / "conversion.json").read_text())
+    assert record["options"]["ignore_weights"] == [inner]
+
+
+def test_what_the_class_needs_is_not_ignored(tmp_path):
+    write_source(tmp_path, variables())
+    pattern = "bert/encoder/layer_1/.*"
+    with pytest.raises(tfreader.PlanError, match="16 variables inside the model cannot be ignored"):
+        convert(tmp_path / "source", tmp_path / "out", ignore=[pattern])
 
 
 def test_a_missing_variable_is_named_with_its_tensor(tmp_path):
@@ -361,7 +390,9 @@ def test_the_files_of_a_module_are_found_where_it_keeps_them(tmp_path):
 def test_what_told_the_family_is_said():
     with tfreader.open(BERT) as checkpoint:
         notes = make_plan(checkpoint).notes
-    assert notes[0].startswith("model type bert, told by bert/embeddings/word_embeddings and ")
+    assert notes[0].startswith(
+        "model type bert (original), told by bert/embeddings/word_embeddings and "
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from tfreader.mapping import convert as convert_file
 from tfreader.mapping import dump_rules, load_rules, make_plan
 from tfreader.mapping.execute import stream
-from tfreader.mapping.family import Family, families
+from tfreader.mapping.family import Family, Layout, families
 from tfreader.mapping.ops import (
     Concat,
     Permute,
@@ -258,16 +258,16 @@ def test_an_overflowing_cast_is_refused(tmp_path):
     np.testing.assert_array_equal(infinite, np.array([np.inf, np.nan], np.float16))
 
 
-def test_printed_rules_of_every_family_read_back_equal(tmp_path):
-    for family in families().values():
-        path = tmp_path / f"{family.model_type}.toml"
-        path.write_text(dump_rules(family.rules))
+def test_printed_rules_of_every_layout_read_back_equal(tmp_path):
+    path = tmp_path / "rules.toml"
+    for rules in (layout.rules({}, {}) for f in families().values() for layout in f.layouts):
+        path.write_text(dump_rules(rules))
         loaded = load_rules(path)
-        assert loaded.rules == family.rules.rules
-        assert loaded.counts == family.rules.counts
-        assert loaded.ties == family.rules.ties
-        assert loaded.drops == family.rules.drops
-        assert loaded.architectures == family.rules.architectures
+        assert loaded.rules == rules.rules
+        assert loaded.counts == rules.counts
+        assert loaded.ties == rules.ties
+        assert loaded.drops == rules.drops
+        assert loaded.architectures == rules.architectures
 
 
 FILLED = """
@@ -325,20 +325,23 @@ def test_a_fill_must_be_one_that_exists():
 
 
 def test_what_the_variables_tell_must_agree_with_the_config(monkeypatch, tmp_path):
-    def describe(config, variables):
-        return {"gated": "gate" in variables}
+    rules = RuleSet((Rule(("kernel",), ("weight",)), Rule(("gate",), ("gate",))))
 
-    def adapt(rules, config, variables):
-        return replace(rules, rules=rules.rules[: 1 + config["gated"]])
+    class Original(Layout):
+        name = "original"
+        evidence = ("kernel",)
 
-    family = Family(
-        model_type="made-up",
-        rules=RuleSet((Rule(("kernel",), ("weight",)), Rule(("gate",), ("gate",)))),
-        evidence=("kernel",),
-        describe=describe,
-        adapt=adapt,
-    )
-    monkeypatch.setattr("tfreader.mapping.detect.get_family", lambda _: family)
+        def describe(self, config, variables):
+            return {"gated": "gate" in variables}
+
+        def rules(self, config, variables):
+            return replace(rules, rules=rules.rules[: 1 + config.get("gated", False)])
+
+    class MadeUp(Family):
+        model_type = "made-up"
+        layouts = (Original(),)
+
+    monkeypatch.setattr("tfreader.mapping.detect.get_family", lambda _: MadeUp())
     tensors = {"kernel": np.ones(2, np.float32)}
     for gated in (False, True):
         if gated:

@@ -8,7 +8,7 @@ import torch
 from bundle_writer import write_bundle
 from conftest import DATA
 from tfreader.mapping import convert, load_state_dict
-from tfreader.mapping.families.t5 import read
+from tfreader.mapping.families.t5 import FAMILY
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import tfreader
@@ -161,13 +161,13 @@ def test_the_encoder_of_an_mt5_is_called_so(tmp_path):
     ],
 )
 def test_gin_files(text, expected):
-    assert read(text) == expected
+    assert FAMILY.read(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "a = 1", "DenseReluDense.activation = ['linear', 'gelu']"])
 def test_what_no_gin_file_says_is_refused(text):
     with pytest.raises(tfreader.ConfigError):
-        read(text)
+        FAMILY.read(text)
 
 
 def test_byt5_needs_no_vocabulary(tmp_path):

@@ -17,7 +17,7 @@ import torch
 from conftest import DATA
 from safetensors.torch import load_file
 from tfreader.mapping import convert, load_state_dict
-from tfreader.mapping.families.xlm import _vocabulary, translate
+from tfreader.mapping.families.xlm import FAMILY, _vocabulary
 from tfreader.mapping.family import open_source
 from tfreader.mapping.sources import pth
 from transformers import AutoConfig, AutoTokenizer, XLMModel, XLMWithLMHeadModel
@@ -224,7 +224,7 @@ def test_an_adaptive_head_must_fit_its_config(tmp_path):
         convert(ADAPTIVE, tmp_path / "out", overrides={"asm_div_value": 4.0})
     with pytest.raises(PlanError, match="asm_cutoffs"):
         convert(ADAPTIVE, tmp_path / "out", overrides={"asm_cutoffs": [12, 21]})
-    assert translate({"asm": True, "asm_cutoffs": "8,20"})["asm_cutoffs"] == [8, 20]
+    assert FAMILY.translate({"asm": True, "asm_cutoffs": "8,20"})["asm_cutoffs"] == [8, 20]
 
 
 class Call:
@@ -338,7 +338,7 @@ def test_quantised_weights_are_refused(tmp_path, resave):
 def test_params_that_json_cannot_hold_are_no_config():
     nested = [1]
     nested.append(nested)
-    assert "dropout" not in translate({"dropout": nested, "n_heads": 2})
+    assert "dropout" not in FAMILY.translate({"dropout": nested, "n_heads": 2})
 
 
 def test_a_folder_may_be_named(tmp_path):

@@ -64,12 +64,16 @@ class UnknownModelTypeError(TFReaderError, ValueError):
 class PlanError(TFReaderError, ValueError):
     """Checkpoint, rules and config do not fit together.
 
-    `problems` lists everything that is wrong, the likeliest cause first.
+    `problems` lists everything that is wrong, the likeliest cause first. `plan` is what could be
+    planned all the same, a `tfreader.mapping.Plan`, or None where nothing could.
     """
 
-    def __init__(self, message: str, problems: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, message: str, problems: tuple[str, ...] = (), plan: object | None = None
+    ) -> None:
         super().__init__(message)
         self.problems = problems or (message,)
+        self.plan = plan
 
 
 class OutputError(TFReaderError, OSError):

@@ -123,8 +123,9 @@ def describe(variables: Mapping[str, TensorInfo]) -> Config:
     return {"num_hidden_layers": found.number, "num_attention_heads": query.shape[1]}
 
 
-def rules(found: Layers) -> tuple[Rule, ...]:
-    """The rules for the layout that the variables have."""
+def rules(found: Layers | None) -> tuple[Rule, ...]:
+    """The rules for the form that the variables have; by default the newest, of one layer."""
+    found = found or Layers("_transformer_layers/", 0, 1)
     each = tuple(
         made
         for i in range(found.number)

@@ -12,16 +12,18 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
-from tfreader.checkpoint import Checkpoint, TensorInfo
+from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError
 
-from ..family import Beside, Config, Family, SideFiles, same_keys
+from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..rule import Architecture, Rule, RuleSet, Tie
-from . import bert
+from . import _builders
+from ._bert_kin import BERT, ROOT, check, remarks
+from ._bert_kin import side_files as word_pieces
+from ._builders import dense, output_layer
 from ._tokenizers import none_found, sentencepieces, tokenizer_config, too_many
-from .bert import BERT, ROOT, check, dense, head, remarks
 
 INNER = BERT + r"/encoder/transformer/group_(?P<group>\d+)/inner_group_(?P<inner>\d+)"
 TO_INNER = "albert.encoder.albert_layer_groups.{group}.albert_layers.{inner}"
@@ -33,11 +35,8 @@ NUMBERED_NORM = re.compile(rf"(?P<scope>{INNER})/layer_normalization(?:_(?P<numb
 def layer_norm(part: str, source: str, target: str, size: str) -> tuple[Rule, ...]:
     """Later copies of the code spell the scope layer_normalization, and number it; see `adapt`."""
     number = "" if source.startswith(INNER) else r"(?:_\d+)?"
-    scope = source.replace("LayerNorm", f"(?:LayerNorm|layer_normalization{number})")
-    return (
-        Rule((f"{scope}/gamma",), (f"{target}.weight",), shape=(size,), part=part),
-        Rule((f"{scope}/beta",), (f"{target}.bias",), shape=(size,), part=part),
-    )
+    source = source.replace("LayerNorm", f"(?:LayerNorm|layer_normalization{number})")
+    return _builders.layer_norm(part, source, target, size)
 
 
 def embedding(name: str, rows: str) -> Rule:
@@ -100,9 +99,9 @@ RULES = RuleSet(
             shape=("vocab_size",),
             part="mlm",
         ),
-        *head("sop", f"{ROOT}cls/seq_relationship/", "sop_classifier.classifier", 2),
-        *head("classifier", "", "classifier", "num_labels"),
-        *head("squad", "cls/squad/", "qa_outputs", "num_labels"),
+        *output_layer("sop", f"{ROOT}cls/seq_relationship/", "sop_classifier.classifier", 2),
+        *output_layer("classifier", "", "classifier", "num_labels"),
+        *output_layer("squad", "cls/squad/", "qa_outputs", "num_labels"),
     ),
     ties=(
         Tie("predictions.decoder.weight", "albert.embeddings.word_embeddings.weight", "mlm"),
@@ -120,79 +119,83 @@ RULES = RuleSet(
 )
 
 
-def adapt(rules: RuleSet, _: Config, variables: Mapping[str, TensorInfo]) -> RuleSet:
-    """Where layer norms are numbered through, the lower number of a layer's two is attention's."""
-    numbers: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for match in filter(None, map(NUMBERED_NORM.fullmatch, variables)):
-        to_inner = TO_INNER.format(group=match["group"], inner=match["inner"])
-        numbers[match["scope"], to_inner].add(int(match["number"] or 0))
-    if all(found == {0, 1} for found in numbers.values()):
-        return rules
-    inner = tuple(
-        rule
-        for (scope, to_inner), found in numbers.items()
-        for number, target in zip(sorted(found), ("attention.LayerNorm", NORM), strict=False)
-        for rule in layer_norm(
-            "encoder",
-            f"{scope}/layer_normalization" + (f"_{number}" if number else ""),
-            f"{to_inner}.{target}",
-            HIDDEN,
+class Original(Layout):
+    name = "original"
+    evidence = (rf"{BERT}/encoder/embedding_hidden_mapping_in/kernel",)
+
+    def rules(self, config: Config, variables: Variables) -> RuleSet:
+        """Of numbered layer norms, the lower number of a layer's two is attention's."""
+        numbers: dict[tuple[str, str], set[int]] = defaultdict(set)
+        for match in filter(None, map(NUMBERED_NORM.fullmatch, variables)):
+            to_inner = TO_INNER.format(group=match["group"], inner=match["inner"])
+            numbers[match["scope"], to_inner].add(int(match["number"] or 0))
+        if all(found == {0, 1} for found in numbers.values()):
+            return RULES
+        inner = tuple(
+            rule
+            for (scope, to_inner), found in numbers.items()
+            for number, target in zip(sorted(found), ("attention.LayerNorm", NORM), strict=False)
+            for rule in layer_norm(
+                "encoder",
+                f"{scope}/layer_normalization" + (f"_{number}" if number else ""),
+                f"{to_inner}.{target}",
+                HIDDEN,
+            )
         )
-    )
-    kept = tuple(
-        rule for rule in rules.rules if not rule.sources[0].startswith(f"{INNER}/(?:LayerNorm")
-    )
-    return replace(rules, rules=kept + inner)
+        kept = tuple(
+            rule for rule in RULES.rules if not rule.sources[0].startswith(f"{INNER}/(?:LayerNorm")
+        )
+        return replace(RULES, rules=kept + inner)
 
 
-def translate(original: Mapping[str, Any]) -> Config:
-    """Hugging Face's config from albert_config.json: both spell their keys alike."""
-    if "hidden_size" in original and "embedding_size" not in original:
-        raise ConfigError("no embedding_size, which every config of an ALBERT has: is it BERT's?")
-    return same_keys(original)
-
-
-def assume(*_: Any) -> Config:
-    return {"hidden_act": "gelu_new"}
-
-
-def side_files(checkpoint: Checkpoint, beside: Beside, config: Mapping[str, Any]) -> SideFiles:
-    """The sentencepiece model, which the release calls 30k-clean.model; Chinese ones have words."""
-    names = ("spiece.model", "30k-clean.model")
-    path = beside.find(*names)
-    if path is None and beside.find("vocab.txt"):
-        return bert.side_files(checkpoint, beside, config)
-    if path is None:
-        return none_found(beside, *names, "vocab.txt")
-    contents = path.read_bytes()
-    pieces = sentencepieces(path, contents)
-    lower = config.get("do_lower_case", True)
-    length = config["max_position_embeddings"]
-    files = tokenizer_config("AlbertTokenizer", do_lower_case=lower, model_max_length=length)
-    notes = (
-        f"tokenizer: do_lower_case = {json.dumps(lower)}; the released models lower-case",
-        *too_many(path, len(pieces), "pieces", config["vocab_size"]),
-    )
-    return SideFiles({"spiece.model": contents, **files}, notes)
-
-
-FAMILY = Family(
-    model_type="albert",
-    rules=RULES,
-    evidence=(rf"{BERT}/encoder/embedding_hidden_mapping_in/kernel",),
-    config_files=("albert_config.json",),
-    translate=translate,
-    defaults={
+class Albert(Family):
+    model_type = "albert"
+    layouts = (Original(),)
+    config_files = ("albert_config.json",)
+    defaults: ClassVar = {
         "bos_token_id": 2,
         "eos_token_id": 3,
         "layer_norm_eps": 1e-12,
         "pad_token_id": 0,
         "tie_word_embeddings": True,
-    },
-    adapt=adapt,
-    assume=assume,
-    check=check,
-    needs=("num_attention_heads", "num_hidden_layers"),
-    side_files=side_files,
-    remarks=remarks,
-)
+    }
+    needs = ("num_attention_heads", "num_hidden_layers")
+
+    def translate(self, original: Mapping[str, Any]) -> Config:
+        """Hugging Face's config from albert_config.json: both spell their keys alike."""
+        if "hidden_size" in original and "embedding_size" not in original:
+            raise ConfigError(
+                "no embedding_size, which every config of an ALBERT has: is it BERT's?"
+            )
+        return same_keys(original)
+
+    def assume(self, config: Config, variables: Variables) -> Config:
+        return {"hidden_act": "gelu_new"}
+
+    def check(self, config: Config) -> None:
+        check(config)
+
+    def remarks(self, config: Config) -> tuple[str, ...]:
+        return remarks(config)
+
+    def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
+        """The sentencepiece model (the release's: 30k-clean.model); Chinese ones have words."""
+        names = ("spiece.model", "30k-clean.model")
+        path = beside.find(*names)
+        if path is None and beside.find("vocab.txt"):
+            return word_pieces(checkpoint, beside, config)
+        if path is None:
+            return none_found(beside, *names, "vocab.txt")
+        contents = path.read_bytes()
+        pieces = sentencepieces(path, contents)
+        lower = config.get("do_lower_case", True)
+        length = config["max_position_embeddings"]
+        files = tokenizer_config("AlbertTokenizer", do_lower_case=lower, model_max_length=length)
+        notes = (
+            f"tokenizer: do_lower_case = {json.dumps(lower)}; the released models lower-case",
+            *too_many(path, len(pieces), "pieces", config["vocab_size"]),
+        )
+        return SideFiles({"spiece.model": contents, **files}, notes)
+
+
+FAMILY = Albert()

@@ -8,11 +8,11 @@ the original's kernels have a leading axis of 1, the width of a convolution.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from tfreader.checkpoint import Checkpoint, TensorInfo
+from tfreader.checkpoint import Checkpoint
 
-from ..family import Beside, Config, Family, SideFiles, check_heads, same_keys
+from ..family import Beside, Config, Family, Layout, SideFiles, Variables, check_heads, same_keys
 from ..ops import Squeeze
 from ..rule import Architecture, Rule, RuleSet, Tie
 from ._tokenizers import none_found, tokenizer_config, too_many, word_ids
@@ -60,23 +60,6 @@ RULES = RuleSet(
 )
 
 
-def translate(original: Mapping[str, Any]) -> Config:
-    """Hugging Face's config from hparams.json, which calls two of the sizes otherwise."""
-    return same_keys(original, {"n_vocab": "vocab_size", "n_ctx": "n_positions"})
-
-
-def describe(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
-    """The id of <|endoftext|>, which the original's vocabulary has at its end."""
-    told: Config = {}
-    words, inner = variables.get("model/wte"), variables.get("model/h0/mlp/c_fc/w")
-    if words is not None and words.shape:
-        end = {"bos_token_id": words.shape[0] - 1, "eos_token_id": words.shape[0] - 1}
-        told |= {key: value for key, value in end.items() if key not in config}
-    if inner is not None and inner.shape and "n_inner" in config:
-        told["n_inner"] = inner.shape[-1]
-    return told
-
-
 def bpe_files(
     beside: Beside, names: Mapping[str, str], tokenizer_class: str, config: Mapping[str, Any]
 ) -> SideFiles:
@@ -96,29 +79,47 @@ def bpe_files(
     return SideFiles(files | {new: path.read_bytes() for new, path in found.items()}, notes)
 
 
-def side_files(_: Checkpoint, beside: Beside, config: Mapping[str, Any]) -> SideFiles:
-    names = {"encoder.json": "vocab.json", "vocab.bpe": "merges.txt"}
-    return bpe_files(beside, names, "GPT2Tokenizer", config)
+class Original(Layout):
+    name = "original"
+    evidence = (r"model/wte", r"model/h\d+/attn/c_attn/w")
+
+    def describe(self, config: Config, variables: Variables) -> Config:
+        """The id of <|endoftext|>, which the original's vocabulary has at its end."""
+        told: Config = {}
+        words, inner = variables.get("model/wte"), variables.get("model/h0/mlp/c_fc/w")
+        if words is not None and words.shape:
+            end = {"bos_token_id": words.shape[0] - 1, "eos_token_id": words.shape[0] - 1}
+            told |= {key: value for key, value in end.items() if key not in config}
+        if inner is not None and inner.shape and "n_inner" in config:
+            told["n_inner"] = inner.shape[-1]
+        return told
+
+    def rules(self, config: Config, variables: Variables) -> RuleSet:
+        return RULES
 
 
-def check(config: Config) -> None:
-    check_heads(config, "n_embd", "n_head")
-
-
-FAMILY = Family(
-    model_type="gpt2",
-    aliases=("openai-community/gpt2",),
-    rules=RULES,
-    evidence=(r"model/wte", r"model/h\d+/attn/c_attn/w"),
-    config_files=("hparams.json",),
-    translate=translate,
-    describe=describe,
-    defaults={
+class GPT2(Family):
+    model_type = "gpt2"
+    layouts = (Original(),)
+    aliases = ("openai-community/gpt2",)
+    config_files = ("hparams.json",)
+    defaults: ClassVar = {
         "activation_function": "gelu_new",  # the original's gelu is the tanh form
         "layer_norm_epsilon": 1e-5,
         "tie_word_embeddings": True,
-    },
-    needs=("n_head",),
-    check=check,
-    side_files=side_files,
-)
+    }
+    needs = ("n_head",)
+
+    def translate(self, original: Mapping[str, Any]) -> Config:
+        """Hugging Face's config from hparams.json, which calls two of the sizes otherwise."""
+        return same_keys(original, {"n_vocab": "vocab_size", "n_ctx": "n_positions"})
+
+    def check(self, config: Config) -> None:
+        check_heads(config, "n_embd", "n_head")
+
+    def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
+        names = {"encoder.json": "vocab.json", "vocab.bpe": "merges.txt"}
+        return bpe_files(beside, names, "GPT2Tokenizer", config)
+
+
+FAMILY = GPT2()

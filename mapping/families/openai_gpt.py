@@ -7,14 +7,15 @@ modeling_openai.py, whose Conv1D keeps the original's [in, out].
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from tfreader.checkpoint import Checkpoint, TensorInfo
+from tfreader.checkpoint import Checkpoint
+from tfreader.paths import AnyPath
 
-from ..family import Beside, Config, Family, SideFiles, same_keys
+from ..family import Beside, Config, Family, Layout, SideFiles, Variables, check_heads, same_keys
 from ..rule import Architecture, Drop, Rule, RuleSet, Tie
 from ..sources.npy import open_params
-from .gpt2 import LAYER, TO_LAYER, bpe_files, check, conv1d, layer_norm
+from .gpt2 import LAYER, TO_LAYER, bpe_files, conv1d, layer_norm
 
 RULES = RuleSet(
     family="openai-gpt",
@@ -47,40 +48,47 @@ RULES = RuleSet(
 )
 
 
-def translate(original: Mapping[str, Any]) -> Config:
-    config = same_keys(original, {"n_ctx": "n_positions"})  # its older name
-    # Rows that fine-tuning adds behind the vocabulary (_start_, _delimiter_, _classify_).
-    special = config.pop("n_special", 0)
-    if isinstance(special, int) and isinstance(config.get("vocab_size"), int):
-        config["vocab_size"] += special
-    return config
+class Original(Layout):
+    name = "original"
+    evidence = (r"model/we/tokens", r"model/h\d+/attn/c_attn/w")
+
+    def rules(self, config: Config, variables: Variables) -> RuleSet:
+        return RULES
 
 
-def assume(config: Config, _: Mapping[str, TensorInfo]) -> Config:
-    """Heads of 64, as the released model and those after it have; its files tell of no config."""
-    return {"n_head": config["n_embd"] // 64} if config["n_embd"] % 64 == 0 else {}
-
-
-def side_files(_: Checkpoint, beside: Beside, config: Mapping[str, Any]) -> SideFiles:
-    names = {"encoder_bpe_40000.json": "vocab.json", "vocab_40000.bpe": "merges.txt"}
-    return bpe_files(beside, names, "OpenAIGPTTokenizer", config)
-
-
-FAMILY = Family(
-    model_type="openai-gpt",
-    aliases=("gpt", "openai-community/openai-gpt"),
-    rules=RULES,
-    evidence=(r"model/we/tokens", r"model/h\d+/attn/c_attn/w"),
-    config_files=("config.json",),
-    open=open_params,
-    translate=translate,
-    defaults={
+class OpenAIGPT(Family):
+    model_type = "openai-gpt"
+    layouts = (Original(),)
+    aliases = ("gpt", "openai-community/openai-gpt")
+    config_files = ("config.json",)
+    defaults: ClassVar = {
         "afn": "gelu",  # transformers' word here for the tanh form, which the original computes
         "layer_norm_epsilon": 1e-5,
         "tie_word_embeddings": True,
-    },
-    assume=assume,
-    needs=("n_head",),
-    check=check,
-    side_files=side_files,
-)
+    }
+    needs = ("n_head",)
+
+    def open(self, path: AnyPath) -> Checkpoint | None:
+        return open_params(path)
+
+    def translate(self, original: Mapping[str, Any]) -> Config:
+        config = same_keys(original, {"n_ctx": "n_positions"})  # its older name
+        # Rows that fine-tuning adds behind the vocabulary (_start_, _delimiter_, _classify_).
+        special = config.pop("n_special", 0)
+        if isinstance(special, int) and isinstance(config.get("vocab_size"), int):
+            config["vocab_size"] += special
+        return config
+
+    def assume(self, config: Config, variables: Variables) -> Config:
+        """Heads of 64, as the released model and those after it have; no file of it tells."""
+        return {"n_head": config["n_embd"] // 64} if config["n_embd"] % 64 == 0 else {}
+
+    def check(self, config: Config) -> None:
+        check_heads(config, "n_embd", "n_head")
+
+    def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
+        names = {"encoder_bpe_40000.json": "vocab.json", "vocab_40000.bpe": "merges.txt"}
+        return bpe_files(beside, names, "OpenAIGPTTokenizer", config)
+
+
+FAMILY = OpenAIGPT()

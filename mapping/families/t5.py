@@ -10,12 +10,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError
 
-from ..family import Beside, Config, Family, SideFiles, same_keys
+from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..ops import Op, Reshape, Transpose
 from ..rule import Architecture, Rule, RuleSet, Tie
 from ._tokenizers import none_found, sentencepieces, tokenizer_config, too_many
@@ -142,73 +142,20 @@ def all_rules(gated: bool, heads_apart: bool, shared_stack: bool, is_mt5: bool) 
     )
 
 
-def adapt(_: RuleSet, config: Config, variables: Mapping[str, TensorInfo]) -> RuleSet:
-    """The rules for the form that the variables have."""
-    query = _first(variables, QUERY)
-    return all_rules(
-        gated=_is_gated(variables),
-        heads_apart=query is not None and len(query.shape) == 3,
-        shared_stack=_has(variables, "decoder/") and not _has(variables, "encoder/"),
-        is_mt5=config.get("model_type") == "mt5",
-    )
-
-
-def _has(variables: Mapping[str, TensorInfo], scope: str) -> bool:
+def _has(variables: Variables, scope: str) -> bool:
     return any(name.startswith(scope) for name in variables)
 
 
-def _is_gated(variables: Mapping[str, TensorInfo]) -> bool:
+def _is_gated(variables: Variables) -> bool:
     return _first(variables, r".*/DenseReluDense/wi_[01]/kernel") is not None
 
 
-def _first(variables: Mapping[str, TensorInfo], regex: str) -> TensorInfo | None:
+def _first(variables: Variables, regex: str) -> TensorInfo | None:
     return next((variables[name] for name in variables if re.fullmatch(regex, name)), None)
-
-
-def describe(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
-    """What several variables tell together: head size, gating, ties, which of the models it is."""
-    told: Config = {}
-    query = _first(variables, QUERY)
-    bias = _first(variables, r"(en|de)coder/block_000/.*/relative_attention_bias")
-    heads = bias.shape[0] if bias is not None and bias.shape else config.get("num_heads")
-    if query is not None and len(query.shape) == 3:
-        told |= {"num_heads": query.shape[1], "d_kv": query.shape[2]}
-    elif (
-        query is not None
-        and len(query.shape) == 2
-        and isinstance(heads, int)
-        and heads > 0
-        and query.shape[1] % heads == 0
-    ):
-        told["d_kv"] = query.shape[1] // heads
-    gated = _is_gated(variables)
-    activation = config.get("feed_forward_proj")
-    if activation is not None and gated != str(activation).startswith("gated-"):
-        told["feed_forward_proj"] = _usual_activation(gated)
-    if _has(variables, "decoder/"):
-        told["tie_word_embeddings"] = LOGITS not in variables
-    words = variables.get("shared/embedding")
-    if LOGITS in variables and words is not None and words.shape[:1] == (MT5_VOCABULARY,):
-        told["model_type"] = "mt5"
-    elif _has(variables, "decoder/") and LOGITS not in variables and "model_type" in config:
-        told["model_type"] = "t5"  # transformers' MT5 does not scale tied logits
-    return told
 
 
 def _usual_activation(gated: bool) -> str:
     return "gated-gelu" if gated else "relu"
-
-
-def assume(_: Config, variables: Mapping[str, TensorInfo]) -> Config:
-    return {
-        "feed_forward_proj": _usual_activation(_is_gated(variables)),
-        "layer_norm_epsilon": 1e-6,
-    }
-
-
-def check(config: Config) -> None:
-    if not ACTIVATION.fullmatch(str(config["feed_forward_proj"])):
-        raise ConfigError(f"feed_forward_proj = {config['feed_forward_proj']!r} is no known form")
 
 
 ACTIVATION = re.compile("(?:gated-)?(?:relu|gelu|gelu_new|silu|swish|sigmoid|tanh)")
@@ -221,20 +168,6 @@ KEYS = {
 }
 # What transformers 5 writes for itself and works out anew.
 DERIVED = ("dense_act_fn", "is_gated_act", "scale_decoder_outputs")
-
-
-def translate(original: Mapping[str, Any]) -> Config:
-    """Hugging Face's config, from one of theirs or from what `read` makes of a gin file."""
-    config = same_keys(original, KEYS)
-    if "scale_decoder_outputs" in config:  # beside it, tie_word_embeddings is always true
-        config["tie_word_embeddings"] = config["scale_decoder_outputs"]
-    config = {key: value for key, value in config.items() if key not in DERIVED}
-    kind = original.get("model_type")
-    if kind == "mt5":
-        config["model_type"] = "mt5"
-    if kind == "t5":
-        config.setdefault("feed_forward_proj", "relu")  # v1.0's configs leave it out
-    return config
 
 
 # Hugging Face's key: the gin parameters that say it, of which the first that is there counts.
@@ -252,44 +185,6 @@ GIN_KEYS = {
 # Mesh's gelu is the tanh form, which Hugging Face calls gelu in the gated form alone.
 PLAIN = {"gelu": "gelu_new", "swish": "silu"}
 GATED = {"swish": "silu"}
-
-
-def read(text: str) -> Mapping[str, Any]:
-    """Hugging Face's keys from an operative_config.gin, as Mesh writes it beside a checkpoint."""
-    values = _gin_bindings(text)
-
-    def value(name: str, depth: int = 8) -> Any:
-        scope, _, parameter = name.rpartition("/")
-        text = values.get((scope, parameter), values.get(("", parameter)))
-        if text is None:
-            return None
-        if text.startswith("%"):
-            return value(text[1:], depth - 1) if depth else None
-        try:
-            return ast.literal_eval(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            return None  # a reference to a function
-
-    found = {
-        key: next((value(name) for name in names if value(name) is not None), None)
-        for key, names in GIN_KEYS.items()
-    }
-    match value("encoder/DenseReluDense.activation"):
-        case [str(name), "linear"] if name != "linear":
-            found["feed_forward_proj"] = f"gated-{GATED.get(name, name)}"
-        case str(name) | [str(name)]:
-            found["feed_forward_proj"] = PLAIN.get(name, name)
-        case None:
-            pass
-        case other:
-            raise ConfigError(
-                f"DenseReluDense.activation = {other!r}: Hugging Face's T5 has an activation, or "
-                "one and 'linear' behind it"
-            )
-    known = {key: value for key, value in found.items() if value is not None}
-    if not known:
-        raise ConfigError("neither JSON nor a gin file of a T5")
-    return known
 
 
 def _gin_bindings(text: str) -> dict[tuple[str, str], str]:
@@ -313,42 +208,141 @@ def _gin_bindings(text: str) -> dict[tuple[str, str], str]:
     return bindings
 
 
-def side_files(_: Checkpoint, beside: Beside, config: Mapping[str, Any]) -> SideFiles:
-    """spiece.model, which the released models share; ByT5 has no vocabulary but bytes."""
-    if config["vocab_size"] == BYT5_VOCABULARY:
-        note = f"tokenizer: ByT5Tokenizer, as {BYT5_VOCABULARY} rows are those of bytes"
-        return SideFiles(tokenizer_config("ByT5Tokenizer"), (note,))
-    path = beside.find("spiece.model")
-    if path is None:
-        return none_found(beside, "spiece.model")
-    contents = path.read_bytes()
-    extra = 0 if config.get("model_type") == "mt5" else 100
-    count = len(sentencepieces(path, contents)) + extra
-    length = config.get("n_positions", 512)
-    files = tokenizer_config("T5Tokenizer", extra_ids=extra, model_max_length=length)
-    notes = too_many(path, count, f"pieces with {extra} extra ids", config["vocab_size"])
-    return SideFiles({"spiece.model": contents, **files}, notes)
+class Mesh(Layout):
+    name = "mesh"
+    evidence = (r"shared/embedding", r"(?:en|de)coder/block_\d+/.*/SelfAttention/q")
+
+    def describe(self, config: Config, variables: Variables) -> Config:
+        """Head size, gating, ties, which of the models it is."""
+        told: Config = {}
+        query = _first(variables, QUERY)
+        bias = _first(variables, r"(en|de)coder/block_000/.*/relative_attention_bias")
+        heads = bias.shape[0] if bias is not None and bias.shape else config.get("num_heads")
+        if query is not None and len(query.shape) == 3:
+            told |= {"num_heads": query.shape[1], "d_kv": query.shape[2]}
+        elif (
+            query is not None
+            and len(query.shape) == 2
+            and isinstance(heads, int)
+            and heads > 0
+            and query.shape[1] % heads == 0
+        ):
+            told["d_kv"] = query.shape[1] // heads
+        gated = _is_gated(variables)
+        activation = config.get("feed_forward_proj")
+        if activation is not None and gated != str(activation).startswith("gated-"):
+            told["feed_forward_proj"] = _usual_activation(gated)
+        if _has(variables, "decoder/"):
+            told["tie_word_embeddings"] = LOGITS not in variables
+        words = variables.get("shared/embedding")
+        if LOGITS in variables and words is not None and words.shape[:1] == (MT5_VOCABULARY,):
+            told["model_type"] = "mt5"
+        elif _has(variables, "decoder/") and LOGITS not in variables and "model_type" in config:
+            told["model_type"] = "t5"  # transformers' MT5 does not scale tied logits
+        return told
+
+    def rules(self, config: Config, variables: Variables) -> RuleSet:
+        """The rules for the form that the variables have."""
+        query = _first(variables, QUERY)
+        return all_rules(
+            gated=_is_gated(variables),
+            heads_apart=query is not None and len(query.shape) == 3,
+            shared_stack=_has(variables, "decoder/") and not _has(variables, "encoder/"),
+            is_mt5=config.get("model_type") == "mt5",
+        )
 
 
-FAMILY = Family(
-    model_type="t5",
-    aliases=("byt5", "google-t5/t5-small"),
-    variants=("mt5",),
-    rules=all_rules(gated=False, heads_apart=False, shared_stack=False, is_mt5=False),
-    evidence=(r"shared/embedding", r"(?:en|de)coder/block_\d+/.*/SelfAttention/q"),
-    config_files=("config.json", "t5_config.json", "operative_config.gin"),
-    translate=translate,
-    read=read,
-    describe=describe,
-    adapt=adapt,
-    assume=assume,
-    defaults={
+class T5(Family):
+    model_type = "t5"
+    layouts = (Mesh(),)
+    aliases = ("byt5", "google-t5/t5-small")
+    variants = ("mt5",)
+    config_files = ("config.json", "t5_config.json", "operative_config.gin")
+    defaults: ClassVar = {
         "decoder_start_token_id": 0,
         "eos_token_id": 1,
         "is_encoder_decoder": True,
         "pad_token_id": 0,
-    },
-    needs=("num_heads", "d_kv"),
-    check=check,
-    side_files=side_files,
-)
+    }
+    needs = ("num_heads", "d_kv")
+
+    def read(self, text: str) -> Mapping[str, Any]:
+        """From an operative_config.gin, as Mesh writes it beside a checkpoint."""
+        values = _gin_bindings(text)
+
+        def value(name: str, depth: int = 8) -> Any:
+            scope, _, parameter = name.rpartition("/")
+            text = values.get((scope, parameter), values.get(("", parameter)))
+            if text is None:
+                return None
+            if text.startswith("%"):
+                return value(text[1:], depth - 1) if depth else None
+            try:
+                return ast.literal_eval(text)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                return None  # a reference to a function
+
+        found = {
+            key: next((value(name) for name in names if value(name) is not None), None)
+            for key, names in GIN_KEYS.items()
+        }
+        match value("encoder/DenseReluDense.activation"):
+            case [str(name), "linear"] if name != "linear":
+                found["feed_forward_proj"] = f"gated-{GATED.get(name, name)}"
+            case str(name) | [str(name)]:
+                found["feed_forward_proj"] = PLAIN.get(name, name)
+            case None:
+                pass
+            case other:
+                raise ConfigError(
+                    f"DenseReluDense.activation = {other!r}: Hugging Face's T5 has an activation, "
+                    "or one and 'linear' behind it"
+                )
+        known = {key: value for key, value in found.items() if value is not None}
+        if not known:
+            raise ConfigError("neither JSON nor a gin file of a T5")
+        return known
+
+    def translate(self, original: Mapping[str, Any]) -> Config:
+        """Hugging Face's config, from one of theirs or from what `read` makes of a gin file."""
+        config = same_keys(original, KEYS)
+        if "scale_decoder_outputs" in config:  # beside it, tie_word_embeddings is always true
+            config["tie_word_embeddings"] = config["scale_decoder_outputs"]
+        config = {key: value for key, value in config.items() if key not in DERIVED}
+        kind = original.get("model_type")
+        if kind == "mt5":
+            config["model_type"] = "mt5"
+        if kind == "t5":
+            config.setdefault("feed_forward_proj", "relu")  # v1.0's configs leave it out
+        return config
+
+    def assume(self, config: Config, variables: Variables) -> Config:
+        return {
+            "feed_forward_proj": _usual_activation(_is_gated(variables)),
+            "layer_norm_epsilon": 1e-6,
+        }
+
+    def check(self, config: Config) -> None:
+        if not ACTIVATION.fullmatch(str(config["feed_forward_proj"])):
+            raise ConfigError(
+                f"feed_forward_proj = {config['feed_forward_proj']!r} is no known form"
+            )
+
+    def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
+        """spiece.model, which the released models share; ByT5 has no vocabulary but bytes."""
+        if config["vocab_size"] == BYT5_VOCABULARY:
+            note = f"tokenizer: ByT5Tokenizer, as {BYT5_VOCABULARY} rows are those of bytes"
+            return SideFiles(tokenizer_config("ByT5Tokenizer"), (note,))
+        path = beside.find("spiece.model")
+        if path is None:
+            return none_found(beside, "spiece.model")
+        contents = path.read_bytes()
+        extra = 0 if config.get("model_type") == "mt5" else 100
+        count = len(sentencepieces(path, contents)) + extra
+        length = config.get("n_positions", 512)
+        files = tokenizer_config("T5Tokenizer", extra_ids=extra, model_max_length=length)
+        notes = too_many(path, count, f"pieces with {extra} extra ids", config["vocab_size"])
+        return SideFiles({"spiece.model": contents, **files}, notes)
+
+
+FAMILY = T5()

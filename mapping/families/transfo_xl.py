@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate, count, takewhile
-from typing import Any
+from typing import Any, ClassVar
 
 from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError
 
-from ..family import Beside, Config, Family, SideFiles, same_keys
+from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..ops import Concat, Repeat, Transpose, Unstack
 from ..rule import Architecture, Fill, Rule, RuleSet, Tie
 from ._tokenizers import none_found, tokenizer_config
@@ -152,7 +152,7 @@ class Vocabulary:
         return self.widths[cluster] == self.d_model and not both
 
 
-def vocabulary(variables: Mapping[str, TensorInfo]) -> Vocabulary | None:
+def vocabulary(variables: Variables) -> Vocabulary | None:
     """As the variables tell it; None where they are of another model."""
 
     def present(name: str) -> list[TensorInfo]:
@@ -254,29 +254,6 @@ def all_rules(words: Vocabulary, untied_biases: bool) -> RuleSet:
     )
 
 
-def describe(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
-    """What several variables tell together, and the training's arguments alone otherwise would."""
-    words = vocabulary(variables)
-    if words is None:
-        return {}
-    told: Config = {
-        "vocab_size": sum(words.rows),
-        "cutoffs": list(accumulate(words.rows[:-1])),
-        "d_embed": words.widths[0],
-        "div_val": _divisor(words, config.get("div_val")),
-        # The original has a flag tie_weight, which nothing reads.
-        "tie_word_embeddings": True,
-    }
-    if words.projected:
-        told["tie_projs"] = [words.is_tied(i) for i in range(len(words.rows))]
-        told["proj_share_all_but_first"] = all(told["tie_projs"][1:])
-    biases = variables.get(f"transformer/{RELATIVE_BIASES[0]}")
-    if biases is not None and len(biases.shape) in (2, 3):
-        told["untie_r"] = len(biases.shape) == 3
-        told["n_head"], told["d_head"] = biases.shape[-2:]
-    return told
-
-
 def _divisor(words: Vocabulary, configured: Any) -> int:
     """By what each cluster's width is the previous one's divided, rounded down."""
     if words.is_one_table:
@@ -298,46 +275,6 @@ def _divisor(words: Vocabulary, configured: Any) -> int:
     return divisor
 
 
-def adapt(_: RuleSet, config: Config, variables: Mapping[str, TensorInfo]) -> RuleSet:
-    """The rules for the clusters and the relative biases that there are."""
-    return all_rules(vocabulary(variables) or RELEASED, config.get("untie_r", True))
-
-
-def translate(original: Mapping[str, Any]) -> Config:
-    """Hugging Face's config, from one of theirs or from the original's corpus-info.json."""
-    config = same_keys(original, KEYS)
-    config.pop("dataset", None)
-    for key in ("pre_lnorm", "attn_type"):
-        if config.pop(key, False):
-            raise ConfigError(f"{key}: the original's layers know no such form")
-    cutoffs = config.get("cutoffs")
-    if isinstance(cutoffs, list) and cutoffs[:1] == [0]:
-        config["cutoffs"] = cutoffs[1:-1]  # the original's list has both ends of the vocabulary
-    config["layer_norm_epsilon"] = 1e-12  # tf.contrib.layers.layer_norm
-    # With same_length, transformers lets a position see one fewer before it: see `remarks`.
-    if config.get("same_length", True) and isinstance(config.get("mem_len"), int):
-        config["mem_len"] += 1
-    return config
-
-
-def assume(config: Config, _: Mapping[str, TensorInfo]) -> Config:
-    """How the released models were evaluated (tf/sota/wt103.sh)."""
-    same_length = config.get("same_length", True)
-    return {"clamp_len": 1000, "mem_len": 1601 if same_length else 1600, "same_length": True}
-
-
-def remarks(config: Mapping[str, Any]) -> tuple[str, ...]:
-    said = [f"transformers 5 has no Transformer-XL: pip install '{RELEASES}' runs the result"]
-    if config["layer_norm_epsilon"] == 1e-12:
-        said.append("layer_norm_epsilon = 1e-12 as in the original; Hugging Face's default is 1e-5")
-    if config["same_length"]:
-        said.append(
-            f"same_length = true: with mem_len = {config['mem_len']} transformers computes what "
-            f"the original does with {config['mem_len'] - 1}, since it masks one position more"
-        )
-    return tuple(said)
-
-
 CARD = f"""\
 # Transformer-XL
 
@@ -355,34 +292,95 @@ model = TransfoXLLMHeadModel.from_pretrained(".")
 """
 
 
-def side_files(_: Checkpoint, beside: Beside, config: Mapping[str, Any]) -> SideFiles:
-    """A card that says what loads the folder, and the vocabulary.
-
-    The original keeps it in cache.pkl, a pickle, which is not read; as text it is one word a line.
-    """
-    card = {"README.md": CARD.encode()}
-    names = ("vocab.txt", "1b_word_vocab.txt")
-    vocabulary = beside.find(*names)
-    if vocabulary is None:
-        return SideFiles(card, none_found(beside, *names).notes)
-    files = tokenizer_config("TransfoXLTokenizer", lower_case=False)
-    return SideFiles({**card, **files, "vocab.txt": vocabulary.read_bytes()})
-
-
-FAMILY = Family(
-    model_type="transfo-xl",
-    aliases=("transfo_xl", "transformer-xl"),
-    rules=all_rules(RELEASED, untied_biases=True),
-    evidence=(
+class Original(Layout):
+    name = "original"
+    evidence = (
         r"transformer/adaptive_embed/(?:cutoff_0/)?lookup_table",
         r"transformer/layer_\d+/rel_attn/qkv/kernel",
-    ),
-    config_files=("transfo_xl_config.json", "config.json", "corpus-info.json"),
-    translate=translate,
-    describe=describe,
-    adapt=adapt,
-    assume=assume,
-    defaults={"eos_token_id": 0},
-    side_files=side_files,
-    remarks=remarks,
-)
+    )
+
+    def describe(self, config: Config, variables: Variables) -> Config:
+        """What else the training's arguments alone would tell."""
+        words = vocabulary(variables)
+        if words is None:
+            return {}
+        told: Config = {
+            "vocab_size": sum(words.rows),
+            "cutoffs": list(accumulate(words.rows[:-1])),
+            "d_embed": words.widths[0],
+            "div_val": _divisor(words, config.get("div_val")),
+            # The original has a flag tie_weight, which nothing reads.
+            "tie_word_embeddings": True,
+        }
+        if words.projected:
+            told["tie_projs"] = [words.is_tied(i) for i in range(len(words.rows))]
+            told["proj_share_all_but_first"] = all(told["tie_projs"][1:])
+        biases = variables.get(f"transformer/{RELATIVE_BIASES[0]}")
+        if biases is not None and len(biases.shape) in (2, 3):
+            told["untie_r"] = len(biases.shape) == 3
+            told["n_head"], told["d_head"] = biases.shape[-2:]
+        return told
+
+    def rules(self, config: Config, variables: Variables) -> RuleSet:
+        """The rules for the clusters and the relative biases that there are."""
+        return all_rules(vocabulary(variables) or RELEASED, config.get("untie_r", True))
+
+
+class TransfoXL(Family):
+    model_type = "transfo-xl"
+    layouts = (Original(),)
+    aliases = ("transfo_xl", "transformer-xl")
+    config_files = ("transfo_xl_config.json", "config.json", "corpus-info.json")
+    defaults: ClassVar = {"eos_token_id": 0}
+
+    def translate(self, original: Mapping[str, Any]) -> Config:
+        """Hugging Face's config, from one of theirs or from the original's corpus-info.json."""
+        config = same_keys(original, KEYS)
+        config.pop("dataset", None)
+        for key in ("pre_lnorm", "attn_type"):
+            if config.pop(key, False):
+                raise ConfigError(f"{key}: the original's layers know no such form")
+        cutoffs = config.get("cutoffs")
+        if isinstance(cutoffs, list) and cutoffs[:1] == [0]:
+            config["cutoffs"] = cutoffs[1:-1]  # the original's list has both ends of the vocabulary
+        config["layer_norm_epsilon"] = 1e-12  # tf.contrib.layers.layer_norm
+        # With same_length, transformers lets a position see one fewer before it: see `remarks`.
+        if config.get("same_length", True) and isinstance(config.get("mem_len"), int):
+            config["mem_len"] += 1
+        return config
+
+    def assume(self, config: Config, variables: Variables) -> Config:
+        """How the released models were evaluated (tf/sota/wt103.sh)."""
+        same_length = config.get("same_length", True)
+        return {"clamp_len": 1000, "mem_len": 1601 if same_length else 1600, "same_length": True}
+
+    def remarks(self, config: Config) -> tuple[str, ...]:
+        said = [f"transformers 5 has no Transformer-XL: pip install '{RELEASES}' runs the result"]
+        if config["layer_norm_epsilon"] == 1e-12:
+            said.append(
+                "layer_norm_epsilon = 1e-12 as in the original; Hugging Face's default is 1e-5"
+            )
+        if config["same_length"]:
+            said.append(
+                f"same_length = true: with mem_len = {config['mem_len']} transformers computes "
+                f"what the original does with {config['mem_len'] - 1}, since it masks one position "
+                "more"
+            )
+        return tuple(said)
+
+    def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
+        """A card that says what loads the folder, and the vocabulary.
+
+        The original keeps it in cache.pkl, a pickle, which is not read; as text it is one word a
+        line.
+        """
+        card = {"README.md": CARD.encode()}
+        names = ("vocab.txt", "1b_word_vocab.txt")
+        vocabulary = beside.find(*names)
+        if vocabulary is None:
+            return SideFiles(card, none_found(beside, *names).notes)
+        files = tokenizer_config("TransfoXLTokenizer", lower_case=False)
+        return SideFiles({**card, **files, "vocab.txt": vocabulary.read_bytes()})
+
+
+FAMILY = TransfoXL()

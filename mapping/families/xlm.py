@@ -10,13 +10,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
-from tfreader.checkpoint import Checkpoint, TensorInfo
+from tfreader.checkpoint import Checkpoint
 from tfreader.errors import CheckpointNotFoundError, ConfigError, UnsupportedError
 from tfreader.paths import AnyPath
 
-from ..family import Beside, Config, Family, SideFiles, check_heads
+from ..family import Beside, Config, Family, Layout, SideFiles, Variables, check_heads
 from ..rule import Architecture, Drop, Rule, RuleSet, Tie
 from ..sources.pth import PthCheckpoint, TorchFile, is_pth, load
 from ._tokenizers import is_cased, tokenizer_config
@@ -100,28 +100,6 @@ SAME_KEYS = (
 HEAD_WEIGHT, ADAPTIVE = "pred_layer.proj.weight", "pred_layer.proj.head.weight"
 
 
-def translate(original: Mapping[str, Any]) -> Config:
-    """Hugging Face's config from `params` of the .pth, or from an earlier config.json."""
-    if original.get("use_memory"):
-        raise ConfigError("use_memory: Hugging Face's XLM has no product-key memory layers")
-    kept = {**KEYS, **dict.fromkeys(SAME_KEYS)}
-    config = {
-        new or key: original[key] for key, new in kept.items() if _is_plain(original.get(key))
-    }
-    if "clm_steps" in original:
-        config["causal"] = _is_causal(original)
-    if isinstance(config.get("id2lang"), Mapping):
-        config["id2lang"] = {str(index): name for index, name in config["id2lang"].items()}
-    if config.get("asm"):
-        config["tie_word_embeddings"] = False  # as there is no single matrix to tie
-        config["asm_cutoffs"] = _cutoffs(config.get("asm_cutoffs", ()))
-    else:
-        config = {key: value for key, value in config.items() if not key.startswith("asm_")}
-    if isinstance(config.get("mask_index"), int):
-        config.setdefault("mask_token_id", config["mask_index"])
-    return config
-
-
 PLAIN = (bool, int, float, str)
 
 
@@ -146,23 +124,7 @@ def _cutoffs(value: Any) -> list[int]:
         raise ConfigError(f"asm_cutoffs = {value!r}: expected a list of integers") from None
 
 
-def describe(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
-    """What the variables tell: language embeddings, and which of the three heads there is."""
-    found: Config = {}
-    if "lang_embeddings.weight" in variables:
-        found["use_lang_emb"] = True
-    elif config.get("n_langs", 1) != 1:
-        found["use_lang_emb"] = False
-    if any(name.startswith("pred_layer.") for name in variables):
-        adaptive = ADAPTIVE in variables
-        found["asm"] = adaptive
-        found["tie_word_embeddings"] = not adaptive and HEAD_WEIGHT not in variables
-        if adaptive:
-            found |= _clusters(config, variables)
-    return found
-
-
-def _clusters(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
+def _clusters(config: Config, variables: Variables) -> Config:
     """The adaptive softmax: a tail of N words has a matrix of N rows, the head takes the rest."""
 
     def rows(name: str) -> int:
@@ -182,31 +144,11 @@ def _clusters(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
     }
 
 
-def _divisor(variables: Mapping[str, TensorInfo]) -> float:
+def _divisor(variables: Variables) -> float:
     """By what each tail is narrower than the one before it; train.py's default where none tells."""
     first = variables.get("pred_layer.proj.tail.0.0.weight")
     width = sum(variables[ADAPTIVE].shape[-1:])
     return width / first.shape[0] if first is not None and all(first.shape[:1]) else 4.0
-
-
-def adapt(rules: RuleSet, config: Config, variables: Mapping[str, TensorInfo]) -> RuleSet:
-    """The rules of the head that the model has."""
-    if ADAPTIVE not in variables:
-        return rules
-    told = _clusters(config, variables)
-    divisor = told["asm_div_value"]
-    if not isinstance(divisor, int | float) or divisor <= 0:
-        raise ConfigError(f"asm_div_value = {divisor!r}: expected a positive number")
-    tails: list[Rule] = []
-    for i, (start, end) in enumerate(pairwise([*told["asm_cutoffs"], told["vocab_size"]])):
-        width = int(told["emb_dim"] // divisor ** (i + 1))
-        tail = rf"pred_layer\.proj\.tail\.{i}"
-        tails.append(weight(rf"{tail}\.0\.weight", width, HIDDEN, part="lm"))
-        tails.append(weight(rf"{tail}\.1\.weight", end - start, width, part="lm"))
-    unused = Drop(r"pred_layer\.proj\.weight", "the adaptive softmax does not use it")
-    kept = tuple(rule for rule in rules.rules if rule not in PLAIN_HEAD)
-    rules = replace(rules, rules=(*kept, *ADAPTIVE_HEAD, *tails), ties=())
-    return replace(rules, drops=(*rules.drops, unused))
 
 
 def open_pth(path: AnyPath) -> Checkpoint | None:
@@ -271,35 +213,6 @@ DICTIONARY = ("dico_id2word", "dico_word2id", "dico_counts")
 SPECIAL = 14  # <s> </s> <pad> <unk> <special0> ... <special9>: xlm/data/dictionary.py
 
 
-def side_files(checkpoint: Checkpoint, beside: Beside, config: Mapping[str, Any]) -> SideFiles:
-    """vocab.json from the file's dictionary; merges.txt from the BPE codes lying beside it."""
-    if not isinstance(checkpoint, PthCheckpoint):
-        return SideFiles({}, ("no dictionary in it: no tokenizer written",))
-    ids = checkpoint.contents.get("dico_word2id")
-    if ids is None:
-        return SideFiles({}, (f"no dico_word2id in {checkpoint.path}: no tokenizer written",))
-    if not isinstance(ids, dict) or not all(
-        isinstance(word, str) and type(index) is int for word, index in ids.items()
-    ):
-        raise UnsupportedError(f"{checkpoint.path}: dico_word2id: expected numbers by word")
-    vocabulary = _vocabulary(ids)
-    files = {"vocab.json": (json.dumps(vocabulary, indent=2) + "\n").encode()}
-    notes = [f"vocab.json: {len(vocabulary)} words from dico_word2id"]
-    if len(vocabulary) < len(ids):
-        notes[0] += f"; {len(ids) - len(vocabulary)} have another's spelling without the '@@'"
-    if len(ids) != config["vocab_size"]:
-        notes.append(f"the dictionary has {len(ids)} words, the model {config['vocab_size']} rows")
-    found = (file for folder in beside.folders for file in folder.glob("codes*") if file.is_file())
-    codes = sorted(found, key=str)
-    if len(codes) != 1:
-        names = ", ".join(file.name for file in codes) or "none"
-        notes.append(f"merges.txt needs one file of BPE codes (codes*) in {beside}, found {names}")
-        return SideFiles(files, tuple(notes))
-    files["merges.txt"] = codes[0].read_bytes().rstrip(b"\n") + b"\n"
-    own, note = _tokenizer_config(ids, config)
-    return SideFiles(files | own, (*notes, f"merges.txt: {codes[0].name}", note))
-
-
 def _vocabulary(ids: Mapping[str, int]) -> dict[str, int]:
     """The words as Hugging Face spells them: "</w>" ends a word, where "@@" said that it goes on.
 
@@ -330,48 +243,140 @@ def _tokenizer_config(
     return files, note
 
 
-def assume(*_: Any) -> Config:
-    """The arguments' defaults in train.py that the released models keep; they use gelu."""
-    return {"gelu_activation": True, "sinusoidal_embeddings": False, "causal": False}
+class Original(Layout):
+    name = "original"
+    evidence = (
+        r"attentions\.\d+\.q_lin\.weight",
+        r"layer_norm_emb\.weight",
+        r"ffns\.\d+\.lin1\..*",
+    )
 
+    def describe(self, config: Config, variables: Variables) -> Config:
+        """What the variables tell: language embeddings, and which of the three heads there is."""
+        found: Config = {}
+        if "lang_embeddings.weight" in variables:
+            found["use_lang_emb"] = True
+        elif config.get("n_langs", 1) != 1:
+            found["use_lang_emb"] = False
+        if any(name.startswith("pred_layer.") for name in variables):
+            adaptive = ADAPTIVE in variables
+            found["asm"] = adaptive
+            found["tie_word_embeddings"] = not adaptive and HEAD_WEIGHT not in variables
+            if adaptive:
+                found |= _clusters(config, variables)
+        return found
 
-def check(config: Config) -> None:
-    check_heads(config, "emb_dim", "n_heads")
-
-
-def remarks(config: Mapping[str, Any]) -> tuple[str, ...]:
-    notes = []
-    if config["causal"]:
-        notes.append(
-            "causal = true: trained with clm_steps alone; Hugging Face's converter leaves this "
-            "out, and its model looks ahead"
+    def rules(self, config: Config, variables: Variables) -> RuleSet:
+        """The rules of the head that the model has."""
+        if ADAPTIVE not in variables:
+            return RULES
+        told = _clusters(config, variables)
+        divisor = told["asm_div_value"]
+        if not isinstance(divisor, int | float) or divisor <= 0:
+            raise ConfigError(f"asm_div_value = {divisor!r}: expected a positive number")
+        tails: list[Rule] = []
+        for i, (start, end) in enumerate(pairwise([*told["asm_cutoffs"], told["vocab_size"]])):
+            width = int(told["emb_dim"] // divisor ** (i + 1))
+            tail = rf"pred_layer\.proj\.tail\.{i}"
+            tails.append(weight(rf"{tail}\.0\.weight", width, HIDDEN, part="lm"))
+            tails.append(weight(rf"{tail}\.1\.weight", end - start, width, part="lm"))
+        unused = Drop(r"pred_layer\.proj\.weight", "the adaptive softmax does not use it")
+        kept = tuple(rule for rule in RULES.rules if rule not in PLAIN_HEAD)
+        return replace(
+            RULES, rules=(*kept, *ADAPTIVE_HEAD, *tails), ties=(), drops=(*RULES.drops, unused)
         )
-    if not config["tie_word_embeddings"]:
-        notes.append(
-            "tie_word_embeddings = false: the head has its own weights; Hugging Face's converter "
-            "leaves this out, and its model loses them"
-        )
-    return tuple(notes)
 
 
-FAMILY = Family(
-    model_type="xlm",
-    rules=RULES,
-    evidence=(r"attentions\.\d+\.q_lin\.weight", r"layer_norm_emb\.weight", r"ffns\.\d+\.lin1\..*"),
-    translate=translate,
-    describe=describe,
-    adapt=adapt,
-    defaults={
+class XLM(Family):
+    model_type = "xlm"
+    layouts = (Original(),)
+    defaults: ClassVar = {
         "is_encoder": True,
         "layer_norm_eps": 1e-12,
         "n_langs": 1,
         "tie_word_embeddings": True,
         "use_lang_emb": True,
-    },
-    assume=assume,
-    needs=("n_heads",),
-    check=check,
-    open=open_pth,
-    side_files=side_files,
-    remarks=remarks,
-)
+    }
+    needs = ("n_heads",)
+
+    def open(self, path: AnyPath) -> Checkpoint | None:
+        return open_pth(path)
+
+    def translate(self, original: Mapping[str, Any]) -> Config:
+        """Hugging Face's config from `params` of the .pth, or from an earlier config.json."""
+        if original.get("use_memory"):
+            raise ConfigError("use_memory: Hugging Face's XLM has no product-key memory layers")
+        kept = {**KEYS, **dict.fromkeys(SAME_KEYS)}
+        config = {
+            new or key: original[key] for key, new in kept.items() if _is_plain(original.get(key))
+        }
+        if "clm_steps" in original:
+            config["causal"] = _is_causal(original)
+        if isinstance(config.get("id2lang"), Mapping):
+            config["id2lang"] = {str(index): name for index, name in config["id2lang"].items()}
+        if config.get("asm"):
+            config["tie_word_embeddings"] = False  # as there is no single matrix to tie
+            config["asm_cutoffs"] = _cutoffs(config.get("asm_cutoffs", ()))
+        else:
+            config = {key: value for key, value in config.items() if not key.startswith("asm_")}
+        if isinstance(config.get("mask_index"), int):
+            config.setdefault("mask_token_id", config["mask_index"])
+        return config
+
+    def assume(self, config: Config, variables: Variables) -> Config:
+        """The arguments' defaults in train.py that the released models keep; they use gelu."""
+        return {"gelu_activation": True, "sinusoidal_embeddings": False, "causal": False}
+
+    def check(self, config: Config) -> None:
+        check_heads(config, "emb_dim", "n_heads")
+
+    def remarks(self, config: Config) -> tuple[str, ...]:
+        notes = []
+        if config["causal"]:
+            notes.append(
+                "causal = true: trained with clm_steps alone; Hugging Face's converter leaves this "
+                "out, and its model looks ahead"
+            )
+        if not config["tie_word_embeddings"]:
+            notes.append(
+                "tie_word_embeddings = false: the head has its own weights; Hugging Face's "
+                "converter leaves this out, and its model loses them"
+            )
+        return tuple(notes)
+
+    def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
+        """vocab.json from the file's dictionary; merges.txt from the BPE codes lying beside it."""
+        if not isinstance(checkpoint, PthCheckpoint):
+            return SideFiles({}, ("no dictionary in it: no tokenizer written",))
+        ids = checkpoint.contents.get("dico_word2id")
+        if ids is None:
+            return SideFiles({}, (f"no dico_word2id in {checkpoint.path}: no tokenizer written",))
+        if not isinstance(ids, dict) or not all(
+            isinstance(word, str) and type(index) is int for word, index in ids.items()
+        ):
+            raise UnsupportedError(f"{checkpoint.path}: dico_word2id: expected numbers by word")
+        vocabulary = _vocabulary(ids)
+        files = {"vocab.json": (json.dumps(vocabulary, indent=2) + "\n").encode()}
+        notes = [f"vocab.json: {len(vocabulary)} words from dico_word2id"]
+        if len(vocabulary) < len(ids):
+            notes[0] += f"; {len(ids) - len(vocabulary)} have another's spelling without the '@@'"
+        if len(ids) != config["vocab_size"]:
+            notes.append(
+                f"the dictionary has {len(ids)} words, the model {config['vocab_size']} rows"
+            )
+        found = (
+            file for folder in beside.folders for file in folder.glob("codes*") if file.is_file()
+        )
+        codes = sorted(found, key=str)
+        if len(codes) != 1:
+            names = ", ".join(file.name for file in codes) or "none"
+            notes.append(
+                f"merges.txt needs one file of BPE codes (codes*) in {beside}, found {names}"
+            )
+            return SideFiles(files, tuple(notes))
+        files["merges.txt"] = codes[0].read_bytes().rstrip(b"\n") + b"\n"
+        own, note = _tokenizer_config(ids, config)
+        return SideFiles(files | own, (*notes, f"merges.txt: {codes[0].name}", note))
+
+
+FAMILY = XLM()

@@ -10,14 +10,16 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
-from tfreader.checkpoint import Checkpoint, TensorInfo
+from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError
 
-from ..family import Beside, Config, Family, SideFiles, same_keys
-from ..ops import Repeat, Transpose, Unstack
+from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
+from ..ops import Repeat, Unstack
 from ..rule import Architecture, Drop, Fill, Rule, RuleSet, Tie
+from . import _builders
+from ._builders import dense
 from ._tokenizers import is_cased, none_found, sentencepieces, tokenizer_config, too_many
 
 ENCODER = "model/transformer/"
@@ -41,26 +43,8 @@ KEYS = {
 ACTIVATIONS = {"gelu": "gelu_new", "gelu_new": "gelu_new", "relu": "relu"}
 
 
-def dense(
-    part: str, source: str, target: str, inputs: str, outputs: str | int, bias: bool = True
-) -> tuple[Rule, ...]:
-    """A fully connected layer: TensorFlow's kernel is [in, out], PyTorch's weight [out, in]."""
-    kernel = Rule(
-        (f"{source}/kernel",),
-        (f"{target}.weight",),
-        (Transpose(),),
-        shape=(inputs, outputs),
-        part=part,
-    )
-    added = Rule((f"{source}/bias",), (f"{target}.bias",), shape=(outputs,), part=part)
-    return (kernel, added) if bias else (kernel,)
-
-
 def layer_norm(part: str, source: str, target: str) -> tuple[Rule, ...]:
-    return (
-        Rule((f"{source}/gamma",), (f"{target}.weight",), shape=("d_model",), part=part),
-        Rule((f"{source}/beta",), (f"{target}.bias",), shape=("d_model",), part=part),
-    )
+    return _builders.layer_norm(part, source, target, "d_model")
 
 
 def mask_embedding(part: str, required: bool) -> Rule:
@@ -154,130 +138,73 @@ RULES = RuleSet(
 )
 
 
-def translate(original: Mapping[str, Any]) -> Config:
-    """Hugging Face's config from xlnet_config.json, which has the same keys but for n_token."""
-    config = same_keys(original, KEYS)
-    if config.get("vocab_size") == -1:  # as brightmart/xlnet_zh has it
-        del config["vocab_size"]
-    activation = config.get("ff_activation", "gelu")
-    if activation not in ACTIVATIONS:
-        raise ConfigError(
-            f"ff_activation = {activation!r}, but the original code knows only gelu and relu: "
-            "this config belongs to another model"
-        )
-    if "ff_activation" in config:
-        config["ff_activation"] = ACTIVATIONS[activation]
-    return config
-
-
-def describe(config: Config, variables: Mapping[str, TensorInfo]) -> Config:
-    """What the presence and the rank of variables tell."""
-    found: Config = {"tie_word_embeddings": LM_WEIGHT not in variables}
-    words = variables.get(ENCODER + "word_embedding/lookup_table")
-    bias = next((variables[n] for n in RELATIVE_BIASES if n in variables), None)
-    if bias is not None and len(bias.shape) in (2, 3):
-        found["untie_r"] = len(bias.shape) == 3
-        width = bias.shape[-2] * bias.shape[-1]
-        if words is not None and words.shape[-1:] != (width,):
-            raise ConfigError(
-                f"{bias.name} {list(bias.shape)} has n_head * d_head = {width}, but {words.name} "
-                f"{list(words.shape)} another d_model: transformers' XLNet has no such model"
-            )
-    segments = variables.get(ENCODER + "seg_embed")
-    if segments is not None and segments.shape:
-        found["n_layer"] = segments.shape[0]
-    tasks = _tasks(variables)
-    if len(tasks) == 1 and "finetuning_task" not in config:
-        found["finetuning_task"], *_ = tasks
-    # The original's --use_summ_proj=False: it drops the tanh along with the projection.
-    projected = any(name.startswith(SUMMARY) for name in variables)
-    if not projected and (tasks or RACE_HEAD + "/kernel" in variables):
-        found |= {"summary_use_proj": False, "summary_activation": ""}
-    return found
-
-
 def _tasks(variables: Iterable[str]) -> set[str]:
     return {match["task"] for match in map(re.compile(TASK_HEAD).match, variables) if match}
 
 
-def adapt(rules: RuleSet, config: Config, variables: Mapping[str, TensorInfo]) -> RuleSet:
-    """Without untie_r all layers share each bias; of several tasks' heads one is chosen."""
-    made = rules.rules
-    if not config.get("untie_r", True):
-        kept = (rule for rule in made if rule.sources[0] not in RELATIVE_BIASES)
-        shared = (per_layer(name, ("n_head", "d_head"), shared=True) for name in RELATIVE_BIASES)
-        made = (*kept, *shared)
-    others = _tasks(variables) - {config.get("finetuning_task")}
-    if len(_tasks(variables)) < 2:
-        return replace(rules, rules=made)
-    if others == _tasks(variables):
-        raise ConfigError(
-            f"heads of several tasks: {', '.join(sorted(others))}; choose with "
-            "--finetuning_task_name"
-        )
-    head = TASK_HEAD.replace("(?P<task>[^/]+)", f"(?:{'|'.join(map(re.escape, sorted(others)))})")
-    drop = Drop(head + "/.*", f"head of another task than {config['finetuning_task']}")
-    return replace(rules, rules=made, drops=(*rules.drops, drop))
-
-
-def remarks(config: Mapping[str, Any]) -> tuple[str, ...]:
-    said = []
-    if config.get("ff_activation") == "gelu_new":
-        said.append(
-            "ff_activation = gelu_new: the original's gelu is the tanh form, where Hugging Face's "
-            "copies say gelu (the erf form); it is also the released models' choice where no "
-            "config file gives it, and --set ff_activation=relu the original's other one"
-        )
-    if not config.get("untie_r", True):
-        said.append(
-            "untie_r = false: the layers share r_w_bias, r_r_bias and r_s_bias; transformers has "
-            "no such form, so every layer gets a copy (fine-tuning there unties them)"
-        )
-    return tuple(said)
-
-
-def assume(config: Config, _: Mapping[str, TensorInfo]) -> Config:
-    """The defaults of the original's run_classifier.py, run_race.py and run_squad.py."""
-    match config.get("architectures"):
-        case ["XLNetForSequenceClassification" | "XLNetForMultipleChoice"]:
-            return {"summary_type": "last"}
-        case ["XLNetForQuestionAnswering"]:
-            return {"start_n_top": 5, "end_n_top": 5}
-    return {}
-
-
-def side_files(_: Checkpoint, beside: Beside, config: Mapping[str, Any]) -> SideFiles:
-    """spiece.model and a tokenizer_config.json for it.
-
-    No file says whether the original lower-cased its text (--uncased); the vocabulary does: a cased
-    one has pieces with capital letters.
-    """
-    path = beside.find("spiece.model")
-    if path is None:
-        return none_found(beside, "spiece.model")
-    contents = path.read_bytes()
-    pieces = sentencepieces(path, contents)
-    lower = config.get("do_lower_case", not is_cased(pieces))
-    said = f"tokenizer: do_lower_case = {json.dumps(lower)}, as the letters of spiece.model tell"
-    files = tokenizer_config("XLNetTokenizer", do_lower_case=lower)
-    notes = (said, *too_many(path, len(pieces), "pieces", config["vocab_size"]))
-    return SideFiles({"spiece.model": contents, **files}, notes)
-
-
-FAMILY = Family(
-    model_type="xlnet",
-    rules=RULES,
-    evidence=(
+class Original(Layout):
+    name = "original"
+    evidence = (
         r"model/transformer/word_embedding/lookup_table",
         r"model/transformer/layer_\d+/rel_attn/.*",
-    ),
+    )
+
+    def describe(self, config: Config, variables: Variables) -> Config:
+        """What the presence and the rank of variables tell."""
+        found: Config = {"tie_word_embeddings": LM_WEIGHT not in variables}
+        words = variables.get(ENCODER + "word_embedding/lookup_table")
+        bias = next((variables[n] for n in RELATIVE_BIASES if n in variables), None)
+        if bias is not None and len(bias.shape) in (2, 3):
+            found["untie_r"] = len(bias.shape) == 3
+            width = bias.shape[-2] * bias.shape[-1]
+            if words is not None and words.shape[-1:] != (width,):
+                raise ConfigError(
+                    f"{bias.name} {list(bias.shape)} has n_head * d_head = {width}, but "
+                    f"{words.name} {list(words.shape)} another d_model: transformers' XLNet has no "
+                    "such model"
+                )
+        segments = variables.get(ENCODER + "seg_embed")
+        if segments is not None and segments.shape:
+            found["n_layer"] = segments.shape[0]
+        tasks = _tasks(variables)
+        if len(tasks) == 1 and "finetuning_task" not in config:
+            found["finetuning_task"], *_ = tasks
+        # The original's --use_summ_proj=False: it drops the tanh along with the projection.
+        projected = any(name.startswith(SUMMARY) for name in variables)
+        if not projected and (tasks or RACE_HEAD + "/kernel" in variables):
+            found |= {"summary_use_proj": False, "summary_activation": ""}
+        return found
+
+    def rules(self, config: Config, variables: Variables) -> RuleSet:
+        """Without untie_r all layers share each bias; of several tasks' heads one is chosen."""
+        made = RULES.rules
+        if not config.get("untie_r", True):
+            kept = (rule for rule in made if rule.sources[0] not in RELATIVE_BIASES)
+            shared = (
+                per_layer(name, ("n_head", "d_head"), shared=True) for name in RELATIVE_BIASES
+            )
+            made = (*kept, *shared)
+        others = _tasks(variables) - {config.get("finetuning_task")}
+        if len(_tasks(variables)) < 2:
+            return replace(RULES, rules=made)
+        if others == _tasks(variables):
+            raise ConfigError(
+                f"heads of several tasks: {', '.join(sorted(others))}; choose with "
+                "--finetuning_task_name"
+            )
+        head = TASK_HEAD.replace(
+            "(?P<task>[^/]+)", f"(?:{'|'.join(map(re.escape, sorted(others)))})"
+        )
+        drop = Drop(head + "/.*", f"head of another task than {config['finetuning_task']}")
+        return replace(RULES, rules=made, drops=(drop,))
+
+
+class XLNet(Family):
+    model_type = "xlnet"
+    layouts = (Original(),)
     # The release's, and what the original's training scripts write beside their checkpoints.
-    config_files=("xlnet_config.json", "config.json"),
-    translate=translate,
-    describe=describe,
-    adapt=adapt,
-    assume=assume,
-    defaults={
+    config_files = ("xlnet_config.json", "config.json")
+    defaults: ClassVar = {
         "bos_token_id": 1,
         "eos_token_id": 2,
         "ff_activation": "gelu_new",
@@ -285,7 +212,66 @@ FAMILY = Family(
         "pad_token_id": 5,
         "summary_activation": "tanh",
         "summary_use_proj": True,
-    },
-    side_files=side_files,
-    remarks=remarks,
-)
+    }
+
+    def translate(self, original: Mapping[str, Any]) -> Config:
+        """Hugging Face's config from xlnet_config.json, which has the same keys but for n_token."""
+        config = same_keys(original, KEYS)
+        if config.get("vocab_size") == -1:  # as brightmart/xlnet_zh has it
+            del config["vocab_size"]
+        activation = config.get("ff_activation", "gelu")
+        if activation not in ACTIVATIONS:
+            raise ConfigError(
+                f"ff_activation = {activation!r}, but the original code knows only gelu and relu: "
+                "this config belongs to another model"
+            )
+        if "ff_activation" in config:
+            config["ff_activation"] = ACTIVATIONS[activation]
+        return config
+
+    def assume(self, config: Config, variables: Variables) -> Config:
+        """The defaults of the original's run_classifier.py, run_race.py and run_squad.py."""
+        match config.get("architectures"):
+            case ["XLNetForSequenceClassification" | "XLNetForMultipleChoice"]:
+                return {"summary_type": "last"}
+            case ["XLNetForQuestionAnswering"]:
+                return {"start_n_top": 5, "end_n_top": 5}
+        return {}
+
+    def remarks(self, config: Config) -> tuple[str, ...]:
+        said = []
+        if config.get("ff_activation") == "gelu_new":
+            said.append(
+                "ff_activation = gelu_new: the original's gelu is the tanh form, where Hugging "
+                "Face's copies say gelu (the erf form); it is also the released models' choice "
+                "where no config file gives it, and --set ff_activation=relu the original's other "
+                "one"
+            )
+        if not config.get("untie_r", True):
+            said.append(
+                "untie_r = false: the layers share r_w_bias, r_r_bias and r_s_bias; transformers "
+                "has no such form, so every layer gets a copy (fine-tuning there unties them)"
+            )
+        return tuple(said)
+
+    def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
+        """spiece.model and a tokenizer_config.json for it.
+
+        No file says whether the original lower-cased its text (--uncased); the vocabulary does: a
+        cased one has pieces with capital letters.
+        """
+        path = beside.find("spiece.model")
+        if path is None:
+            return none_found(beside, "spiece.model")
+        contents = path.read_bytes()
+        pieces = sentencepieces(path, contents)
+        lower = config.get("do_lower_case", not is_cased(pieces))
+        said = (
+            f"tokenizer: do_lower_case = {json.dumps(lower)}, as the letters of spiece.model tell"
+        )
+        files = tokenizer_config("XLNetTokenizer", do_lower_case=lower)
+        notes = (said, *too_many(path, len(pieces), "pieces", config["vocab_size"]))
+        return SideFiles({"spiece.model": contents, **files}, notes)
+
+
+FAMILY = XLNet()

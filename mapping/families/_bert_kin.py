@@ -1,0 +1,67 @@
+"""What BERT and its kin share: scopes, configs, and the tokenizer of word pieces."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from tfreader.checkpoint import Checkpoint
+from tfreader.errors import ConfigError
+
+from ..family import Beside, Config, SideFiles, check_heads
+from ._tokenizers import is_cased, none_found, tokenizer_config, too_many
+
+ROOT = "(?:module/)?"  # TF-Hub modules
+BERT = ROOT + "bert"
+SPECIAL_TOKEN = re.compile(r"\[.*\]|<.*>")
+# The original's four, and the names that Hugging Face's code has for their kin.
+ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_python", "linear", "relu", "silu", "tanh")
+
+
+def check(config: Config) -> None:
+    check_heads(config, "hidden_size", "num_attention_heads")
+    if config["hidden_act"] not in ACTIVATIONS:
+        raise ConfigError(
+            f"hidden_act = {config['hidden_act']!r}, known are {', '.join(ACTIVATIONS)}"
+        )
+    for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"):
+        if not isinstance(config.get(key, 0.0), int | float):
+            raise ConfigError(f"{key} = {config[key]!r}, expected a number")
+    labels, kinds = len(config.get("id2label", ())), config.get("architectures", ())
+    if any(str(kind).endswith("MultipleChoice") for kind in kinds) and labels != 1:
+        raise ConfigError(
+            f"{kinds[0]} scores each choice with one row, the checkpoint's head has {labels}"
+        )
+
+
+def side_files(checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
+    """vocab.txt and a tokenizer_config.json for it.
+
+    The original release says nowhere in a file whether text is to be lower-cased; the vocabulary
+    does: a cased one has words with capital letters, beside special tokens like [CLS] and <S>.
+    """
+    path = beside.find("vocab.txt")
+    if path is None:
+        return none_found(beside, "vocab.txt")
+    contents = path.read_bytes()
+    words = contents.decode("utf-8", "replace").removesuffix("\n").split("\n")
+    lower, told = config.get("do_lower_case"), "as the config says"
+    if lower is None and "do_lower_case" in checkpoint:  # exported by the Garden
+        lower, told = bool(checkpoint["do_lower_case"]), "as the module says"
+    if lower is None:
+        lower = not is_cased([word for word in words if not SPECIAL_TOKEN.fullmatch(word.strip())])
+        told = f"since vocab.txt has {'few or no' if lower else 'many'} words with capital letters"
+    said = f"tokenizer: do_lower_case = {json.dumps(lower)}, {told}; --set do_lower_case=VALUE"
+    length = config["max_position_embeddings"]
+    files = tokenizer_config("BertTokenizer", do_lower_case=lower, model_max_length=length)
+    notes = (said, *too_many(path, len(words), "words", config["vocab_size"]))
+    return SideFiles({"vocab.txt": contents, **files}, notes)
+
+
+def remarks(config: Config) -> tuple[str, ...]:
+    if config.get("hidden_act") != "gelu":
+        return ()
+    return (
+        "hidden_act = gelu, in Hugging Face's models the erf form; today's original code computes "
+        "the tanh form, which --set hidden_act=gelu_new matches",
+    )

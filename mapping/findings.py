@@ -1,0 +1,49 @@
+"""What a planning finds: all that does not fit, and what the user should know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that does not fit: `said` in one line, `items` each of what that line counts."""
+
+    said: str
+    items: tuple[str, ...] = ()
+
+
+@dataclass
+class Findings:
+    """`problems` come causes before effects."""
+
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def problem(self, said: str, items: Sequence[str] = ()) -> None:
+        self.problems.append(Problem(said, tuple(items)))
+
+    def cause(self, said: str) -> None:
+        """A problem that others may come from."""
+        self.problems.insert(0, Problem(said))
+
+    def listed(self) -> tuple[str, ...]:
+        """Every problem in full."""
+        return tuple(line for found in self.problems for line in found.items or (found.said,))
+
+    def summary(self) -> str:
+        """The first problems, and how many more there are."""
+        shown, more = self.problems[:2], len(self.problems) - 2
+        tail = f" (and {count(range(more), 'more problem')})" if more > 0 else ""
+        return "\n".join(problem.said for problem in shown) + tail
+
+
+def some(items: Sequence[Any], limit: int = 3) -> str:
+    shown = ", ".join(map(str, items[:limit]))
+    return f"{shown} and {len(items) - limit} more" if len(items) > limit else shown
+
+
+def count(items: Sequence[Any], noun: str) -> str:
+    return f"{len(items)} {noun}{'s' if len(items) != 1 else ''}"

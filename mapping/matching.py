@@ -1,0 +1,192 @@
+"""Which rules match which variables, and what becomes of the variables that none does."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tfreader.checkpoint import TensorInfo
+from tfreader.errors import RuleError
+
+from .findings import Findings, count, some
+from .rule import Architecture, Rule, RuleSet, literal_tail
+from .variables import Chosen, Seen, matching
+
+
+@dataclass(frozen=True)
+class Match:
+    """A rule that matches a variable by one of its names, the values of the groups, the source."""
+
+    rule: Rule
+    source: int
+    groups: Mapping[str, str]
+    info: TensorInfo
+    name: str
+
+
+Matches = Mapping[str, Sequence[Match]]
+"""By the key of each variable, in the order of the rules."""
+
+
+def match(variables: Mapping[str, TensorInfo], seen: Seen, rules: RuleSet) -> Matches:
+    """The matches of all variables; the first of its names that any rule knows decides."""
+    # Most rules end in plain text, by which the few that can match a name are found.
+    sources: dict[str, list[tuple[int, Rule, int, re.Pattern[str]]]] = defaultdict(list)
+    for position, rule in enumerate(rules.rules):
+        for number, pattern in enumerate(rule.patterns):
+            sources[literal_tail(pattern.pattern)].append((position, rule, number, pattern))
+    lengths = sorted({len(tail) for tail in sources})
+
+    def matches(name: str, info: TensorInfo) -> list[Match]:
+        ends = [name[len(name) - length :] for length in lengths if length <= len(name)]
+        found = [
+            (position, Match(rule, number, _groups(match, rules.counts), info, name))
+            for end in ends
+            for position, rule, number, pattern in sources.get(end, ())
+            if (match := pattern.fullmatch(name))
+        ]
+        if len(found) > 1:
+            found.sort(key=lambda item: item[0])
+        return [match for _, match in found]
+
+    return {
+        key: next(filter(None, (matches(name, info) for name in seen.names.get(key, (key,)))), [])
+        for key, info in variables.items()
+    }
+
+
+def _groups(match: re.Match[str], counts: Mapping[str, str]) -> dict[str, str]:
+    """The values of a match's groups; counted ones as plain numbers, whatever their padding."""
+    groups = match.groupdict("")
+    for name in counts.keys() & groups.keys():
+        try:
+            groups[name] = str(int(groups[name]))
+        except ValueError:
+            raise RuleError(f"group {name!r} is counted, but it matched {groups[name]!r}") from None
+    return groups
+
+
+def extended(base: RuleSet, own: RuleSet) -> RuleSet:
+    """A family's rules with those of a rule file before them.
+
+    A rule of the file that names no part belongs to that of the rule whose tensor it gives.
+    """
+    parts = [(_as_regex(target), rule.part) for rule in base.rules for target in rule.targets]
+
+    def placed(rule: Rule) -> Rule:
+        own_parts = [part for regex, part in parts if regex.fullmatch(rule.targets[0])]
+        return replace(rule, part=own_parts[0]) if rule.part == "model" and own_parts else rule
+
+    return replace(
+        own,
+        rules=(*map(placed, own.rules), *base.rules),
+        counts={**base.counts, **own.counts},
+        architectures=(*own.architectures, *base.architectures),
+        drops=(*own.drops, *base.drops),
+        ties=(*own.ties, *base.ties),
+        fills=(*own.fills, *base.fills),
+        family=base.family,
+        extends=None,
+    )
+
+
+def _as_regex(target: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\\{\w+\\\}", "[^.]+", re.escape(target)))
+
+
+def ignored(
+    patterns: Sequence[str], option: str, seen: Seen, chosen: Chosen, findings: Findings
+) -> list[str]:
+    """The keys of the variables to map that the user wants to leave out."""
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        keys = matching(regex(pattern), seen)
+        if not keys:
+            findings.problem(f"{option} {pattern!r} matches no variable")
+        found |= dict.fromkeys(key for key in keys if key in chosen.variables)
+    return list(found)
+
+
+def account(
+    seen: Seen,
+    variables: Mapping[str, TensorInfo],
+    matches: Matches,
+    parts: Collection[str],
+    architecture: Architecture | None,
+    rules: RuleSet,
+    own: Collection[Rule],
+    chosen: Chosen,
+    findings: Findings,
+) -> tuple[list[Match], list[str]]:
+    """The matches that count, and the keys of the variables that no rule knows.
+
+    All others are dropped with a reason. Rules of the user's `own` go before those of a family.
+    """
+    drops = [(regex(drop.source), drop.reason) for drop in rules.drops]
+    active: list[Match] = []
+    unknown: list[str] = []
+    for key, info in variables.items():
+        names = seen.names.get(key, (key,))
+        reason = next((why for drop, why in drops if any(map(drop.fullmatch, names))), None)
+        mine = [match for match in matches[key] if match.rule.part in parts]
+        mine = [match for match in mine if match.rule in own] or mine
+        if reason is not None and not any(match.rule in own for match in mine):
+            chosen.dropped[info.name] = reason
+        elif mine:
+            active += mine
+        elif matches[key]:
+            kind = architecture.name if architecture else "this model"
+            chosen.dropped[info.name] = f"{matches[key][0].rule.part}: not in {kind}"
+        else:
+            unknown.append(key)
+    return active, unknown
+
+
+def inside(
+    keys: Iterable[str], seen: Seen, active: Iterable[Match], architecture: Architecture | None
+) -> list[str]:
+    """Those variables that lie within the model, to judge by their scopes: its heads aside.
+
+    The model's scope is the innermost that all its variables share; where they share none, it has
+    all their outermost ones.
+    """
+    heads = set(architecture.heads) if architecture else set()
+    names = [match.name for match in active if match.rule.part not in heads]
+    folders = [name.rpartition("/")[0] for name in names]
+    scopes = {os.path.commonpath(folders)} if folders and all(folders) else {""}
+    if scopes == {""}:
+        scopes = {folder.partition("/")[0] for folder in folders if folder}
+    within = tuple(scope + "/" for scope in scopes)
+    return [key for key in keys if any(n.startswith(within) for n in seen.names.get(key, (key,)))]
+
+
+def report_unknown(
+    unknown: Sequence[str], within: Collection[str], seen: Seen, findings: Findings
+) -> None:
+    """Say which variables no rule knows; only what lies outside the model may be ignored."""
+    outside = [key for key in unknown if key not in within]
+    for keys, where, advice in (
+        (
+            [key for key in unknown if key in within],
+            " inside the model",
+            "without them it would compute something else; map them with --rules FILE, or leave "
+            "them out all the same with --ignore-weights REGEX",
+        ),
+        (outside, "", "leave out with --ignore REGEX, or map with --rules FILE"),
+    ):
+        described = [f"{seen.shown[key]} {list(seen.infos[key].shape)}" for key in keys]
+        if keys:
+            findings.problem(
+                f"{count(keys, 'variable')}{where} that no rule knows: {some(described)}; {advice}",
+                [f"variable {one}{where}: no rule knows it" for one in described],
+            )
+
+
+def regex(source: str) -> re.Pattern[str]:
+    try:
+        return re.compile(source)
+    except re.error as error:
+        raise RuleError(f"bad regular expression {source!r}: {error}") from None

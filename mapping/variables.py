@@ -1,0 +1,174 @@
+"""A checkpoint's variables as rules see them: by which names, and without what training left."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tfreader.checkpoint import Checkpoint, TensorInfo
+from tfreader.errors import CheckpointNotFoundError, PlanError
+from tfreader.object_graph import ObjectGraph
+from tfreader.training import Training, training_state
+
+from .findings import Findings, some
+from .rule import RuleSet
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All variables by their keys.
+
+    `names` are those by which rules may know one: as stored, as shown, as the graph has it; under a
+    scope those below it, without it. `shown` is what users read. `training` is what looks like
+    training state.
+    """
+
+    path: str
+    infos: Mapping[str, TensorInfo]
+    names: Mapping[str, tuple[str, ...]]
+    shown: Mapping[str, str]
+    training: Mapping[str, Training]
+    scope: str
+
+    def examples(self) -> list[str]:
+        """The readable names of what may be a weight."""
+        return [self.shown[key] for key in self.infos if key not in self.training]
+
+
+@dataclass
+class Chosen:
+    """The variables to map, by the key whose names count for them; the others with the reason."""
+
+    variables: dict[str, TensorInfo]
+    dropped: dict[str, str]
+
+
+def look(checkpoint: Checkpoint, scope: str, findings: Findings) -> Seen:
+    """What there is. Raises PlanError where nothing lies under the scope."""
+    infos = {info.name: info for info in checkpoint.infos}
+    graph = _object_graph(checkpoint, findings)
+    shown = {key: key if graph is None else graph.name(key) for key in infos}
+    names = {key: _names(key, graph) for key in infos}
+    scope = scope.strip("/")
+    if scope:
+        names = {
+            key: tuple(name[len(scope) + 1 :] for name in own if name.startswith(scope + "/"))
+            for key, own in names.items()
+        }
+        if not any(names.values()):
+            tops = sorted({name.partition("/")[0] for name in shown.values() if "/" in name})
+            raise PlanError(
+                f"{checkpoint.path}: no variable lies under --scope {scope}; the outermost scopes "
+                f"are {some(tops, 8)}"
+            )
+    training = training_state(infos.values(), graph)
+    return Seen(checkpoint.path, infos, names, shown, training, scope)
+
+
+def _object_graph(checkpoint: Checkpoint, findings: Findings) -> ObjectGraph | None:
+    """The graph; None too where only the index is at hand, as a plan does without values."""
+    try:
+        return checkpoint.object_graph
+    except CheckpointNotFoundError as error:
+        findings.notes.append(f"no readable names, as the object graph cannot be read: {error}")
+        return None
+
+
+def _names(key: str, graph: ObjectGraph | None) -> tuple[str, ...]:
+    if graph is None or key not in graph:
+        return (key,)
+    return tuple(dict.fromkeys((key, graph.name(key), *graph[key].names)))
+
+
+def choose(seen: Seen, moving_averages: str, rules: RuleSet | None, findings: Findings) -> Chosen:
+    """The variables to map. What looks like training state is left out.
+
+    Rules that were given go before that guess, and with `moving_averages` "use" each average
+    stands for its variable. Raises PlanError where there are none to use.
+    """
+    explicit = _explicit(seen, rules) if rules is not None else set()
+    training = {key: state for key, state in seen.training.items() if key not in explicit}
+    chosen = Chosen({}, {key: str(state) for key, state in training.items()})
+    for key, info in seen.infos.items():
+        if key in training:
+            continue
+        if seen.names[key]:
+            chosen.variables[key] = info
+        else:
+            chosen.dropped[key] = f"outside --scope {seen.scope}"
+    averages = averages_of(seen, training)
+    if moving_averages == "use":
+        _use(averages, seen, chosen, findings)
+    elif any(base in seen.infos for base in averages):
+        findings.notes.append(
+            f"moving averages: {len(averages)} left out; --moving-averages use converts them in "
+            "place of the raw values"
+        )
+    return chosen
+
+
+def averages_of(seen: Seen, training: Mapping[str, Training]) -> dict[str, str]:
+    """The key of the moving average of each variable that has one. Raises PlanError for two."""
+    averages: dict[str, str] = {}
+    for key, state in training.items():
+        if state.kind != "moving average" or state.base is None:
+            continue
+        other = averages.setdefault(state.base, key)
+        if other != key:
+            raise PlanError(
+                f"{seen.path}: variable {seen.shown.get(state.base, state.base)} has two moving "
+                f"averages, {seen.shown[other]} and {seen.shown[key]}"
+            )
+    return averages
+
+
+def _use(averages: Mapping[str, str], seen: Seen, chosen: Chosen, findings: Findings) -> None:
+    if not averages:
+        raise PlanError(
+            f"{seen.path}: --moving-averages use: there are no moving averages in it; leave the "
+            "option out to convert the variables as they are"
+        )
+    without = [key for key in chosen.variables if key not in averages]
+    for base, key in averages.items():
+        chosen.variables[base] = seen.infos[key]
+        del chosen.dropped[key]
+        if base in seen.infos:
+            chosen.dropped[base] = f"replaced by its moving average {seen.shown[key]}"
+    said = f"moving averages: used for {len(averages)} variables"
+    if without:
+        shown = some([seen.shown[key] for key in without])
+        said += f"; {len(without)} have none and stay as they are: {shown}"
+    findings.notes.append(said)
+
+
+def _explicit(seen: Seen, rules: RuleSet) -> set[str]:
+    """What looks like training state, but rules name it: they do not match its variable as well.
+
+    Of what has no variable, such as counters, they match no weight.
+    """
+    patterns = [pattern for rule in rules.rules for pattern in rule.patterns]
+    weights = [key for key in seen.infos if key not in seen.training]
+
+    def spells(pattern: re.Pattern[str], key: str) -> bool:
+        return any(map(pattern.fullmatch, seen.names.get(key, (key,))))
+
+    return {
+        key
+        for key, state in seen.training.items()
+        for pattern in patterns
+        if spells(pattern, key)
+        and not any(spells(pattern, other) for other in ([state.base] if state.base else weights))
+    }
+
+
+def matching(regex: re.Pattern[str], seen: Seen) -> list[str]:
+    """The keys of the variables whose whole key or readable name matches.
+
+    Not by any alias: those of one variable may look like another's path.
+    """
+
+    def spelled(key: str) -> Sequence[str]:
+        return key, seen.shown[key], *seen.names[key][:2]
+
+    return [key for key in seen.infos if any(map(regex.fullmatch, spelled(key)))]
