@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
+from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError, RemoteError
 from tfreader.paths import as_path
 
@@ -39,10 +40,10 @@ class SourceConfig:
 
 
 def read_config(
-    prefix: str,
+    checkpoint: Checkpoint,
     family: Family | None,
+    model_type: str,
     config: str | PathLike[str] | Mapping[str, Any] | None,
-    own: Mapping[str, Any] | None,
     overrides: Mapping[str, Any],
     finetuning_task_name: str | None,
 ) -> SourceConfig:
@@ -51,9 +52,10 @@ def read_config(
     Raises ConfigError.
     """
     path, notes = None, []
+    own = checkpoint.config if config is None else None
     config = own if config is None else config
     if config is None and family is not None:
-        config = Beside.of(prefix).find(*family.config_files)
+        config = Beside.of(checkpoint.path).find(*family.config_files)
         if config is not None:
             notes.append(f"config: {config}")
     if config is None:
@@ -64,10 +66,10 @@ def read_config(
         path = str(config)
         original = _read(path, family)
     original = {key: value for key, value in original.items() if value is not None}
-    model_type = original.get("model_type")
-    if family is not None and model_type is not None and model_type not in family.names:
+    stated = original.get("model_type")
+    if family is not None and stated is not None and stated not in family.names:
         raise ConfigError(
-            f"{path or 'config'}: model_type = {model_type!r}: a config of another family than "
+            f"{path or 'config'}: model_type = {stated!r}: a config of another family than "
             f"{family.model_type}"
         )
     try:
@@ -77,6 +79,8 @@ def read_config(
     values |= overrides
     if finetuning_task_name is not None:
         values["finetuning_task"] = finetuning_task_name
+    if family is not None and model_type in family.variants:
+        values.setdefault("model_type", model_type)
     kept = None if own is not None or not original else original
     return SourceConfig(values, kept, path, tuple(overrides), tuple(notes))
 
@@ -114,9 +118,14 @@ def finish_config(
     architecture: Architecture | None,
     variables: Variables,
     entries: Iterable[Entry],
+    ties: Collection[str],
     findings: Findings,
 ) -> Config:
-    """The config to write: with what is assumed, the labels and the type. Raises ConfigError."""
+    """The config to write: with what is assumed, the labels and the type.
+
+    The class that it describes has the tensors of the plan, `ties` among them, and no others.
+    Raises ConfigError.
+    """
     finished: Config = {"model_type": family.model_type}
     if architecture:
         finished["architectures"] = [architecture.name]
@@ -143,6 +152,7 @@ def finish_config(
         names = [f"LABEL_{i}" for i in range(labels)]
         finished["id2label"] = {str(i): name for i, name in enumerate(names)}
         finished["label2id"] = {name: i for i, name in enumerate(names)}
+    _check_fixed(family, finished, source, ties, findings)
     floats = {str(entry.dtype) for entry in entries if entry.dtype in CASTABLE}
     if floats:  # a model is loaded in one type, which should hold them all
         widest = floats.pop() if len(floats) == 1 else "float32"
@@ -150,3 +160,30 @@ def finish_config(
     family.check(finished)
     findings.notes += family.remarks(finished)
     return finished
+
+
+def _check_fixed(
+    family: Family,
+    config: Config,
+    source: SourceConfig,
+    ties: Collection[str],
+    findings: Findings,
+) -> None:
+    """Refuse, or change and say so, what would give the class other tensors than there are."""
+    for key, value in family.fixed.items():
+        if config.get(key, value) != value:
+            raise ConfigError(
+                f"{source.origin(key)}: {key} = {json.dumps(config[key])}: that model has other "
+                f"tensors than the checkpoint, or computes something else than the original; where "
+                f"it does not belong there, --set {key}={json.dumps(value)}"
+            )
+    if family.output_weight in ties and config.get("tie_word_embeddings", True) is not True:
+        said = f"tie_word_embeddings = {json.dumps(config['tie_word_embeddings'])}"
+        reason = f"the checkpoint has no {family.output_weight} of its own"
+        if "tie_word_embeddings" in source.overridden:
+            raise ConfigError(f"--set {said}: {reason}")
+        config["tie_word_embeddings"] = True
+        findings.notes.append(
+            f"tie_word_embeddings = true, in place of {said} in {source.path or 'the config'}, "
+            f"since {reason}"
+        )

@@ -117,8 +117,11 @@ class Family:
 
     `layouts` are the ways in which its checkpoints are spelled, the original's first.
     `config_files` are looked for beside the checkpoint. `defaults` are keys of the written config
-    that nothing else gives, `needs` those that it cannot do without. `aliases` are other names for
-    the model type, `variants` such that are a model type of their own in the written config.
+    that nothing else gives, `needs` those that it cannot do without, `fixed` those with which, set
+    otherwise, the class would have other tensors or compute something else. `output_weight` is the
+    tensor of the output layer, which tie_word_embeddings makes one with the embeddings. `aliases`
+    are other names for the model type, `variants` such that are a model type of their own in the
+    written config.
 
     The methods stand in the order of their use.
     """
@@ -128,6 +131,8 @@ class Family:
     config_files: ClassVar[tuple[str, ...]] = ()
     defaults: ClassVar[Mapping[str, Any]] = {}
     needs: ClassVar[tuple[str, ...]] = ()
+    fixed: ClassVar[Mapping[str, Any]] = {}
+    output_weight: ClassVar[str | None] = None
     aliases: ClassVar[tuple[str, ...]] = ()
     variants: ClassVar[tuple[str, ...]] = ()
 

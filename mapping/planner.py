@@ -80,15 +80,11 @@ def make_plan(
     seen = look(checkpoint, scope, findings)
     chosen = choose(seen, moving_averages, given, findings)
     family, layout, told = detect(seen, chosen, model_type, given)
-    findings.notes[:0] = told
-    own = checkpoint.config if config is None else None
     source = read_config(
-        checkpoint.path, family, config, own, overrides or {}, finetuning_task_name
+        checkpoint, family, model_type, config, overrides or {}, finetuning_task_name
     )
-    findings.notes += source.notes
+    findings.notes = [*told, *findings.notes, *source.notes]
     sizes = dict(source.values)
-    if family is not None and model_type in family.variants:
-        sizes.setdefault("model_type", model_type)
 
     outside = ignored(ignore, "--ignore", seen, chosen, findings)
     weights = ignored(ignore_weights, "--ignore-weights", seen, chosen, findings)
@@ -132,9 +128,11 @@ def make_plan(
     names = [seen.shown[key] for key in unknown]
     check_required(followed, parts, kind, active, counts, entries, usual, names, findings)
 
+    ties = _ties(followed, parts, counts, strip, entries)
+
     finished: Config | None = None
     if family is not None and not findings.problems:
-        finished = finish_config(family, sizes, source, kind, spelled, entries, findings)
+        finished = finish_config(family, sizes, source, kind, spelled, entries, ties, findings)
     plan = Plan(
         path=checkpoint.path,
         family=family,
@@ -143,7 +141,7 @@ def make_plan(
         architecture=kind.name if kind else None,
         entries=tuple(entries),
         dropped=chosen.dropped,
-        ties=_ties(followed, parts, counts, strip, entries),
+        ties=ties,
         config=finished,
         original_config=source.original,
         config_path=source.path,
@@ -161,12 +159,9 @@ def rules_for(checkpoint: Checkpoint, model_type: str = "auto", scope: str = "")
     seen = look(checkpoint, scope, findings)
     chosen = choose(seen, "drop", None, findings)
     family, layout, _ = detect(seen, chosen, model_type, None)
-    source = read_config(checkpoint.path, family, None, checkpoint.config, {}, None)
-    sizes = dict(source.values)
-    if family is not None and model_type in family.variants:
-        sizes.setdefault("model_type", model_type)
+    source = read_config(checkpoint, family, model_type, None, {}, None)
     spelled = spellings(chosen.variables, seen)
-    rules = _rules(family, layout, None, sizes, spelled, source, findings)
+    rules = _rules(family, layout, None, dict(source.values), spelled, source, findings)
     if findings.problems:
         raise PlanError(f"{checkpoint.path}: {findings.summary()}", findings.listed())
     return rules

@@ -11,6 +11,12 @@ from tfreader.errors import ConfigError
 from ..family import Beside, Config, SideFiles, check_heads
 from ._tokenizers import is_cased, none_found, tokenizer_config, too_many
 
+# Set otherwise, Hugging Face's classes have other layers, or look no further than each word.
+ENCODER_ALONE = {
+    "add_cross_attention": False,
+    "is_decoder": False,
+    "position_embedding_type": "absolute",
+}
 ROOT = "(?:module/)?"  # TF-Hub modules
 BERT = ROOT + "bert"
 SPECIAL_TOKEN = re.compile(r"\[.*\]|<.*>")

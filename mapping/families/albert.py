@@ -20,7 +20,7 @@ from tfreader.errors import ConfigError
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..rule import Architecture, Rule, RuleSet, Tie
 from . import _builders
-from ._bert_kin import BERT, ROOT, check, remarks
+from ._bert_kin import BERT, ENCODER_ALONE, ROOT, check, remarks
 from ._bert_kin import side_files as word_pieces
 from ._builders import dense, output_layer
 from ._tokenizers import none_found, sentencepieces, tokenizer_config, too_many
@@ -152,6 +152,8 @@ class Albert(Family):
     model_type = "albert"
     layouts = (Original(),)
     config_files = ("albert_config.json",)
+    fixed: ClassVar = ENCODER_ALONE
+    output_weight = "predictions.decoder.weight"
     defaults: ClassVar = {
         "bos_token_id": 2,
         "eos_token_id": 3,

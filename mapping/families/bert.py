@@ -14,7 +14,7 @@ from tfreader.checkpoint import Checkpoint
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables
 from ..rule import Architecture, Rule, RuleSet, Tie
 from . import _bert_tf2, _builders
-from ._bert_kin import BERT, ROOT, check, remarks, side_files
+from ._bert_kin import BERT, ENCODER_ALONE, ROOT, check, remarks, side_files
 from ._builders import dense, output_layer
 
 LAYER = BERT + r"/encoder/layer_(?P<layer>\d+)"
@@ -148,6 +148,8 @@ class Bert(Family):
     model_type = "bert"
     layouts = (Original(), Garden())
     config_files = ("bert_config.json",)
+    fixed: ClassVar = ENCODER_ALONE
+    output_weight = "cls.predictions.decoder.weight"
     defaults: ClassVar = {
         "layer_norm_eps": 1e-12,
         "pad_token_id": 0,

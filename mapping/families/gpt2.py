@@ -103,6 +103,8 @@ class GPT2(Family):
     layouts = (Original(),)
     aliases = ("openai-community/gpt2",)
     config_files = ("hparams.json",)
+    fixed: ClassVar = {"add_cross_attention": False}
+    output_weight = "lm_head.weight"
     defaults: ClassVar = {
         "activation_function": "gelu_new",  # the original's gelu is the tanh form
         "layer_norm_epsilon": 1e-5,

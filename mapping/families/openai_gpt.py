@@ -61,6 +61,7 @@ class OpenAIGPT(Family):
     layouts = (Original(),)
     aliases = ("gpt", "openai-community/openai-gpt")
     config_files = ("config.json",)
+    output_weight = "lm_head.weight"
     defaults: ClassVar = {
         "afn": "gelu",  # transformers' word here for the tanh form, which the original computes
         "layer_norm_epsilon": 1e-5,

@@ -258,6 +258,8 @@ class T5(Family):
     aliases = ("byt5", "google-t5/t5-small")
     variants = ("mt5",)
     config_files = ("config.json", "t5_config.json", "operative_config.gin")
+    fixed: ClassVar = {"is_decoder": False}
+    output_weight = "lm_head.weight"
     defaults: ClassVar = {
         "decoder_start_token_id": 0,
         "eos_token_id": 1,

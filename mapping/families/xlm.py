@@ -290,6 +290,7 @@ class Original(Layout):
 class XLM(Family):
     model_type = "xlm"
     layouts = (Original(),)
+    output_weight = "pred_layer.proj.weight"
     defaults: ClassVar = {
         "is_encoder": True,
         "layer_norm_eps": 1e-12,

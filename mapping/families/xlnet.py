@@ -171,7 +171,9 @@ class Original(Layout):
             found["finetuning_task"], *_ = tasks
         # The original's --use_summ_proj=False: it drops the tanh along with the projection.
         projected = any(name.startswith(SUMMARY) for name in variables)
-        if not projected and (tasks or RACE_HEAD + "/kernel" in variables):
+        if projected:
+            found["summary_use_proj"] = True
+        elif tasks or RACE_HEAD + "/kernel" in variables:
             found |= {"summary_use_proj": False, "summary_activation": ""}
         return found
 
@@ -204,6 +206,7 @@ class XLNet(Family):
     layouts = (Original(),)
     # The release's, and what the original's training scripts write beside their checkpoints.
     config_files = ("xlnet_config.json", "config.json")
+    output_weight = "lm_loss.weight"
     defaults: ClassVar = {
         "bos_token_id": 1,
         "eos_token_id": 2,
