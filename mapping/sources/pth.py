@@ -12,8 +12,11 @@ import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from io import BytesIO
+from itertools import takewhile
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,11 +35,15 @@ from tfreader.errors import (
 from tfreader.files import LocalFile, SourceFile, sha256_of
 from tfreader.paths import AnyPath
 
+from .pickle_cost import TooCostlyError, names_in
+
 if TYPE_CHECKING:
     import torch
 
 SUFFIXES = (".pth", ".pt")
 MAX_PICKLE_SIZE = 1 << 28  # the dictionary of 200,000 words takes some 10 MB
+# Before torch 1.6: a magic number, a version, the system, the contents, the storages' keys.
+LEGACY_PICKLES = 5
 SAFE_SINCE = (2, 6)  # the restricted unpickler of older releases can be got round: CVE-2025-32434
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")  # how pickles of protocol 2 and later begin
 _DTYPES = {str(dtype): dtype for dtype in DTYPES.values()}
@@ -54,8 +61,8 @@ class _Inert:
 
 # Arrays and scalars of numpy are pickled as calls of these, whose module numpy 2 has renamed.
 # torch knows a class on its list by the module and the name that the class gives itself.
-_ALLOWED = [
-    type(name, (_Inert,), {"__module__": module})
+_STAND_INS = {
+    f"{module} {name}": type(name, (_Inert,), {"__module__": module})
     for module, name in (
         ("numpy", "ndarray"),
         ("numpy", "dtype"),
@@ -64,7 +71,8 @@ _ALLOWED = [
         ("numpy._core.multiarray", "_reconstruct"),
         ("numpy._core.multiarray", "scalar"),
     )
-]
+}
+_LOADING = Lock()
 
 
 class TorchFile:
@@ -122,42 +130,68 @@ def load(path: TorchFile) -> Any:
             f"{path}: torch {torch.__version__} cannot load it safely (CVE-2025-32434); "
             "pip install 'torch>=2.6'"
         )
-    _check_container(path)
+    names = _check_contents(path)
+    stand_ins = [stand_in for name, stand_in in _STAND_INS.items() if name in names]
+    # What torch allows, and which warnings are shown, holds for all threads.
+    with _LOADING, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a refusal that is reported below
+        try:
+            with torch.serialization.safe_globals(stand_ins):
+                return torch.load(path.local, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise _refusal(path, str(error)) from None
+        except Exception as error:  # torch lets whatever a damaged pickle causes through
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise CorruptCheckpointError(
+                f"{path}: damaged, or no file of torch.save ({reason[:200]})"
+            ) from None
+
+
+def _check_contents(path: TorchFile) -> set[str]:
+    """The names that its pickles ask for.
+
+    Raises what `load` raises for those that would take much more time or memory than their size.
+    """
     try:
-        with torch.serialization.safe_globals(list(_ALLOWED)), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a refusal that is reported below
-            return torch.load(path.local, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _refusal(path, str(error)) from None
-    except Exception as error:  # torch lets whatever a damaged pickle causes through
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise CorruptCheckpointError(
-            f"{path}: damaged, or no file of torch.save ({reason[:200]})"
+        if zipfile.is_zipfile(path.local):
+            with zipfile.ZipFile(path.local) as archive:
+                return _names_in_archive(path, archive)
+        with path.local.open("rb") as file:
+            pickles = takewhile(lambda _: file.peek(1), range(LEGACY_PICKLES))
+            return {name for _ in pickles for name in names_in(file)}
+    except TooCostlyError as error:
+        raise UnsupportedError(
+            f"{path}: refused, and nothing of it was run: {error}, which no checkpoint's does"
         ) from None
-
-
-def _check_container(path: TorchFile) -> None:
-    """Refuse what would take more memory than the file's size: compressed or endless contents."""
-    try:
-        if not zipfile.is_zipfile(path.local):
-            return
-        with zipfile.ZipFile(path.local) as archive:
-            records = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:
         raise CorruptCheckpointError(f"{path}: a damaged zip container ({error})") from None
+    except pickle.UnpicklingError as error:
+        raise CorruptCheckpointError(
+            f"{path}: damaged, or no file of torch.save ({error})"
+        ) from None
     except OSError as error:
         raise CheckpointNotFoundError(f"{path}: cannot be read ({error})") from None
-    for record in records:
+
+
+def _names_in_archive(path: TorchFile, archive: zipfile.ZipFile) -> set[str]:
+    """The same of a zip container, which must not be compressed."""
+    names: set[str] = set()
+    for record in archive.infolist():
         if record.compress_type != zipfile.ZIP_STORED:
             raise UnsupportedError(
                 f"{path}: its record {record.filename!r} is compressed, which torch.save never "
                 "does; load it with torch where you trust it and save it again"
             )
-        if record.filename.endswith("data.pkl") and record.file_size > MAX_PICKLE_SIZE:
+        if not record.filename.endswith(".pkl"):
+            continue
+        if record.file_size > MAX_PICKLE_SIZE:
             raise UnsupportedError(
                 f"{path}: a pickle of {record.file_size} bytes beside the tensors, at most "
                 f"{MAX_PICKLE_SIZE} are read"
             )
+        with archive.open(record) as file:
+            names |= names_in(BytesIO(file.read()))
+    return names
 
 
 def _refusal(path: TorchFile, message: str) -> TFReaderError:
@@ -207,6 +241,8 @@ class PthCheckpoint(Checkpoint):
         where = f"{self.path}: variable {name!r}"
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise UnsupportedError(f"{where} is a {type(tensor).__name__}, expected a tensor")
+        if tensor.is_nested:
+            raise UnsupportedError(f"{where} is a nested tensor, expected one with a shape")
         dtype = _DTYPES.get(str(tensor.dtype).removeprefix("torch."))
         if (
             dtype is None
@@ -270,7 +306,7 @@ class PthCheckpoint(Checkpoint):
         """The values as bytes; of a tensor that lies in one piece, where it lies."""
         import torch
 
-        tensor = self._tensors[info.name].detach()
+        tensor = self._tensors[info.name].detach().resolve_neg().resolve_conj()
         part = tensor if rows is None else tensor[rows.start : rows.stop]
         if not part.numel():
             return np.empty(0, np.uint8)
