@@ -188,11 +188,17 @@ class Checkpoint(Mapping[str, Array]):
         try:
             if not isinstance(serialized, bytes):
                 raise ValueError("not a scalar string")
-            return ObjectGraph(serialized, self._variables.keys())
+            return ObjectGraph(serialized, self._variables.keys(), self._shape)
         except ValueError as error:
             raise CorruptCheckpointError(
                 f"{self.path}: variable {OBJECT_GRAPH!r}: damaged object graph ({error})"
             ) from None
+
+    def _shape(self, key: str) -> tuple[int, ...] | None:
+        try:
+            return self.info(key).shape
+        except CorruptCheckpointError:
+            return None
 
     def __len__(self) -> int:
         return len(self._variables)

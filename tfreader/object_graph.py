@@ -9,38 +9,27 @@ optimizer.
 from __future__ import annotations
 
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from google.protobuf.message import DecodeError
-
-from .checkpoint_pb2 import TrackableObjectGraph
+from . import graph_nodes
+from .graph_nodes import unescape
+from .optimizers import Owned, Shapes, Slot, find_optimizers, slots_by_name, slots_in_lists
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VARIABLE_VALUE = "VARIABLE_VALUE"
 SUFFIX = f"/.ATTRIBUTES/{VARIABLE_VALUE}"
-# Children that only optimizers have together: Keras 2's older ones, then all later ones.
-_OPTIMIZER_MARKS = ({"iter", "learning_rate"}, {"_iterations", "_learning_rate"})
-# The list of the model's own weights that a Keras 3 optimizer keeps.
-_WEIGHTS_OF_OPTIMIZER = "_trainable_variables"
 _TABLE_PARTS = ("-keys", "-values")
 _COPY = re.compile(r"_all_variables/\d+")  # Keras 3 exports every weight twice
 _ORIGINAL = re.compile(r"variables/\d+")
 
 
-class Slot(NamedTuple):
-    """Whose slot variable a value is: the variable's key, the slot's name, the optimizer's path."""
-
-    base: str
-    name: str
-    optimizer: str
-
-
 class TrackedValue(NamedTuple):
     """A value of an object: the `key` that it is stored under, and what the graph says of it.
 
-    `path` joins the attributes from the root to the object with slashes. `full_name` is the
+    `path` joins the attributes from the root to the object with slashes, a dot in one of them
+    spelled `..` and a slash `.S`, as in keys. `full_name` is the
     variable's own name, empty where none is stored; two variables may share it. `attribute` says
     what the value is of the object: VARIABLE_VALUE, table-keys and so on. `aliases` are paths
     through other owners. `slots` maps the names of its slot variables to their keys, `slot_of` is
@@ -59,25 +48,17 @@ class TrackedValue(NamedTuple):
     copy_of: str | None = None
 
     @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths to the value, its own one first."""
+        end = "" if self.attribute == VARIABLE_VALUE else f"/{self.attribute}"
+        return self.path + end, *(alias + end for alias in self.aliases)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """All names but the key, the path first."""
-        end = "" if self.attribute == VARIABLE_VALUE else f"/{self.attribute}"
+        path, *aliases = self.paths
         own = (self.full_name,) if self.full_name else ()
-        return self.path + end, *own, *(alias + end for alias in self.aliases)
-
-
-class _Node(NamedTuple):
-    children: list[tuple[int, str]]
-    attributes: list[tuple[str, str, str]]  # name, full name, key
-    slots: list[tuple[int, str, int]]  # variable's node, slot's name, slot variable's node
-
-
-class _Step(NamedTuple):
-    """How a walk came to a node: from which of its starts, from which parent, by which name."""
-
-    start: int
-    parent: int | None
-    name: str
+        return path, *own, *aliases
 
 
 class ObjectGraph(Mapping[str, TrackedValue]):
@@ -86,13 +67,19 @@ class ObjectGraph(Mapping[str, TrackedValue]):
     `missing` are keys that the graph lists but the checkpoint does not hold.
     """
 
-    def __init__(self, serialized: bytes, stored: Collection[str]) -> None:
-        """`stored` are the checkpoint's keys. Raises ValueError where the graph is damaged."""
-        self._nodes = nodes = _parse(serialized)
-        steps = _walk(nodes, [0])
-        optimizers = [i for i in steps if _is_optimizer(nodes[i])]
-        owned = _walk(nodes, optimizers)
-        own = _walk(nodes, [0], frozenset(optimizers))
+    def __init__(
+        self, serialized: bytes, stored: Collection[str], shape: Shapes = lambda key: None
+    ) -> None:
+        """`stored` are the checkpoint's keys, `shape` tells the shapes of the variables.
+
+        Raises ValueError where the graph is damaged.
+        """
+        self._nodes = nodes = graph_nodes.parse(serialized)
+        limit = 64 * len(serialized)
+        steps = graph_nodes.walk(nodes, [0])
+        optimizers = find_optimizers(nodes, steps)
+        owned = graph_nodes.walk(nodes, list(optimizers))
+        others = graph_nodes.walk(nodes, [0], optimizers)
         listed = [
             (i, *attribute)
             for i, node in enumerate(nodes)
@@ -100,8 +87,9 @@ class ObjectGraph(Mapping[str, TrackedValue]):
         ]
         self.missing = tuple(key for _, _, _, key in listed if key not in stored)
         listed = [item for item in listed if item[3] in stored]
-        paths = _paths(steps, {*(i for i, *_ in listed), *optimizers}, 64 * len(serialized))
-        aliases = _aliases(nodes, steps, {i for i, *_ in listed}, 64 * len(serialized))
+        paths = graph_nodes.paths(steps, {*(i for i, *_ in listed), *optimizers}, limit)
+        aliases = graph_nodes.aliases(nodes, steps, {i for i, *_ in listed}, limit)
+        has_slots = {base for i in optimizers for base, _, _ in nodes[i].slots}
         found = {
             key: TrackedValue(
                 key,
@@ -109,21 +97,39 @@ class ObjectGraph(Mapping[str, TrackedValue]):
                 full_name,
                 attribute,
                 tuple(aliases.get(i, ())),
-                optimizer=paths[owned[i].start] if i in owned and i not in own else None,
+                optimizer=(
+                    paths[owned[i].start]
+                    if i in owned and i not in others and i not in has_slots
+                    else None
+                ),
             )
             for i, attribute, full_name, key in listed
         }
         keys = {i: key for i, attribute, _, key in listed if attribute == VARIABLE_VALUE}
+        full_names = {key: found[key].full_name for key in keys.values()}
+        copies = _copies(found.values())
         slots = {
             keys[slot]: Slot(keys[base], name, paths[i])
             for i in optimizers
             for base, name, slot in nodes[i].slots
             if base in keys and slot in keys
         }
-        slots |= _slots_by_name(found.values(), slots)
-        self._values = _relate(found, slots, _copies(found.values()))
+        of_optimizers = {i: paths[i] for i in optimizers}
+        slots |= dict(slots_in_lists(nodes, keys, full_names, of_optimizers))
+        weights = [
+            (value.full_name, key)
+            for key, value in found.items()
+            if value.optimizer is None and key not in copies
+        ]
+        unknown = [
+            Owned(key, value.full_name, value.optimizer)
+            for key, value in found.items()
+            if value.optimizer is not None and key not in slots
+        ]
+        slots |= slots_by_name(unknown, weights, shape)
+        self._values = _relate(found, slots, copies)
         self._names = _readable_names(self._values)
-        self._keys = {name: key for key, name in self._names.items()}
+        self._keys = _all_names(self._values, self._names)
 
     def __getitem__(self, key: str) -> TrackedValue:
         return self._values[key]
@@ -139,60 +145,17 @@ class ObjectGraph(Mapping[str, TrackedValue]):
         return self._names.get(key, key)
 
     def find(self, name: str) -> str | None:
-        """The key of the value with that readable name, or at that path from the root."""
+        """The key of the value with that readable name, or at that path from the root.
+
+        A path may spell its attributes as they are called where that is clear.
+        """
         if name in self._keys:
             return self._keys[name]
-        node = 0
-        for part in name.split("/"):
-            children = {child: i for i, child in reversed(self._nodes[node].children)}
-            if unescape(part) not in children:
-                return None
-            node = children[unescape(part)]
-        for attribute, _, key in self._nodes[node].attributes:
+        node = graph_nodes.follow(self._nodes, name)
+        for attribute, _, key in self._nodes[node].attributes if node is not None else ():
             if attribute == VARIABLE_VALUE and key in self._values:
                 return key
         return None
-
-
-def unescape(part: str) -> str:
-    """One component of a key as the attribute was called: `..` is a dot, `.S` a slash."""
-    return re.sub(r"\.[.S]", lambda match: "." if match[0] == ".." else "/", part)
-
-
-def _parse(serialized: bytes) -> list[_Node]:
-    try:
-        message = TrackableObjectGraph.FromString(serialized)
-    except DecodeError:
-        raise ValueError("not a protobuf message") from None
-
-    def text(name: bytes) -> str:
-        return name.decode("utf-8", "surrogateescape")
-
-    nodes = [
-        _Node(
-            [(child.node_id, text(child.local_name)) for child in node.children],
-            [(text(a.name), text(a.full_name), text(a.checkpoint_key)) for a in node.attributes],
-            [
-                (s.original_variable_node_id, text(s.slot_name), s.slot_variable_node_id)
-                for s in node.slot_variables
-            ],
-        )
-        for node in message.nodes
-    ]
-    if not nodes:
-        raise ValueError("it has no nodes")
-    for node in nodes:
-        references = [i for i, _ in node.children]
-        references += [i for base, _, slot in node.slots for i in (base, slot)]
-        for i in references:
-            if not 0 <= i < len(nodes):
-                raise ValueError(f"it refers to node {i} of {len(nodes)}")
-    return nodes
-
-
-def _is_optimizer(node: _Node) -> bool:
-    names = {name for _, name in node.children}
-    return bool(node.slots) or any(marks <= names for marks in _OPTIMIZER_MARKS)
 
 
 def _expand(
@@ -204,87 +167,6 @@ def _expand(
             yield from ((name + part, full_name, key + part) for part in _TABLE_PARTS)
         else:
             yield name, full_name, key
-
-
-def _walk(
-    nodes: list[_Node], starts: list[int], closed: frozenset[int] = frozenset()
-) -> dict[int, _Step]:
-    """Every node that can be reached, nearest first, and how.
-
-    Of a closed node only the list of the model's weights is followed.
-    """
-    steps = {start: _Step(start, None, "") for start in starts}
-    queue = deque(starts)
-    while queue:
-        i = queue.popleft()
-        for child, name in nodes[i].children:
-            if child not in steps and (i not in closed or name == _WEIGHTS_OF_OPTIMIZER):
-                steps[child] = _Step(steps[i].start, i, name)
-                queue.append(child)
-    return steps
-
-
-def _paths(steps: Mapping[int, _Step], wanted: Collection[int], limit: int) -> dict[int, str]:
-    """The paths of the wanted nodes; ValueError where they are longer than `limit` together."""
-    lengths: dict[int, int] = {}
-    for i, step in steps.items():  # parents come before their children
-        lengths[i] = len(step.name) + (0 if step.parent is None else lengths[step.parent] + 1)
-    if sum(lengths[i] for i in wanted if i in lengths) > limit:
-        raise ValueError("its paths are too long")
-    return {i: _path(steps, i) for i in wanted if i in steps}
-
-
-def _path(steps: Mapping[int, _Step], i: int) -> str:
-    names = []
-    step = steps[i]
-    while step.parent is not None:
-        names.append(step.name)
-        step = steps[step.parent]
-    return "/".join(reversed(names))
-
-
-def _aliases(
-    nodes: list[_Node], steps: Mapping[int, _Step], wanted: Collection[int], limit: int
-) -> dict[int, list[str]]:
-    """For the wanted nodes, the paths that end in another edge than their own path does."""
-    edges = [
-        (parent, child, name)
-        for parent in steps
-        for child, name in nodes[parent].children
-        if child in wanted and (steps[child].parent, steps[child].name) != (parent, name)
-    ]
-    owners = [parent for parent, _, _ in edges]
-    paths = _paths(steps, set(owners), limit)
-    if sum(len(paths[parent]) for parent in owners) > limit:
-        raise ValueError("its paths are too long")
-    aliases: dict[int, list[str]] = {}
-    for parent, child, name in edges:
-        aliases.setdefault(child, []).append(f"{paths[parent]}/{name}".lstrip("/"))
-    return aliases
-
-
-def _slots_by_name(values: Iterable[TrackedValue], known: Mapping[str, Slot]) -> dict[str, Slot]:
-    """Slots of optimizers that keep their variables in a plain list, by the variables' names.
-
-    Keras 2.11 to 2.15 calls them Adam/m/dense/kernel, Keras 3 adam/dense_kernel_momentum.
-    """
-    values = list(values)
-    weights = {value.full_name: value.key for value in values if value.optimizer is None}
-    flat = {name.replace("/", "_"): key for name, key in weights.items() if name}
-    slots = {}
-    for value in values:
-        if value.optimizer is None or value.key in known:
-            continue
-        _, _, rest = value.full_name.partition("/")
-        slot, _, base = rest.partition("/")
-        if base and base in weights:
-            slots[value.key] = Slot(weights[base], slot, value.optimizer)
-            continue
-        for underscore in re.finditer("_", rest):
-            base, slot = rest[: underscore.start()], rest[underscore.end() :]
-            if base in flat:
-                slots[value.key] = Slot(flat[base], slot, value.optimizer)
-    return slots
 
 
 def _copies(values: Iterable[TrackedValue]) -> dict[str, str]:
@@ -322,12 +204,25 @@ def _readable_names(values: Mapping[str, TrackedValue]) -> dict[str, str]:
     """A name for each key, all different: the full name, else the path, else the key."""
     names = {}
     own = Counter(v.full_name for v in values.values() if v.copy_of is None)
-    taken = Counter(v.names[0] for v in values.values())
+    taken = Counter(path for v in values.values() for path in set(v.paths))
     for key, value in values.items():
         path, full_name = value.names[0], value.full_name
         is_own = value.copy_of is None and value.attribute == VARIABLE_VALUE and full_name
-        if is_own and own[full_name] == 1 and full_name not in taken:
+        if is_own and own[full_name] == 1 and taken[full_name] == (full_name in value.paths):
             names[key] = full_name
         else:
             names[key] = path if taken[path] == 1 else key
     return names
+
+
+def _all_names(values: Mapping[str, TrackedValue], names: Mapping[str, str]) -> dict[str, str]:
+    """The keys by every name that leads to one value: readable names, paths, paths unescaped."""
+    keys = {name: key for key, name in names.items()}
+    exact = {(path, key) for key, value in values.items() for path in value.paths}
+    plain = {("/".join(map(unescape, path.split("/"))), key) for path, key in exact if "." in path}
+    for spelled in (exact, plain - exact):
+        count = Counter(path for path, _ in spelled)
+        for path, key in spelled:
+            if count[path] == 1:
+                keys.setdefault(path, key)
+    return keys
