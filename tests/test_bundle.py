@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
+import tracemalloc
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
-from bundle_writer import write_bundle
+from bundle_writer import field, header, table, write_bundle
 from conftest import BERT, DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -204,6 +206,74 @@ def test_slice_keys(name, piece, key):
 def test_slices_must_cover_the_whole_once(slices, message):
     with pytest.raises(ValueError, match=message):
         check_cover(slices, (4, 3))
+
+
+@st.composite
+def cut_boxes(draw):
+    """A shape, and boxes that fill it, perhaps with one of them moved, left out or doubled."""
+    shape = tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=3)))
+    boxes = [((0,) * len(shape), shape)]
+    for _ in range(draw(st.integers(0, 5))):
+        start, length = boxes.pop(draw(st.integers(0, len(boxes) - 1)))
+        axis = draw(st.integers(0, len(shape) - 1))
+        cut = draw(st.integers(0, length[axis]))
+        for begin, size in ((0, cut), (cut, length[axis] - cut)):
+            place = tuple(s + begin * (i == axis) for i, s in enumerate(start))
+            boxes.append((place, tuple(size if i == axis else n for i, n in enumerate(length))))
+    fault = draw(st.sampled_from(["none", "moved", "missing", "doubled"]))
+    start, length = boxes.pop(draw(st.integers(0, len(boxes) - 1)))
+    if fault == "moved":
+        start = tuple(draw(st.integers(0, n - m)) for n, m in zip(shape, length, strict=True))
+    boxes += [(start, length)] * {"missing": 0, "doubled": 2}.get(fault, 1)
+    return shape, [Slice(*box) for box in boxes]
+
+
+@settings(max_examples=300, deadline=None)
+@given(cut_boxes())
+def test_whether_slices_cover_the_whole_once(case):
+    shape, slices = case
+    times = np.zeros(shape, int)
+    for piece in slices:
+        times[piece.box] += 1
+    if slices and (times == 1).all():
+        check_cover(slices, shape)
+    else:
+        with pytest.raises(ValueError, match=r"overlap|elements|no slices"):
+            check_cover(slices, shape)
+
+
+def test_many_slices_are_checked_in_time():
+    half = 10_000  # the upper half in rows, the lower in columns
+    slices = [Slice((i, 0), (1, half)) for i in range(half)]
+    slices += [Slice((half, i), (half, 1)) for i in range(half)]
+    started = time.perf_counter()
+    check_cover(slices, (2 * half, half))
+    with pytest.raises(ValueError, match="overlap"):
+        check_cover([*slices[1:], slices[7]], (2 * half, half))
+    peeled = [
+        Slice((0,) * i + (1,) + (0,) * (39 - i), (1,) * (i + 1) + (2,) * (39 - i))
+        for i in range(40)
+    ]
+    with pytest.raises(ValueError, match="too many to check"):
+        check_cover([*peeled, Slice((0,) * 40, (1,) * 40)], (2,) * 40)
+    assert time.perf_counter() - started < 10
+
+
+def test_more_slices_than_the_index_can_hold_are_refused_before_they_are_spelled(tmp_path):
+    name = b"w" * 100_000
+    extents = b"".join(
+        field(7, field(1, field(1, i) + field(2, 1)) + field(1, b"")) for i in range(20_000)
+    )
+    whole = field(1, 1) + field(2, field(2, field(1, 20_000)) + field(2, field(1, 4))) + extents
+    (tmp_path / "m.index").write_bytes(table([(b"", header()), (b"\0x", b""), (name, whole)]))
+    tracemalloc.start()
+    with (
+        tfreader.open(tmp_path / "m") as checkpoint,
+        pytest.raises(tfreader.CorruptCheckpointError, match="20000 slices"),
+    ):
+        checkpoint[name.decode()]
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
 
 
 @settings(max_examples=100, deadline=None)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import struct
 import sys
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,19 @@ def test_a_bad_block_is_named_with_both_checksums():
     data[20] ^= 1
     with pytest.raises(ChecksumError, match=r"block at offset 0: .* 0x\w{8} is stored.*0x\w{8}"):
         read(bytes(data))
+
+
+def test_keys_that_repeat_each_other_take_no_more_memory_than_the_file_is_worth():
+    grown = b"".join(varint(20_000) + b"\4\0" + i.to_bytes(4, "big") for i in range(60_000))
+    contents = b"\0" + varint(20_000) + b"\0" + b"k" * 20_000 + grown
+    contents += struct.pack("<II", 0, 1)
+    data = contents + b"\0" + struct.pack("<I", masked(contents + b"\0"))
+    index = block([(b"z", varint(0) + varint(len(contents)))], 1)
+    place = varint(len(data)) + varint(len(index))
+    data += index + b"\0" + struct.pack("<I", masked(index + b"\0"))
+    data += (place + place).ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57)
+    tracemalloc.start()
+    with pytest.raises(CorruptCheckpointError, match="keys repeat each other without end"):
+        read(data)
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()

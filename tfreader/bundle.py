@@ -82,6 +82,8 @@ class Bundle(Checkpoint):
         except BaseException:
             self._index.close()
             raise
+        # Each slice's key holds its variable's name: no more of them can be there.
+        self._slice_room = sum(len(key) for key in self._entries if key.startswith(b"\0"))
         pieces = set(self._slice_keys())
         self._variables = {
             key.decode("utf-8", "surrogateescape"): key
@@ -107,13 +109,15 @@ class Bundle(Checkpoint):
 
     def _slice_keys(self) -> Iterator[bytes]:
         """The keys of the entries that are slices of partitioned variables, and no variables."""
-        if not any(key.startswith(b"\0") for key in self._entries):
-            return
-        for key, value in self._entries.items():
+        room = self._slice_room
+        for key, value in self._entries.items() if room else ():
             try:
                 slices = BundleEntry.FromString(value).slices
             except DecodeError:
                 continue
+            room -= len(slices) * len(key)
+            if room < 0:
+                return
             yield from (slice_key(key, from_proto(piece)) for piece in slices)
 
     def shard_path(self, shard: int) -> str:
@@ -216,6 +220,10 @@ class Bundle(Checkpoint):
         except ValueError as error:
             raise self._corrupt(name, str(error)) from None
         if entry.slices:
+            if len(entry.slices) * len(key) > self._slice_room:
+                raise self._corrupt(
+                    name, f"it has {len(entry.slices)} slices, which are not all in the index"
+                )
             slices = tuple(map(from_proto, entry.slices))
             keys = {slice_key(key, piece) for piece in slices} & self._entries.keys()
             nbytes = sum(self._entry(name, piece).size for piece in keys)

@@ -7,12 +7,15 @@ the length, where an absent length (the whole dimension) is coded as -1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .dtypes import Array
+
+MAX_CORNERS = 1 << 22  # coordinates of slices' corners: 32 MB. TensorFlow cuts one axis, or two
 
 
 class Slice(NamedTuple):
@@ -55,21 +58,43 @@ def check_cover(slices: Sequence[Slice], shape: tuple[int, ...]) -> None:
     """ValueError unless the resolved slices fill `shape` exactly, without gap or overlap."""
     if not slices or not shape:
         raise ValueError("a scalar in slices" if slices else "it has no slices")
+    covered = sum(prod(piece.length) for piece in slices)
+    if covered < prod(shape):
+        raise ValueError(f"the slices hold {covered} of the tensor's {prod(shape)} elements")
     starts = np.array([piece.start for piece in slices], np.int64)
     ends = starts + np.array([piece.length for piece in slices], np.int64)
-    # A sweep along the axis that is cut most often: few slices are open at a time.
-    axis = max(range(len(shape)), key=lambda i: len(np.unique(starts[:, i])))
-    open_slices = np.empty(0, np.intp)
-    for i in np.argsort(starts[:, axis], kind="stable"):
-        open_slices = open_slices[ends[open_slices, axis] > starts[i, axis]]
-        meets = (starts[open_slices] < ends[i]) & (starts[i] < ends[open_slices])
-        clash = open_slices[meets.all(axis=1)]
-        if clash.size:
-            raise ValueError(f"slices at {slices[clash[0]].start} and {slices[i].start} overlap")
-        open_slices = np.append(open_slices, i)
-    covered = sum(prod(piece.length) for piece in slices)
-    if covered != prod(shape):
-        raise ValueError(f"the slices hold {covered} of the tensor's {prod(shape)} elements")
+    axes = np.flatnonzero(((starts != 0) | (ends != shape)).any(axis=0)).tolist()
+    if len(axes) > 2 and len(slices) * len(axes) << len(axes) > MAX_CORNERS:
+        raise ValueError(f"{len(slices)} slices that cut {len(axes)} axes are too many to check")
+    clash = _uncovered_corner(starts[:, axes], ends[:, axes], np.array(shape, np.int64)[axes])
+    if covered > prod(shape) or clash is not None:
+        where = "" if clash is None else f" near {dict(zip(axes, clash, strict=True))} (by axis)"
+        raise ValueError(f"the slices overlap{where}")
+
+
+def _uncovered_corner(starts: Array, ends: Array, shape: Array) -> list[int] | None:
+    """A corner at which the boxes do not add up to one that fills `shape`, None if there is none.
+
+    How often each element is covered is told by its differences along all axes, which are nothing
+    but at the boxes' corners, where they are 1 or -1. So boxes fill a shape once where the corners
+    of theirs, added up, are those of the shape.
+    """
+    count, rank = starts.shape
+    if not rank:
+        return None
+    starts = np.vstack([starts, np.zeros_like(shape)])
+    ends = np.vstack([ends, shape])
+    weights = np.append(np.ones(count, np.int64), -1)
+    corners, signs = [], []
+    for choice in product((0, 1), repeat=rank):
+        corners.append(np.where(choice, ends, starts))
+        signs.append(weights * (-1) ** sum(choice))
+    points, values = np.vstack(corners), np.concatenate(signs)
+    order = np.lexsort(points.T)
+    points, values = points[order], values[order]
+    first = np.flatnonzero(np.append(True, (points[1:] != points[:-1]).any(axis=1)))
+    wrong = np.flatnonzero(np.add.reduceat(values, first))
+    return points[first[wrong[0]]].tolist() if wrong.size else None
 
 
 def assemble(

@@ -23,6 +23,10 @@ FOOTER_SIZE = 48
 TRAILER_SIZE = 5  # compression type and masked checksum
 SNAPPY_EXPANSION = 22  # no Snappy element yields more than 64 bytes from 3
 RECENT_SIZE = 1 << 20  # the largest block that is kept for the next look-up
+# A key may repeat all of the one before it in three bytes: all keys together take no more than this
+# and so many bytes per byte of the blocks. TensorFlow's longest names make two or three of one.
+KEYS_SIZE = 16 << 20
+KEYS_EXPANSION = 4
 MAX_BLOCK_SIZE = 1 << 31  # a protobuf message, the largest thing a block can hold, is below 2 GiB
 
 
@@ -72,7 +76,7 @@ class Table:
         self.blocks: list[Block] = []
         self._recent: tuple[int, dict[bytes, memoryview]] | None = None
         end = 0
-        for bound, handle in self._entries(Block(b"", index_offset, index_size)):
+        for bound, handle in self._block(Block(b"", index_offset, index_size)):
             try:
                 offset, size, _ = _read_handle(handle, 0)
             except ValueError:
@@ -96,9 +100,13 @@ class Table:
         With `problems`, damaged blocks are added to it and passed over.
         """
         previous = None
+        room = KEYS_SIZE
         for block in self._ahead():
             try:
-                for key, value in self._entries(block):
+                contents = self._contents(block.offset, block.size)
+                room += KEYS_EXPANSION * len(contents)
+                for key, value in self._entries(block, contents, room):
+                    room -= len(key)
                     if previous is not None and key <= previous:
                         raise CorruptCheckpointError(
                             f"{self.path}: keys out of order in the block at offset "
@@ -142,7 +150,7 @@ class Table:
             return recent[1].get(key)
         self._recent = recent = None
         block = self.blocks[number]
-        values = dict(self._entries(block))
+        values = dict(self._block(block))
         if block.size <= RECENT_SIZE:
             self._recent = number, values
         return values.get(key)
@@ -172,10 +180,16 @@ class Table:
             return _uncompress(where, block[:size])
         raise CorruptCheckpointError(f"{where}: unknown compression type {kind}")
 
-    def _entries(self, place: Block) -> Iterator[tuple[bytes, memoryview]]:
+    def _block(self, place: Block) -> Iterator[tuple[bytes, memoryview]]:
         """The (key, value) pairs of a block."""
+        contents = self._contents(place.offset, place.size)
+        return self._entries(place, contents, KEYS_SIZE + KEYS_EXPANSION * len(contents))
+
+    def _entries(
+        self, place: Block, block: memoryview, room: int
+    ) -> Iterator[tuple[bytes, memoryview]]:
+        """The (key, value) pairs in the contents of a block, whose keys may take `room` bytes."""
         where = f"{self.path}: block at offset {place.offset}"
-        block = self._contents(place.offset, place.size)
         size = len(block)
         restarts = struct.unpack_from("<I", block, size - 4)[0] if size >= 4 else 0
         limit = size - 4 - 4 * restarts
@@ -198,6 +212,9 @@ class Table:
                 end = value_start + value_size
                 if shared > len(key) or end > limit:
                     raise ValueError("entry runs past the block")
+                room -= shared + non_shared
+                if room < 0:
+                    raise ValueError("its keys repeat each other without end")
                 key = key[:shared] + bytes(block[position:value_start])
                 yield key, block[value_start:end]
                 position = end

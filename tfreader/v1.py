@@ -23,7 +23,7 @@ from .files import File, SourceFile, open_file, sha256_of
 from .shapes import shape_of
 from .slices import Slice, assemble, check_cover, from_proto, rows_in, slice_key
 from .sniff import DAMAGED, but_it_is
-from .table import Table
+from .table import KEYS_EXPANSION, KEYS_SIZE, Table
 from .tensor_values import DTYPES, decode
 from .wire import VARINT, field, fields
 
@@ -79,6 +79,8 @@ class SliceFiles(Checkpoint):
     def _read_meta(self, shard: int, variables: dict[bytes, _Variable]) -> None:
         """Add the tensors that a shard lists."""
         path = self._tables[shard].path
+        # The key of a slice's record holds the name: so much can be in the table.
+        self._room = KEYS_SIZE + KEYS_EXPANSION * self._tables[shard].size
         value = self._tables[shard].get(b"")
         if value is None:
             raise CorruptCheckpointError(
@@ -110,6 +112,9 @@ class SliceFiles(Checkpoint):
                     f"it is {found[0]} {list(found[1])} here and {variable.dtype} "
                     f"{list(variable.shape)} in another shard"
                 )
+            self._room -= len(message.slice) * len(message.name)
+            if self._room < 0:
+                raise ValueError(f"{len(message.slice)} slices of that name cannot be in the file")
             for piece in map(from_proto, message.slice):
                 place = piece.resolve(variable.shape)
                 variable.slices.append(piece)
