@@ -15,8 +15,10 @@ from .bundle import Bundle
 from .checkpoint import Checkpoint, TensorInfo, VerifyReport
 from .errors import (
     AccessDeniedError,
+    ChangedError,
     CheckpointNotFoundError,
     ChecksumError,
+    ClosedError,
     ConfigError,
     CorruptCheckpointError,
     MissingExtraError,
@@ -38,9 +40,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessDeniedError",
+    "ChangedError",
     "Checkpoint",
     "CheckpointNotFoundError",
     "ChecksumError",
+    "ClosedError",
     "ConfigError",
     "CorruptCheckpointError",
     "MissingExtraError",

@@ -20,20 +20,33 @@ from .checkpoint import (
     VariableReader,
     VerifyReport,
     new_memory,
+    reopen,
 )
 from .checkpoint_pb2 import BundleEntry, BundleHeader
 from .checksum import Checksum, unmask_crc
 from .dtypes import Array, dtype_of, from_stored
 from .errors import (
+    ChangedError,
     CheckpointNotFoundError,
     ChecksumError,
+    ClosedError,
     CorruptCheckpointError,
     RemoteError,
     TFReaderError,
     UnsupportedError,
 )
-from .files import CHUNK, Expected, File, SourceFile, open_file, sha256_of, windows
-from .paths import is_file, is_url
+from .files import (
+    CHUNK,
+    Expected,
+    File,
+    Identity,
+    LocalFile,
+    SourceFile,
+    open_file,
+    sha256_of,
+    windows,
+)
+from .paths import absolute, is_file, is_url
 from .shapes import shape_of
 from .slices import Slice, assemble, check_cover, from_proto, rows_in, slice_key
 from .sniff import DAMAGED, but_it_is
@@ -41,6 +54,7 @@ from .strings import decode_strings, variant_crc
 from .table import FOOTER_SIZE, Table
 
 FORMAT_VERSION = 1
+MAX_SEEN = 10_000  # shards; the header may claim any number of them
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -59,6 +73,7 @@ class Bundle(Checkpoint):
         self.path = prefix
         self.notes = notes
         self.index_path = prefix + ".index"
+        self._arguments = absolute(prefix), notes, salvage
         self._shards: dict[int, File] = {}
         self._problems: list[CorruptCheckpointError] = []
         self._index = open_file(self.index_path)
@@ -82,6 +97,8 @@ class Bundle(Checkpoint):
         except BaseException:
             self._index.close()
             raise
+        # Shards are opened when they are needed: which files they were is to be known.
+        self._seen = {} if is_url(prefix) else dict(self._identities())
         # Each slice's key holds its variable's name: no more of them can be there.
         self._slice_room = sum(len(key) for key in self._entries if key.startswith(b"\0"))
         pieces = set(self._slice_keys())
@@ -106,6 +123,11 @@ class Bundle(Checkpoint):
             )
         self.num_shards: int = header.num_shards
         self.big_endian = header.endianness == 1
+
+    def _identities(self) -> Iterator[tuple[int, Identity]]:
+        for shard in range(min(self.num_shards, MAX_SEEN)):
+            with suppress(OSError):
+                yield shard, Identity.of(os.stat(self.shard_path(shard)))
 
     def _slice_keys(self) -> Iterator[bytes]:
         """The keys of the entries that are slices of partitioned variables, and no variables."""
@@ -138,7 +160,7 @@ class Bundle(Checkpoint):
         def attempt(function: Callable[[A], R], argument: A) -> R | None:
             try:
                 return function(argument)
-            except RemoteError:  # says nothing about the file, and would come again for each
+            except (RemoteError, ChangedError):  # say nothing about the file's bytes
                 raise
             except TFReaderError as error:
                 problems.append(error)
@@ -199,7 +221,11 @@ class Bundle(Checkpoint):
     def index_sha256(self) -> str:
         return sha256_of(self._index)
 
+    def __reduce__(self) -> Any:
+        return reopen, (Bundle, self._arguments, self.index_sha256())
+
     def close(self) -> None:
+        self._closed = True
         self._index.close()
         for shard in self._shards.values():
             shard.close()
@@ -354,8 +380,10 @@ class Bundle(Checkpoint):
         assert piece.shard is not None and piece.offset is not None and piece.nbytes is not None
         path = self._path_of(piece)
         if piece.shard not in self._shards:
+            if self._closed:
+                raise ClosedError(f"{self.path}: was closed")
             try:
-                self._shards[piece.shard] = open_file(path)
+                self._shards[piece.shard] = self._checked(piece.shard, open_file(path))
             except CheckpointNotFoundError:
                 raise CheckpointNotFoundError(
                     f"{path}: shard {piece.shard} of {self.num_shards} is missing, "
@@ -369,6 +397,16 @@ class Bundle(Checkpoint):
                 f"{shard.size}{but_it_is(path, DAMAGED)}"
             )
         return shard
+
+    def _checked(self, shard: int, file: File) -> File:
+        """The file, once it is known to be the one that was there when the index was read."""
+        seen = self._seen.get(shard)
+        if isinstance(file, LocalFile) and seen not in (None, file.identity):
+            file.close()
+            raise ChangedError(
+                f"{file.path}: replaced since {self.index_path} was read; open the checkpoint again"
+            )
+        return file
 
     def _instead(self, piece: TensorInfo, path: str) -> str:
         """What to do about a missing shard: people rename the only one to the bare prefix."""

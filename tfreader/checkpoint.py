@@ -11,7 +11,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from .dtypes import Array, DType
-from .errors import CorruptCheckpointError, UnsupportedError, VariableNotFoundError
+from .errors import (
+    ChangedError,
+    ClosedError,
+    CorruptCheckpointError,
+    UnsupportedError,
+    VariableNotFoundError,
+)
 from .files import SourceFile
 from .object_graph import OBJECT_GRAPH, ObjectGraph
 from .slices import Slice
@@ -90,12 +96,15 @@ class Checkpoint(Mapping[str, Array]):
     `path` is the prefix, `format` is "v1" or "v2", `notes` says what was assumed to find it,
     `config` is the model's original config where the checkpoint itself holds it.
     A variable of an object-based checkpoint may be asked for by any name that `object_graph` knows.
+    Threads may read at the same time, and so may forked children. A copy, or what comes out of a
+    pickle, opens the files again by their paths (absolute ones, of local files).
     """
 
     path: str
     format: str
     notes: tuple[str, ...] = ()
     config: Mapping[str, Any] | None = None
+    _closed = False
     _variables: Mapping[str, Any]  # what each class keeps about a variable, by name, in name order
 
     @abstractmethod
@@ -112,9 +121,12 @@ class Checkpoint(Mapping[str, Array]):
         but for a part of a V2 variable: its checksum covers the whole.
 
         Raises VariableNotFoundError, CorruptCheckpointError, ChecksumError where the bytes do not
-        match their checksum, CheckpointNotFoundError where the shard is missing, UnsupportedError
-        where the dtype has no values to give (variants) or `rows` is asked of a scalar.
+        match their checksum, CheckpointNotFoundError where the shard is missing, ChangedError where
+        a file was written to meanwhile, ClosedError, UnsupportedError where the dtype has no values
+        to give (variants) or `rows` is asked of a scalar.
         """
+        if self._closed:
+            raise ClosedError(f"{self.path}: was closed")
         info = self.info(name)
         if info.dtype.numpy is None:
             raise UnsupportedError(
@@ -148,7 +160,7 @@ class Checkpoint(Mapping[str, Array]):
         """
 
     def check_unchanged(self) -> None:
-        """Raise RemoteError where a server's files are no longer those that were opened."""
+        """Raise RemoteError, ChangedError where the files are no longer those that were opened."""
 
     @abstractmethod
     def verify(self) -> VerifyReport:
@@ -234,6 +246,11 @@ class Checkpoint(Mapping[str, Array]):
         hint = f"; near: {', '.join(near)}" if near else "; `tfreader inspect` lists the names"
         raise VariableNotFoundError(f"{self.path}: no variable named {name!r}{hint}")
 
+    def __reduce__(self) -> Any:
+        raise UnsupportedError(
+            f"{self.path}: cannot be copied or pickled: open it where it is to be read"
+        )
+
     def __enter__(self) -> Self:
         return self
 
@@ -247,3 +264,14 @@ class Checkpoint(Mapping[str, Array]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path!r}: {len(self)} variables, {self.format}>"
+
+
+def reopen(
+    kind: Callable[..., Checkpoint], arguments: tuple[Any, ...], index_sha256: str
+) -> Checkpoint:
+    """The checkpoint that a pickled one was. Raises ChangedError where it is another one by now."""
+    checkpoint = kind(*arguments)
+    if checkpoint.index_sha256() != index_sha256:
+        checkpoint.close()
+        raise ChangedError(f"{checkpoint.path}: another checkpoint than when it was copied")
+    return checkpoint

@@ -39,6 +39,14 @@ class ChecksumError(CorruptCheckpointError):
         return cls(more + first, (first, *others))
 
 
+class ChangedError(TFReaderError, OSError):
+    """A file was replaced or rewritten while it was open, or since a copy of it was made."""
+
+
+class ClosedError(TFReaderError, ValueError):
+    """The checkpoint was closed before it was read."""
+
+
 class UnsupportedError(TFReaderError, ValueError):
     """The file is well formed but holds something that cannot be read or converted."""
 

@@ -9,7 +9,13 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from .errors import CheckpointNotFoundError, CorruptCheckpointError
+from .errors import (
+    ChangedError,
+    CheckpointNotFoundError,
+    ClosedError,
+    CorruptCheckpointError,
+    TFReaderError,
+)
 from .paths import is_url
 from .sniff import but_it_is
 
@@ -71,7 +77,7 @@ class File(Protocol):
         """Announce (offset, size) ranges that will be read, in that order."""
 
     def check_unchanged(self) -> None:
-        """Raise RemoteError where a server has another file in its place by now."""
+        """Raise RemoteError, or ChangedError, where another file is in its place by now."""
 
     def close(self) -> None: ...
 
@@ -88,8 +94,24 @@ def open_file(path: str) -> File:
     return RemoteFile(path)
 
 
+class Identity(NamedTuple):
+    """What tells a local file from one that replaced it, or from what it was before."""
+
+    device: int
+    number: int
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
 class LocalFile:
-    """A file of this machine, as a File."""
+    """A file of this machine, as a File.
+
+    Reading raises ChangedError where it is no longer what it was when opened, ClosedError.
+    """
 
     _fd = -1
 
@@ -104,6 +126,7 @@ class LocalFile:
         except OSError as error:
             raise CorruptCheckpointError(f"{path}: cannot be opened ({error.strerror})") from None
         status = os.fstat(self._fd)
+        self.identity = Identity.of(status)
         self.size = status.st_size
         seconds, nanoseconds = divmod(status.st_mtime_ns, 10**9)
         modified = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
@@ -113,16 +136,23 @@ class LocalFile:
         """Fill the writable `buffer` (bytes-like, contiguous) from `offset` on."""
         view = memoryview(buffer).cast("B")
         done = 0
+        fd = self._fd
         try:
             while done < len(view):
-                count = os.preadv(self._fd, [view[done:]], offset + done)
+                count = os.preadv(fd, [view[done:]], offset + done)
                 if count == 0:
                     break
                 done += count
+            status = os.fstat(fd)
         except OSError as error:
-            raise CorruptCheckpointError(
+            raise self._closed() or CorruptCheckpointError(
                 f"{self.path}: cannot be read at offset {offset + done} ({error.strerror})"
             ) from None
+        # Once closed, its number may be another file's: what was read counts if it is open still.
+        if closed := self._closed():
+            raise closed
+        if Identity.of(status) != self.identity:
+            raise self._changed()
         if done < len(view):
             raise CorruptCheckpointError(
                 f"{self.path}: truncated: bytes {offset} to {offset + len(view)} are needed, "
@@ -142,12 +172,29 @@ class LocalFile:
         """Nothing is fetched ahead."""
 
     def check_unchanged(self) -> None:
-        """A local file stays the same under its descriptor."""
+        """Raise ChangedError where it was written to, or another file is at its path by now."""
+        try:
+            status = os.stat(self.path)
+        except OSError:  # removed, but what was read is right
+            return
+        if Identity.of(status) != self.identity:
+            raise self._changed()
+
+    def _changed(self) -> TFReaderError:
+        return ChangedError(
+            f"{self.path}: changed while it was open; start again once nothing writes to it"
+        )
+
+    def _closed(self) -> TFReaderError | None:
+        return ClosedError(f"{self.path}: was closed") if self._fd < 0 else None
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self.path}: an open file cannot be copied or pickled")
 
     def __del__(self) -> None:
         self.close()

@@ -40,6 +40,11 @@ def as_path(path: str | os.PathLike[str]) -> AnyPath:
     return RemotePath(path)
 
 
+def absolute(path: str) -> str:
+    """The path as other processes can use it."""
+    return path if is_url(path) else os.path.abspath(path)
+
+
 def is_file(path: str) -> bool:
     return as_path(path).is_file() if is_url(path) else os.path.isfile(path)
 

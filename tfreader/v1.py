@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 
 from .bundle import check_version
-from .checkpoint import Checkpoint, TensorInfo, VerifyReport
+from .checkpoint import Checkpoint, TensorInfo, VerifyReport, reopen
 from .checkpoint_pb2 import SavedTensorSlices
 from .dtypes import Array, DType, dtype_of
 from .errors import ChecksumError, CorruptCheckpointError, TFReaderError, UnsupportedError
 from .files import File, SourceFile, open_file, sha256_of
+from .paths import absolute
 from .shapes import shape_of
 from .slices import Slice, assemble, check_cover, from_proto, rows_in, slice_key
 from .sniff import DAMAGED, but_it_is
@@ -58,6 +59,7 @@ class SliceFiles(Checkpoint):
     def __init__(self, path: str, files: Sequence[str], notes: tuple[str, ...] = ()) -> None:
         self.path = path
         self.notes = notes
+        self._arguments = absolute(path), [absolute(file) for file in files], notes
         self._files: list[File] = []
         self._tables: list[Table] = []
         variables: dict[bytes, _Variable] = {}
@@ -180,6 +182,7 @@ class SliceFiles(Checkpoint):
             reason = "lost with a damaged block" if blocks else "its record is missing"
             lost = [name for (place, _), (name, _) in listed.items() if place == shard]
             problems += [self._corrupt(table.path, name, reason) for name in lost]
+        self.check_unchanged()
         if problems:
             raise ChecksumError.of(self.path, problems)
         return VerifyReport(len(self), nbytes)
@@ -196,8 +199,12 @@ class SliceFiles(Checkpoint):
         return digest.hexdigest()
 
     def close(self) -> None:
+        self._closed = True
         for file in self._files:
             file.close()
+
+    def __reduce__(self) -> Any:
+        return reopen, (SliceFiles, self._arguments, self.index_sha256())
 
     def _load(self, info: TensorInfo, rows: range | None) -> Array:
         variable = self._variables[info.name]
