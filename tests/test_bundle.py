@@ -307,6 +307,18 @@ def test_rows_need_no_other_bytes(copy):
             checkpoint.read("partitioned", slice(1, 3))
 
 
+def test_verify_names_a_missing_file_once(tmp_path):
+    tensors = {f"v{i}": np.full(50, i, np.float32) for i in range(9)}
+    prefix = write_bundle(tmp_path / "model", tensors, num_shards=3)
+    for shard in (0, 2):
+        Path(f"{prefix}.data-0000{shard}-of-00003").unlink()
+    with tfreader.open(prefix) as checkpoint, pytest.raises(tfreader.ChecksumError) as caught:
+        checkpoint.verify()
+    first, second = caught.value.problems
+    assert "data-00000-of-00003: shard 0 of 3 is missing, variable 'v0' and 2 more lie in" in first
+    assert "data-00002-of-00003: shard 2 of 3 is missing, variable 'v2' and 2 more lie in" in second
+
+
 def test_verify_reports_every_damaged_part(tmp_path):
     tensors = {f"v{i}": np.full(50, i, np.float32) for i in range(9)}
     prefix = write_bundle(tmp_path / "model", tensors, block_size=1)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import ast
 import io
 import os
+import tempfile
 import zipfile
+from pathlib import Path
 
 import pytest
 from bundle_writer import field, write_bundle
@@ -197,3 +200,70 @@ def test_a_named_pipe_is_not_waited_for(tmp_path):
     for path in ("nothing", "pipe", "model.ckpt"):
         with pytest.raises(tfreader.TFReaderError):
             tfreader.open(tmp_path / path)
+
+
+@pytest.fixture
+def as_nobody():
+    """A folder, and what runs a function as a user who owns nothing: root may read everything."""
+
+    def run(function):
+        if os.geteuid():
+            return function()
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setgid(65534)
+                os.setuid(65534)
+                os.write(write, repr(function()).encode())
+            finally:
+                os._exit(0)
+        os.close(write)
+        os.waitpid(child, 0)
+        with os.fdopen(read) as said:
+            return ast.literal_eval(said.read())
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder), run
+
+
+def outcome(path):
+    try:
+        with tfreader.open(path) as checkpoint:
+            return checkpoint.path, checkpoint.notes
+    except tfreader.TFReaderError as error:
+        return type(error).__name__, str(error)
+
+
+@pytest.mark.parametrize("mode", [0, 0o444], ids=["closed", "listed only"])
+def test_a_folder_that_this_user_may_not_enter(as_nobody, mode):
+    folder, run = as_nobody
+    write_bundle(folder / "in" / "model", {"a": ones(3, "f4")})
+    (folder / "in").chmod(mode)
+    for path in (folder / "in", folder / "in" / "model", folder / "in" / "model.index"):
+        kind, message = run(lambda path=path: outcome(path))
+        assert kind == "AccessDeniedError"
+        assert message == f"{path}: not accessible to this user (Permission denied)"
+    (folder / "in").chmod(0o755)
+
+
+def test_a_folder_that_this_user_may_not_list(as_nobody):
+    folder, run = as_nobody
+    write_bundle(folder / "in" / "model", {"a": ones(3, "f4")})
+    (folder / "in").chmod(0o111)
+    assert run(lambda: outcome(folder / "in" / "model"))[0] == str(folder / "in" / "model")
+    kind, message = run(lambda: outcome(folder / "in"))
+    assert kind == "CheckpointNotFoundError"
+    assert "may not be listed by this user: pass the checkpoint's prefix" in message
+    (folder / "in").chmod(0o755)
+
+
+def test_a_state_file_that_this_user_may_not_read(as_nobody):
+    folder, run = as_nobody
+    write_bundle(folder / "model", {"a": ones(3, "f4")})
+    (folder / "checkpoint").write_text('model_checkpoint_path: "model"')
+    (folder / "checkpoint").chmod(0)
+    path, (note,) = run(lambda: outcome(folder))
+    assert path == str(folder / "model")
+    assert "checkpoint is unreadable (cannot be read: Permission denied), using the only" in note

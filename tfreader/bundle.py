@@ -156,6 +156,7 @@ class Bundle(Checkpoint):
 
     def verify(self) -> VerifyReport:
         problems: list[TFReaderError] = [*self._problems]
+        lost: dict[int | None, list[TensorInfo]] = {}
 
         def attempt(function: Callable[[A], R], argument: A) -> R | None:
             try:
@@ -163,7 +164,10 @@ class Bundle(Checkpoint):
             except (RemoteError, ChangedError):  # say nothing about the file's bytes
                 raise
             except TFReaderError as error:
-                problems.append(error)
+                if isinstance(error, CheckpointNotFoundError) and isinstance(argument, TensorInfo):
+                    lost.setdefault(argument.shard, []).append(argument)
+                else:
+                    problems.append(error)
                 return None
 
         nbytes = 0
@@ -177,8 +181,10 @@ class Bundle(Checkpoint):
             for each in expected:
                 each.forget()
         self.check_unchanged()
+        problems[:0] = [self._missing(first, len(others)) for first, *others in lost.values()]
         if problems:
-            raise ChecksumError.of(self.path, problems)
+            # A file that may not be read says the same of all that is in it.
+            raise ChecksumError.of(self.path, list(dict.fromkeys(map(str, problems))))
         return VerifyReport(len(self), nbytes)
 
     def _stored(self, name: str) -> list[TensorInfo]:
@@ -385,10 +391,7 @@ class Bundle(Checkpoint):
             try:
                 self._shards[piece.shard] = self._checked(piece.shard, open_file(path))
             except CheckpointNotFoundError:
-                raise CheckpointNotFoundError(
-                    f"{path}: shard {piece.shard} of {self.num_shards} is missing, "
-                    f"variable {piece.name!r} lies in it; {self._instead(piece, path)}"
-                ) from None
+                raise self._missing(piece) from None
         shard = self._shards[piece.shard]
         end = piece.offset + piece.nbytes
         if end > shard.size:
@@ -397,6 +400,14 @@ class Bundle(Checkpoint):
                 f"{shard.size}{but_it_is(path, DAMAGED)}"
             )
         return shard
+
+    def _missing(self, piece: TensorInfo, others: int = 0) -> CheckpointNotFoundError:
+        path = self._path_of(piece)
+        lie = f"and {others} more lie" if others else "lies"
+        return CheckpointNotFoundError(
+            f"{path}: shard {piece.shard} of {self.num_shards} is missing, "
+            f"variable {piece.name!r} {lie} in it; {self._instead(piece, path)}"
+        )
 
     def _checked(self, shard: int, file: File) -> File:
         """The file, once it is known to be the one that was there when the index was read."""

@@ -93,7 +93,7 @@ class RemoteError(TFReaderError, OSError):
 
 
 class AccessDeniedError(RemoteError, PermissionError):
-    """A server wants other credentials, or none will do."""
+    """A server wants other credentials, or none will do; or a local file is not this user's."""
 
 
 class MissingExtraError(TFReaderError, ImportError):

@@ -10,7 +10,7 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from .checkpoint_pb2 import CheckpointState
-from .errors import CheckpointNotFoundError, CorruptCheckpointError, TFReaderError
+from .errors import CheckpointNotFoundError, CorruptCheckpointError, RemoteError, TFReaderError
 from .files import is_table
 from .paths import as_path, check_access, entries, is_dir, is_file, is_url
 from .sniff import but_it_is
@@ -37,9 +37,11 @@ def locate(path: str) -> Located:
     """The checkpoint that `path` names.
 
     `path` is a prefix, any file of the checkpoint, a pattern such as `model.ckpt-?????-of-00002`, a
-    folder, a SavedModel folder, or a `checkpoint` state file. Raises CheckpointNotFoundError, and
-    CorruptCheckpointError where the file there is something else.
+    folder, a SavedModel folder, or a `checkpoint` state file. Raises CheckpointNotFoundError,
+    CorruptCheckpointError where the file there is something else, AccessDeniedError.
     """
+    if not is_url(path):
+        check_access(path)
     if is_dir(path):
         return _in_folder(path)
     found = _exact(path)
@@ -233,8 +235,13 @@ def _latest(state: str) -> str:
     """The latest checkpoint's path as the state file spells it; ValueError if there is none."""
     from google.protobuf import text_format
 
-    with as_path(state).open("rb") as file:
-        text = file.read(1 << 20)
+    try:
+        with as_path(state).open("rb") as file:
+            text = file.read(1 << 20)
+    except RemoteError:
+        raise
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
     try:
         message = text_format.Parse(
             text.decode("utf-8", "surrogateescape").encode("utf-8", "replace"),
@@ -268,6 +275,8 @@ def _candidates(folder: str) -> str:
             f"{folder} holds no checkpoint, only {leftovers[0]}, left by a save that was "
             "interrupted; pass one of the prefixes in it to read that part"
         )
+    if not is_url(folder) and is_dir(folder) and not os.access(folder, os.R_OK):
+        return f"{folder} may not be listed by this user: pass the checkpoint's prefix"
     if is_dir(folder):
         return f"{folder} holds no checkpoint"
     if folder.startswith(("http://", "https://")):

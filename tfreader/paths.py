@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from .errors import AccessDeniedError
+
 if TYPE_CHECKING:
     from .remote import RemotePath
 
@@ -85,9 +87,21 @@ def glob(pattern: str) -> list[str]:
 
 
 def check_access(path: str) -> None:
-    """Raise AccessDeniedError where a server keeps to itself whether that file is there."""
+    """Raise AccessDeniedError where a server keeps to itself whether that file is there.
+
+    Locally, where this user may not look for it, or not look into it if it is a folder.
+    """
     if is_url(path):
         from .remote import RemotePath
 
         with suppress(FileNotFoundError):
             RemotePath(path).info()
+        return
+    try:
+        os.stat(path)
+        if os.path.isdir(path):
+            os.stat(os.path.join(path, "."))
+    except PermissionError as error:
+        raise AccessDeniedError(f"{path}: not accessible to this user ({error.strerror})") from None
+    except (OSError, ValueError):  # not there; a NUL in the path is a ValueError
+        return
