@@ -99,6 +99,23 @@ def test_an_export_of_keras_3_holds_each_weight_twice():
             np.testing.assert_array_equal(checkpoint[value.key], checkpoint[value.copy_of])
 
 
+def test_messages_call_variables_as_they_are_shown(copy):
+    folder = copy(DATA / "objects")
+    (data,) = folder.glob("*.data-*")
+    with tfreader.open(folder) as checkpoint:
+        assert checkpoint.object_graph is not None
+        offset = checkpoint.info("w").offset
+        with pytest.raises(KeyError, match="no variable named 'd1/kernels'; near: d1/kernel"):
+            checkpoint["d1/kernels"]
+    damaged = bytearray(data.read_bytes())
+    damaged[offset] ^= 1
+    data.write_bytes(damaged)
+    with tfreader.open(folder) as checkpoint:
+        for read in (lambda: checkpoint["w"], checkpoint.verify):
+            with pytest.raises(tfreader.ChecksumError, match=r"variable 'w' at offset"):
+                read()
+
+
 def test_checkpoints_without_objects_have_no_graph():
     with tfreader.open(DATA / "reader" / "dtypes") as checkpoint:
         assert checkpoint.object_graph is None

@@ -155,6 +155,8 @@ class Bundle(Checkpoint):
                 self.open_shard(piece)
 
     def verify(self) -> VerifyReport:
+        with suppress(TFReaderError):
+            _ = self.object_graph  # so that messages have readable names
         problems: list[TFReaderError] = [*self._problems]
         lost: dict[int | None, list[TensorInfo]] = {}
 
@@ -396,8 +398,8 @@ class Bundle(Checkpoint):
         end = piece.offset + piece.nbytes
         if end > shard.size:
             raise CorruptCheckpointError(
-                f"{path}: truncated: variable {piece.name!r} ends at byte {end}, the file has "
-                f"{shard.size}{but_it_is(path, DAMAGED)}"
+                f"{path}: truncated: variable {self.shown(piece.name)!r} ends at byte {end}, the "
+                f"file has {shard.size}{but_it_is(path, DAMAGED)}"
             )
         return shard
 
@@ -406,7 +408,7 @@ class Bundle(Checkpoint):
         lie = f"and {others} more lie" if others else "lies"
         return CheckpointNotFoundError(
             f"{path}: shard {piece.shard} of {self.num_shards} is missing, "
-            f"variable {piece.name!r} {lie} in it; {self._instead(piece, path)}"
+            f"variable {self.shown(piece.name)!r} {lie} in it; {self._instead(piece, path)}"
         )
 
     def _checked(self, shard: int, file: File) -> File:
@@ -434,12 +436,14 @@ class Bundle(Checkpoint):
 
     def _where(self, piece: TensorInfo) -> str:
         return (
-            f"{self._path_of(piece)}: variable {piece.name!r} at offset {piece.offset} "
+            f"{self._path_of(piece)}: variable {self.shown(piece.name)!r} at offset {piece.offset} "
             f"({piece.nbytes} bytes)"
         )
 
     def _corrupt(self, name: str, problem: str) -> CorruptCheckpointError:
-        return CorruptCheckpointError(f"{self.index_path}: variable {name!r}: {problem}")
+        return CorruptCheckpointError(
+            f"{self.index_path}: variable {self.shown(name)!r}: {problem}"
+        )
 
 
 class _BundleReader(VariableReader):

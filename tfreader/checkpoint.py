@@ -42,6 +42,13 @@ class TensorInfo(NamedTuple):
     slices: tuple[Slice, ...] = ()
 
 
+LONGEST_NAME = 500  # in messages
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+
+
 Box = tuple[range, ...]
 """A part of a tensor: per axis the indices, one after the other."""
 
@@ -130,13 +137,15 @@ class Checkpoint(Mapping[str, Array]):
         info = self.info(name)
         if info.dtype.numpy is None:
             raise UnsupportedError(
-                f"{self.path}: variable {info.name!r} is of type {info.dtype}, which has no values "
-                "that can be read"
+                f"{self.path}: variable {self.shown(info.name)!r} is of type {info.dtype}, which "
+                "has no values that can be read"
             )
         if rows is None:
             return self._load(info, None)
         if not info.shape:
-            raise UnsupportedError(f"{self.path}: variable {info.name!r} is a scalar, without rows")
+            raise UnsupportedError(
+                f"{self.path}: variable {self.shown(info.name)!r} is a scalar, without rows"
+            )
         picked = range(info.shape[0])[rows]
         ordered = picked if picked.step > 0 else picked[::-1]
         array = self._load(info, range(ordered[0], ordered[-1] + 1) if ordered else range(0))
@@ -242,9 +251,15 @@ class Checkpoint(Mapping[str, Array]):
             return key
         from difflib import get_close_matches
 
-        near = get_close_matches(name, list(self), 3) if len(self) < 10_000 else []
+        known = [self.shown(key) for key in self if key != OBJECT_GRAPH]
+        near = get_close_matches(name[:LONGEST_NAME], known, 3) if len(self) < 10_000 else []
         hint = f"; near: {', '.join(near)}" if near else "; `tfreader inspect` lists the names"
-        raise VariableNotFoundError(f"{self.path}: no variable named {name!r}{hint}")
+        raise VariableNotFoundError(f"{self.path}: no variable named {_shortened(name)!r}{hint}")
+
+    def shown(self, name: str) -> str:
+        """What messages call a variable: its readable name, once the object graph is known."""
+        graph: ObjectGraph | None = self.__dict__.get("object_graph")
+        return _shortened(graph.name(name) if graph is not None else name)
 
     def __reduce__(self) -> Any:
         raise UnsupportedError(

@@ -233,7 +233,7 @@ class SliceFiles(Checkpoint):
         try:
             value = table.get(piece.key)
         except CorruptCheckpointError as error:
-            raise type(error)(f"{error}; variable {name!r} lies in it") from None
+            raise type(error)(f"{error}; variable {self.shown(name)!r} lies in it") from None
         if value is None:
             raise self._corrupt(table.path, name, "its record is missing")
         return self._decode(name, piece, value)
@@ -244,7 +244,8 @@ class SliceFiles(Checkpoint):
         path = self._tables[piece.shard].path
         if variable.dtype not in DTYPES:
             raise UnsupportedError(
-                f"{path}: variable {name!r}: V1 files hold no values of type {variable.dtype}"
+                f"{path}: variable {self.shown(name)!r}: V1 files hold no values of type "
+                f"{variable.dtype}"
             )
         try:
             saved = field(value, 2)  # SavedSlice: name, slice, data
@@ -256,4 +257,4 @@ class SliceFiles(Checkpoint):
             raise self._corrupt(path, name, f"{error}{but_it_is(path, DAMAGED)}") from None
 
     def _corrupt(self, path: str, name: str, problem: str) -> CorruptCheckpointError:
-        return CorruptCheckpointError(f"{path}: variable {name!r}: {problem}")
+        return CorruptCheckpointError(f"{path}: variable {self.shown(name)!r}: {problem}")
