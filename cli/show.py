@@ -103,6 +103,8 @@ def inspect_lines(
         shard = "" if info.shard is None else str(info.shard)
         own = [] if show_all else sorted(set(slots.get(info.name, ())))
         notes_of = [f"slots: {', '.join(own)}"] if own else []
+        if mine and mine.base and graph:
+            mine = mine._replace(base=graph.name(mine.base))
         notes_of += [str(mine)] if mine else []
         rows.append(
             (

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from os import PathLike
+from pathlib import Path
 from typing import Any, ClassVar
 
 import tfreader
 from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError, UnknownModelTypeError
-from tfreader.paths import AnyPath, as_path
+from tfreader.paths import AnyPath, as_path, check_access
 
 from .rule import RuleSet
 
@@ -211,5 +212,7 @@ def open_source(path: str | PathLike[str], model_type: str = "auto") -> Checkpoi
 def open_foreign(path: str | PathLike[str], model_type: str = "auto") -> Checkpoint | None:
     """Open what is no TensorFlow checkpoint and a family knows; None where none does."""
     path = as_path(path)
+    if isinstance(path, Path):
+        check_access(str(path))
     wanted = [f for f in families().values() if model_type in ("auto", *f.names)]
     return next(filter(None, (family.open(path) for family in wanted)), None)

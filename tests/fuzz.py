@@ -21,6 +21,8 @@ import numpy as np
 from bundle_writer import entry, header, table
 
 import tfreader
+from tfreader.checkpoint import TensorInfo
+from tfreader.dtypes import DTYPES
 from tfreader.object_graph import ObjectGraph
 from tfreader.training import training_state
 
@@ -34,8 +36,12 @@ def check(data: bytes, folder: Path) -> None:
     try:
         if kind == GRAPH:
             graph = ObjectGraph(data, [f"k{i}" for i in range(64)])
-            for key in graph:
-                assert graph.find(graph.name(key)) is not None
+            for key, value in graph.items():
+                assert graph.find(graph.name(key)) == key
+                assert all(graph.find(path) in (key, None) for path in value.paths)
+            infos = [TensorInfo(key, DTYPES[1], (), 4) for key in graph]
+            for state in training_state(infos, graph).values():
+                assert state.base is None or state.base in graph
             return
     except ValueError:
         return

@@ -11,6 +11,7 @@ import pytest
 from bundle_writer import field, write_bundle
 from conftest import BERT
 from numpy import ones
+from tfreader.mapping.family import open_source
 
 import tfreader
 
@@ -228,9 +229,9 @@ def as_nobody():
         yield Path(folder), run
 
 
-def outcome(path):
+def outcome(path, opened=tfreader.open):
     try:
-        with tfreader.open(path) as checkpoint:
+        with opened(path) as checkpoint:
             return checkpoint.path, checkpoint.notes
     except tfreader.TFReaderError as error:
         return type(error).__name__, str(error)
@@ -245,6 +246,7 @@ def test_a_folder_that_this_user_may_not_enter(as_nobody, mode):
         kind, message = run(lambda path=path: outcome(path))
         assert kind == "AccessDeniedError"
         assert message == f"{path}: not accessible to this user (Permission denied)"
+        assert run(lambda path=path: outcome(path, open_source)) == (kind, message)
     (folder / "in").chmod(0o755)
 
 

@@ -17,9 +17,10 @@ from .checkpoint_pb2 import TrackableObjectGraph
 
 
 class Node(NamedTuple):
-    children: list[tuple[int, str]]
-    attributes: list[tuple[str, str, str]]  # name, full name, key
-    slots: list[tuple[int, str, int]]  # variable's node, slot's name, slot variable's node
+    # Tuples: the empty one takes no memory, and most are.
+    children: tuple[tuple[int, str], ...]
+    attributes: tuple[tuple[str, str, str], ...]  # name, full name, key
+    slots: tuple[tuple[int, str, int], ...]  # variable's node, slot's name, slot variable's node
 
 
 class Step(NamedTuple):
@@ -52,12 +53,16 @@ def parse(serialized: bytes) -> list[Node]:
 
     nodes = [
         Node(
-            [(child.node_id, text(child.local_name)) for child in node.children],
-            [(text(a.name), text(a.full_name), text(a.checkpoint_key)) for a in node.attributes],
-            [
-                (s.original_variable_node_id, text(s.slot_name), s.slot_variable_node_id)
-                for s in node.slot_variables
-            ],
+            tuple([(child.node_id, text(child.local_name)) for child in node.children]),
+            tuple(
+                [(text(a.name), text(a.full_name), text(a.checkpoint_key)) for a in node.attributes]
+            ),
+            tuple(
+                [
+                    (s.original_variable_node_id, text(s.slot_name), s.slot_variable_node_id)
+                    for s in node.slot_variables
+                ]
+            ),
         )
         for node in message.nodes
     ]
