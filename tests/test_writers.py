@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -269,6 +270,94 @@ def test_a_torch_file_is_a_sound_archive(tmp_path):
         for name, values in tensors.items():
             whole = values.T if name.startswith("t/") else values
             np.testing.assert_array_equal(loaded[name.replace("/", ".")].numpy(), whole)
+
+
+class Unseekable(io.RawIOBase):
+    """A file to which an archive is written with its checksums behind the data, as torch does."""
+
+    def __init__(self, path):
+        self._file = open(path, "wb", buffering=0)  # noqa: SIM115
+
+    def write(self, data):
+        return self._file.write(data)
+
+    def writable(self):
+        return True
+
+    def close(self):
+        self._file.close()
+        super().close()
+
+
+def saving_rearranged(rearrange, compression=zipfile.ZIP_STORED):
+    """torch.save, but the records of its archive as `rearrange` gives their (name, bytes) back."""
+    save = torch.save
+
+    def save_rearranged(tensors, path):
+        save(tensors, path)
+        with zipfile.ZipFile(path) as archive:
+            records = [
+                (name, bytes(archive.getinfo(name).file_size))
+                if "/data/" in name
+                else (name, archive.read(name))
+                for name in archive.namelist()
+            ]
+        with zipfile.ZipFile(Unseekable(path), "w", compression) as archive:
+            for name, data in rearrange(records):
+                archive.writestr(zipfile.ZipInfo(name), data, compression)
+
+    return patch("torch.save", save_rearranged)
+
+
+def many_tensors(folder):
+    """A checkpoint of more than ten tensors, some as large as others, and their values by name."""
+    values = {f"copy/{i:02d}": np.full(1 + i // 5, i, np.float32) for i in range(23)}
+    values["copy/none"] = np.zeros((0, 2), np.float32)
+    return write_bundle(folder / "m", values), {
+        name.replace("/", "."): array.tolist() for name, array in values.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "rearrange", [list, sorted, lambda records: [records[0], *records[:0:-1]]], ids=str
+)
+def test_a_torch_file_holds_each_tensor_in_its_own_record_whatever_their_order(tmp_path, rearrange):
+    """torch 2.6 sorts the records by their names as strings: 0, 1, 10, 11, 2."""
+    prefix, values = many_tensors(tmp_path)
+    rules = rules_from_data(RULES | {"tie": [{"alias": "tied", "target": "copy.07"}]}, "test")
+    with saving_rearranged(rearrange):
+        convert(prefix, tmp_path / "rearranged.bin", rules=rules)
+    convert(prefix, tmp_path / "plain.bin", rules=rules)
+    for name in ("rearranged.bin", "plain.bin"):
+        loaded = torch.load(tmp_path / name, weights_only=True)
+        assert {name: array.tolist() for name, array in loaded.items()} == {
+            **values,
+            "tied": values["copy.07"],
+        }
+        assert loaded["tied"].data_ptr() == loaded["copy.07"].data_ptr()
+        with zipfile.ZipFile(tmp_path / name) as archive:
+            assert archive.testzip() is None
+
+
+@pytest.mark.parametrize(
+    ("rearrange", "compression"),
+    [
+        (lambda records: [(n, d) for n, d in records if not n.endswith("data/3")], 0),
+        (lambda records: [(n, d + d * n.endswith("data/3")) for n, d in records], 0),
+        (lambda records: [(n.replace("data.pkl", "tree.pkl"), d) for n, d in records], 0),
+        (lambda records: [(n, b"\x80\x02]." if n.endswith("pkl") else d) for n, d in records], 0),
+        (list, zipfile.ZIP_DEFLATED),
+    ],
+    ids=["missing", "larger", "no pickle", "other pickle", "compressed"],
+)
+def test_a_torch_that_lays_files_out_in_another_way_is_refused(tmp_path, rearrange, compression):
+    prefix, _ = many_tensors(tmp_path)
+    with (
+        saving_rearranged(rearrange, compression),
+        pytest.raises(tfreader.UnsupportedError, match="lays out its files .*safetensors"),
+    ):
+        convert(prefix, tmp_path / "out" / "x.bin", rules=rules_from_data(RULES, "test"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_state_dict_holds_empty_tensors_too(tmp_path):

@@ -1,17 +1,19 @@
 """State dicts of torch tensors, in memory and in .bin, .pt and .pth files.
 
 A file of torch.save is a zip archive: a pickle that describes the tensors, and a stored record for
-the bytes of each. torch writes it here without those bytes, which are then put into their place.
+the bytes of each, which the pickle names. torch writes it here without those bytes, which are then
+put into their place.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _DESCRIPTOR, _CENTRAL_HEADER = b"PK\x07\x08", b"PK\x01\x02"
 _CENTRAL_SIZE, _CENTRAL_CRC = 46, 16
+_HAS_DESCRIPTOR = 1 << 3  # of the general purpose flags, section 4.4.4
 
 
 def check_torch(entries: Iterable[Entry]) -> None:
@@ -83,7 +86,8 @@ def _with_ties(
 class TorchFile:
     """A file of torch.save being written. `write` must be given every byte of every tensor.
 
-    Different tensors may come from different threads. Raises OSError when writing fails.
+    Different tensors may come from different threads. Raises OSError when writing fails,
+    UnsupportedError where torch has laid the file out in a way that is not known here.
     """
 
     def __init__(
@@ -98,18 +102,20 @@ class TorchFile:
         except RuntimeError as error:  # torch's zip writer reports a full disk so
             raise OSError(str(error).partition("\n")[0]) from error
         self._file = open(path, "r+b", buffering=0)  # noqa: SIM115 - closed by close
-        with zipfile.ZipFile(self._file) as archive:
-            self._directory = archive.start_dir
-            records = archive.infolist()
-        data = [record for record in records if "/data/" in record.filename]
-        self._records = dict(zip(tensors, data, strict=True))  # in the order they were pickled
-        self._starts = {
-            name: _start_of_data(self._file, record) for name, record in self._records.items()
-        }
-        self._crcs = dict.fromkeys(tensors, 0)
-        size = os.fstat(self._file.fileno()).st_size
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._file.fileno(), 0, size)  # a full disk shows at once
+        try:
+            with zipfile.ZipFile(self._file) as archive:
+                self._directory = archive.start_dir
+                self._records = _records(archive, entries, ties)
+            self._starts = {
+                name: _start_of_data(self._file, record) for name, record in self._records.items()
+            }
+            self._crcs = dict.fromkeys(tensors, 0)
+            size = os.fstat(self._file.fileno()).st_size
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._file.fileno(), 0, size)  # a full disk shows at once
+        except BaseException:
+            self._file.close()
+            raise
 
     def write(self, entry: Entry, offset: int, data: memoryview) -> None:
         self._crcs[entry.target] = zlib.crc32(data, self._crcs[entry.target])
@@ -128,7 +134,7 @@ class TorchFile:
         }
         for name, record in self._records.items():
             end = self._starts[name] + record.file_size
-            if os.pread(self._file.fileno(), 4, end) == _DESCRIPTOR:
+            if record.flag_bits & _HAS_DESCRIPTOR:
                 pwrite_all(self._file.fileno(), crcs[record.filename.encode()], end + 4)
         position = 0
         while directory.startswith(_CENTRAL_HEADER, position):
@@ -136,12 +142,68 @@ class TorchFile:
             name_start = position + _CENTRAL_SIZE
             filename = bytes(directory[name_start : name_start + lengths[0]])
             if filename in crcs:
-                directory[position + _CENTRAL_CRC : position + _CENTRAL_CRC + 4] = crcs[filename]
+                crc = crcs.pop(filename)
+                directory[position + _CENTRAL_CRC : position + _CENTRAL_CRC + 4] = crc
             position = name_start + sum(lengths)
+        if crcs:
+            raise _unknown_layout(f"{next(iter(crcs))!r} is not in its directory")
         pwrite_all(self._file.fileno(), directory, self._directory)
 
 
+class _Keys(pickle.Unpickler):
+    """Reads the pickle that torch has just written: of each tensor the name of its record."""
+
+    def persistent_load(self, saved: Any) -> Any:
+        return saved[2]  # "storage", its type, its key, its device, its length
+
+    def find_class(self, module: str, name: str) -> Any:
+        return lambda *values: values[0] if values else None  # of a tensor's parts, its storage
+
+
+def _records(
+    archive: zipfile.ZipFile, entries: Sequence[Entry], ties: Mapping[str, str]
+) -> dict[str, zipfile.ZipInfo]:
+    """The record for the bytes of each tensor, as the archive's pickle names it.
+
+    torch 2.6 orders the records by their names as strings, later ones as numbers: their order tells
+    nothing. Raises UnsupportedError unless every tensor has one record, just large enough, of its
+    own and its ties', whose checksum can be put into its place.
+    """
+    records = {record.filename: record for record in archive.infolist()}
+    try:
+        described = next(name for name in records if name.endswith("/data.pkl"))
+        keys = _Keys(archive.open(described)).load()
+        folder = described.removesuffix(".pkl")
+        found = {entry.target: records.pop(f"{folder}/{keys[entry.target]}") for entry in entries}
+        strays = [alias for alias, target in ties.items() if keys[alias] != keys[target]]
+    except (StopIteration, LookupError, TypeError, pickle.UnpicklingError) as error:
+        raise _unknown_layout(f"{type(error).__name__} {error}") from None
+    strays += [entry.target for entry in entries if found[entry.target].file_size != entry.nbytes]
+    if strays:
+        raise _unknown_layout(f"no record of its own holds just the bytes of {strays[0]!r}")
+    return found
+
+
 def _start_of_data(file: BinaryIO, record: zipfile.ZipInfo) -> int:
-    file.seek(record.header_offset)
-    _, name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-    return int(record.header_offset + _LOCAL_HEADER.size + name + extra)
+    """Where a record's bytes begin. Raises UnsupportedError unless they can be put there."""
+    fd, offset = file.fileno(), record.header_offset
+    _, name, extra = _LOCAL_HEADER.unpack(os.pread(fd, _LOCAL_HEADER.size, offset))
+    start = int(offset + _LOCAL_HEADER.size + name + extra)
+    # The local header holds the checksum, unless it says that a descriptor behind the data does.
+    has_descriptor = bool(record.flag_bits & _HAS_DESCRIPTOR)
+    if (
+        record.compress_type != zipfile.ZIP_STORED
+        or (record.file_size and not has_descriptor)
+        or (has_descriptor and os.pread(fd, 4, start + record.file_size) != _DESCRIPTOR)
+    ):
+        raise _unknown_layout(f"record {record.filename!r} is not stored as it was until now")
+    return start
+
+
+def _unknown_layout(problem: str) -> UnsupportedError:
+    import torch
+
+    return UnsupportedError(
+        f"torch {torch.__version__} lays out its files in a way that tfreader does not know "
+        f"({problem}); write a .safetensors file, or use another release of torch"
+    )
