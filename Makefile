@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN ?= $(abspath $(VENV))/bin
 PYTHON = $(BIN)/python
 
-.PHONY: example test fuzz lint types package bench proto data
+.PHONY: example test test-lowest fuzz lint types package bench proto data
 
 $(VENV)/installed: pyproject.toml  ## everything that development needs
 	python3 -m venv $(VENV)
@@ -17,6 +17,13 @@ example: $(VENV)/installed  ## the main job on the bundled checkpoint
 
 test: $(VENV)/installed
 	$(PYTHON) -m pytest
+
+build/lowest/installed: pyproject.toml tests/lowest.py
+	python3 tests/lowest.py build/lowest
+	touch $@
+
+test-lowest: build/lowest/installed  ## the tests with the lowest releases that pyproject.toml allows
+	build/lowest/bin/python -m pytest
 
 RUNS ?= 20000
 SEED ?= 1
