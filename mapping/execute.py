@@ -35,8 +35,11 @@ WORKERS = 2
 BLOCK = 1 << 21  # bytes that stay in a processor's cache from their reading to their writing
 TILE = 256  # rows of a matrix that are transposed together
 PADDING = 16  # see `_transpose`
+LEAST = 8 << 20  # bytes of parts that operations are done on: in smaller ones nothing gets done
 BATCH = 4 << 20  # small variables are handed out together
 MEMORY_LIMIT = 192 << 20  # with what Python and numpy take, less than 300 MB
+
+CONVERTED = ("bool", "int4", "uint4", "int2", "uint2")  # values are not the bytes as stored
 
 # Where all bits of the exponent are set, a value is infinite or not a number.
 _EXPONENT: dict[np.dtype[Any], np.unsignedinteger[Any]] = {
@@ -166,7 +169,7 @@ class _Worker:
         self._write = write
         self._progress = progress
         self._limit = limit
-        self._memory = _Memory(limit)
+        self._memory = _Memory(max(limit, LEAST))
         self._block = np.empty(BLOCK, np.uint8)
         self._written = 0
 
@@ -178,11 +181,7 @@ class _Worker:
             self._write_parts(entries, readers, [self._hold(reader) for reader in readers], None)
         else:
             reads: list[Read] = [partial(r.read, allocate=self._memory.take) for r in readers]
-            # A part may lie in memory as read, as assembled from slices and as joined or reshaped;
-            # the indices of a reshaped one take twice its bytes, and as much to be used.
-            ops = {type(op) for entry in entries for op in entry.ops}
-            size = self._limit // (8 if Reshape in ops else 3) if ops else BLOCK
-            self._write_parts(entries, readers, reads, size)
+            self._write_parts(entries, readers, reads, self._count(entries, readers))
         for reader in readers:
             reader.finish()
 
@@ -192,10 +191,27 @@ class _Worker:
             return True
         if not any(entry.ops for entry in entries):
             return False
-        copies = any(isinstance(op, Join | Reshape) for entry in entries for op in entry.ops)
-        copies |= any(reader.info.slices for reader in readers)
         size = sum(reader.info.nbytes or 0 for reader in readers)
-        return size * (1 + copies) <= self._limit
+        return size * (1 + self._copies(entries, readers)) <= self._limit
+
+    def _count(self, entries: list[Entry], readers: list[VariableReader]) -> int:
+        """How many elements a part may have."""
+        itemsize = max(entry.source_dtype.itemsize for entry in entries)
+        if not any(entry.ops for entry in entries):
+            return BLOCK // itemsize
+        memory = itemsize * (1 + self._copies(entries, readers))
+        if any(isinstance(op, Reshape) for entry in entries for op in entry.ops):
+            memory += 2 * np.dtype(np.int64).itemsize  # for indices
+        return max(self._limit, LEAST) // memory
+
+    def _copies(self, entries: list[Entry], readers: list[VariableReader]) -> int:
+        """How often values may lie in memory beside those that are read from the file."""
+        ops = [op for entry in entries for op in entry.ops]
+        is_joined = any(isinstance(op, Join) for op in ops)
+        is_reshaped = any(isinstance(op, Reshape) for op in ops)
+        is_sliced = any(reader.info.slices for reader in readers)
+        is_converted = any(reader.info.dtype in CONVERTED for reader in readers)
+        return is_joined + is_reshaped + is_sliced + 2 * is_converted
 
     def _hold(self, reader: VariableReader) -> Read:
         values = reader.read(whole(reader.info.shape), self._memory.take)
@@ -206,19 +222,20 @@ class _Worker:
         entries: list[Entry],
         readers: list[VariableReader],
         reads: list[Read],
-        size: int | None,
+        count: int | None,
     ) -> None:
-        """Write tensors in parts of so many bytes; None where their sources are held."""
+        """Write tensors in parts of so many elements; None where their sources are held."""
         shapes = [reader.info.shape for reader in readers]
         for entry in entries:
             offset = 0
-            count = size // entry.source_dtype.itemsize if size else prod(entry.shape)
-            for box in boxes(entry.shape, max(count, 1)):
-                if size:
+            most = prod(entry.shape) if count is None else count
+            for box in boxes(entry.shape, max(most, 1)):
+                if count is not None:
                     self._memory.release()
                 values = entry.part(box, shapes, reads)
                 self._write_values(entry, offset, values)
                 offset += values.size * entry.dtype.itemsize
+                del values  # before there are others
             if self._written >= BATCH:
                 self.report()
 
@@ -228,18 +245,15 @@ class _Worker:
             self._put(entry, offset, values.reshape(-1).view(np.uint8))
             return
         values = values.reshape(1) if values.ndim == 0 else values
-        row = values[:1].size * entry.dtype.itemsize
-        count = max(1, BLOCK // max(row, 1))
-        for start in range(0, len(values), count):
-            rows = values[start : start + count]
-            block = self._buffer(len(rows) * row).view(entry.dtype).reshape(rows.shape)
-            _copy(entry, rows, block)
-            self._put(entry, offset + start * row, block.reshape(-1).view(np.uint8))
-
-    def _buffer(self, size: int) -> Array:
-        if size > len(self._block):
-            self._block = np.empty(size, np.uint8)
-        return self._block[:size]
+        if not values.size:
+            return
+        for box in boxes(values.shape, BLOCK // entry.dtype.itemsize):
+            part = part_of(values, box)
+            size = part.size * entry.dtype.itemsize
+            block = self._block[:size].view(entry.dtype).reshape(part.shape)
+            _copy(entry, part, block)
+            self._put(entry, offset, block.reshape(-1).view(np.uint8))
+            offset += size
 
     def _put(self, entry: Entry, offset: int, data: Array) -> None:
         if not len(data):

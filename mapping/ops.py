@@ -8,14 +8,15 @@ that tensors of any size go through in parts; the whole is the largest part.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import product
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from tfreader.checkpoint import Box, whole
+from tfreader.checkpoint import Box
 from tfreader.dtypes import Array
 from tfreader.errors import RuleError
 
@@ -99,11 +100,8 @@ class Permute(Step):
         return read(needed).transpose(self.axes)
 
 
-# Where a part's elements lie scattered over so many times more of the input, it is cut into pieces:
-# single ones where they lie in long runs, else such that enough is read for each.
-SCATTERED = 4
-LONG_RUN = 1024  # elements
-ENOUGH = 1 << 20
+LONG_RUN = 1 << 10  # elements that are read by themselves wherever they lie
+SPAN = 1 << 14  # elements over which shorter runs are read together, with what lies between them
 
 
 @dataclass(frozen=True)
@@ -128,58 +126,27 @@ class Reshape(Step):
 
     def part(self, box: Box, shape: Shape, read: Read) -> Array:
         to = self.shape(shape)
-        if not prod(to) or box == whole(to):
-            return part_of(read(whole(shape)).reshape(to), box)
-        # Axes are joined and split in groups of one size on both sides; of each, the input's rows
-        # that hold the part are read, and the part is cut out of them.
-        needed: list[range] = []
-        cut: list[range | Array] = []
-        for inputs, outputs in _groups(shape, to):
-            sizes = shape[inputs]
-            flat = _flat(box[outputs], to[outputs])
-            while len(sizes) > 1 and sizes[0] == 1:
-                needed.append(range(1))
-                sizes = sizes[1:]
-            row = prod(sizes[1:])
-            rows = range(int(flat[0]) // row, int(flat[-1]) // row + 1) if len(flat) else range(0)
-            needed += [rows, *map(range, sizes[1:])]
-            cut.append(_shifted(flat, -rows.start * row))
-        read_for_it = prod(map(len, needed))
-        if read_for_it > max(ENOUGH, SCATTERED * prod(map(len, box))):
-            return self._by_pieces(box, shape, read, read_for_it)
-        values = read(tuple(needed))
-        groups = [prod(map(len, needed[inputs])) for inputs, _ in _groups(shape, to)]
-        values = values.reshape(groups)
-        for axis, indices in enumerate(cut):
-            values = _take(values, indices, axis)
-        return values.reshape(tuple(map(len, box)))
-
-    def _by_pieces(self, box: Box, shape: Shape, read: Read, read_for_it: int) -> Array:
-        """A part that lies scattered, cut along its first axis into pieces that take less."""
-        axis = next(i for i, indices in enumerate(box) if len(indices) > 1)
-        indices = box[axis]
-        is_in_long_runs = _run(box, self.shape(shape)) >= LONG_RUN
-        step = 1 if is_in_long_runs else max(1, len(indices) * ENOUGH // read_for_it)
-        values = None
-        for start in range(indices.start, indices.stop, step):
-            cut = range(start, min(start + step, indices.stop))
-            piece = self.part((*box[:axis], cut, *box[axis + 1 :]), shape, read)
+        if not prod(map(len, box)):
+            some = read(tuple(range(min(size, 1)) for size in shape))
+            return some.reshape(-1)[:0].reshape(tuple(map(len, box)))
+        # Axes are joined and split in groups of one size on both sides. What the part has of each
+        # lies in pieces of the input's axes, and every choice of one piece a group is read.
+        groups = _groups(shape, to)
+        pieces = [list(_pieces(box[outs], to[outs], shape[ins])) for ins, outs in groups]
+        sizes = [prod(map(len, box[outs])) for _, outs in groups]
+        values: Array | None = None
+        for choice in product(*pieces):
+            piece = read(tuple(indices for each in choice for indices in each.box))
+            piece = piece.reshape([prod(map(len, each.box)) for each in choice])
+            for axis, each in enumerate(choice):
+                if each.wanted is not None:
+                    piece = np.take(piece, each.wanted, axis)
             if values is None:
-                values = np.empty(tuple(map(len, box)), piece.dtype)
-            place = slice(start - indices.start, cut.stop - indices.start)
-            values[(*(slice(None),) * axis, place)] = piece
+                values = piece if list(piece.shape) == sizes else np.empty(sizes, piece.dtype)
+            if values is not piece:
+                values[tuple(each.place for each in choice)] = piece
         assert values is not None
-        return values
-
-
-def _run(box: Box, shape: Shape) -> int:
-    """How many elements of a part follow each other."""
-    run = 1
-    for indices, size in zip(reversed(box), reversed(shape), strict=True):
-        run *= len(indices)
-        if len(indices) != size:
-            break
-    return run
+        return values.reshape(tuple(map(len, box)))
 
 
 def _groups(shape: Shape, to: Shape) -> list[tuple[slice, slice]]:
@@ -202,31 +169,74 @@ def _groups(shape: Shape, to: Shape) -> list[tuple[slice, slice]]:
     return [*groups[:-1], (slice(inputs.start, len(shape)), slice(outputs.start, len(to)))]
 
 
-def _flat(box: Box, shape: Shape) -> range | Array:
-    """The row-major index of each element of a part, in order; a range where they follow."""
-    start = 0
-    for indices, size in zip(box, shape, strict=True):
-        start = start * size + indices.start
-    cut = next((i for i, indices in enumerate(box) if len(indices) > 1), len(box))
-    if all(len(i) == n for i, n in zip(box[cut + 1 :], shape[cut + 1 :], strict=True)):
-        return range(start, start + prod(map(len, box)))
-    flat = np.zeros((), np.int64)
-    for indices, size in zip(box, shape, strict=True):
-        flat = flat[..., None] * size + np.asarray(indices, np.int64)
-    return flat.reshape(-1)
+class _Piece(NamedTuple):
+    """A part of the input's axes, and what it gives to a part of the result's."""
+
+    box: Box
+    wanted: Array | None  # which of its elements in row-major order; None for all
+    place: slice  # where they belong among those of the part
 
 
-def _shifted(indices: range | Array, by: int) -> range | Array:
-    if isinstance(indices, range):
-        return range(indices.start + by, indices.stop + by)
-    return indices + by
+def _pieces(box: Box, to: Shape, shape: Shape) -> Iterator[_Piece]:
+    """What a part of the shape `to` is made of where the same elements have the shape `shape`."""
+    starts, length = _runs(box, to)
+    first = place = 0
+    while first < len(starts):
+        start = int(starts[first])
+        last = first + 1
+        if length < LONG_RUN:
+            last = max(last, int(np.searchsorted(starts, start + SPAN)))
+        wanted = None
+        if last > first + 1:
+            wanted = (starts[first:last, None] + np.arange(length)).reshape(-1)
+        for at, part in _boxes(start, int(starts[last - 1]) + length, shape):
+            size = prod(map(len, part))
+            own = None
+            if wanted is not None:
+                own = wanted[slice(*np.searchsorted(wanted, (at, at + size)))] - at
+                size = len(own)
+            if size:
+                yield _Piece(part, own, slice(place, place + size))
+            place += size
+        first = last
 
 
-def _take(values: Array, indices: range | Array, axis: int) -> Array:
-    """These indices of an axis; a view where they follow each other."""
-    if isinstance(indices, range):
-        return values[(slice(None),) * axis + (slice(indices.start, indices.stop),)]
-    return np.take(values, indices, axis)
+def _runs(box: Box, shape: Shape) -> tuple[Array, int]:
+    """Where the elements of a part lie in row-major order: where runs start, and their length."""
+    axis, length = len(shape), 1
+    while axis and length == prod(shape[axis:]):  # all of the axes behind: the run goes on
+        axis -= 1
+        length *= len(box[axis])
+    starts = np.zeros(1, np.int64)
+    for indices, size in zip(box[:axis], shape[:axis], strict=True):
+        starts = (starts[:, None] * size + np.arange(indices.start, indices.stop)).reshape(-1)
+    inner = prod(shape[axis:])
+    offset = sum(i.start * prod(shape[n + 1 :]) for n, i in enumerate(box) if n >= axis)
+    return starts * inner + offset, length
+
+
+def _boxes(start: int, stop: int, shape: Shape) -> Iterator[tuple[int, Box]]:
+    """The fewest parts that hold the elements from `start` to `stop` in row-major order.
+
+    They come in that order, each with the place of its first element.
+    """
+    if len(shape) < 2:
+        yield start, (range(start, stop),) * len(shape)
+        return
+    row = prod(shape[1:])
+    first, last = -(-start // row), stop // row  # whole rows
+    if last < first:  # all within one
+        for at, box in _boxes(start - last * row, stop - last * row, shape[1:]):
+            yield at + last * row, (range(last, last + 1), *box)
+        return
+    if start < first * row:
+        for at, box in _boxes(start - (first - 1) * row, row, shape[1:]):
+            yield at + (first - 1) * row, (range(first - 1, first), *box)
+    if first < last:
+        yield first * row, (range(first, last), *map(range, shape[1:]))
+    if last * row < stop:
+        for at, box in _boxes(0, stop - last * row, shape[1:]):
+            yield at + last * row, (range(last, last + 1), *box)
 
 
 def part_of(values: Array, box: Box) -> Array:

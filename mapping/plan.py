@@ -15,7 +15,7 @@ from tfreader.checkpoint import Box
 from tfreader.dtypes import Array
 
 from .family import Config, Family
-from .ops import Join, Read, Shape, Step, part_of
+from .ops import Join, Read, Shape, Step
 from .rule import Fill, RuleSet
 
 FLOATS: dict[str, np.dtype[Any]] = {
@@ -24,14 +24,20 @@ FLOATS: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
 }
 CASTABLE = {*FLOATS.values(), np.dtype(np.float64)}
-_FILLED: dict[str, Callable[[Shape, np.dtype[Any]], Array]] = {
-    "zeros": np.zeros,
-    "ones": np.ones,
-    "identity": lambda shape, dtype: np.eye(*shape, dtype=dtype),
+
+
+def _indices(part: range) -> Array:
+    return np.arange(part.start, part.stop)
+
+
+_FILLED: dict[str, Callable[[Box, Shape], Array | int]] = {
+    "zeros": lambda box, shape: 0,
+    "ones": lambda box, shape: 1,
+    "identity": lambda box, shape: np.equal.outer(*map(_indices, box)),
     # Of sinusoidal positions (Vaswani et al. 2017), two dimensions a frequency.
-    "frequencies": lambda shape, dtype: (
-        1 / 10000 ** (np.arange(*shape, dtype=np.float32) / np.float32(*shape))
-    ).astype(dtype),
+    "frequencies": lambda box, shape: (
+        1 / 10000 ** (_indices(*box).astype(np.float32) / np.float32(*shape))
+    ),
 }
 
 
@@ -57,8 +63,9 @@ class Entry:
     def part(self, box: Box, shapes: Sequence[Shape], reads: Sequence[Read]) -> Array:
         """A part of the tensor, before any cast, from parts of its sources of these shapes."""
         if self.fill is not None:
-            values = _FILLED[self.fill.value](self.shape, self.dtype)
-            return part_of(values, box)
+            values = np.empty(tuple(map(len, box)), self.dtype)
+            values[...] = _FILLED[self.fill.value](box, self.shape)
+            return values
         shapes, reads = list(shapes), list(reads)
         for op in self.ops:
             if isinstance(op, Join):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from unittest.mock import patch
 
 from crc32c import crc32c
 from hypothesis import given
@@ -31,3 +32,18 @@ def test_nothing_is_said_of_bytes_that_are_missing_or_came_twice():
         for start, end in pieces:
             checksum.add(start, bytes(end - start))
         assert checksum.value() is None
+
+
+def test_pieces_that_lie_too_scattered_are_given_up_and_take_no_more_memory():
+    with patch("tfreader.checksum.MAX_RUNS", 100):
+        checksum = Checksum(1000)
+        for offset in range(0, 1000, 4):
+            checksum.add(offset, b"ab")
+        for offset in range(2, 1000, 4):
+            checksum.add(offset, b"ab")
+        assert checksum.value() is None
+        scattered = Checksum(1000)
+        for start in range(0, 100, 10):  # columns: each goes on from one that came before
+            for row in range(0, 1000, 100):
+                scattered.add(row + start, b"0123456789")
+        assert scattered.value() == crc32c(b"0123456789" * 100)

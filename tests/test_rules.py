@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from math import prod
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -49,6 +51,14 @@ def run(plan, checkpoint, **options):
     return out
 
 
+def factors(number):
+    """The prime factors of a number: a shape that shares few boundaries with others."""
+    for i in range(2, number):
+        if number % i == 0:
+            return [i, *factors(number // i)]
+    return [number]
+
+
 @st.composite
 def steps(draw, shape):
     """An operation for that shape, and what numpy calls it."""
@@ -56,12 +66,14 @@ def steps(draw, shape):
     stop = draw(st.integers(start, shape[0]))
     axes = tuple(draw(st.permutations(range(len(shape)))))
     sizes = draw(st.permutations([*shape, 1]))
+    other = draw(st.permutations(factors(prod(shape))))
     known = [
         (Permute(axes), lambda a: np.transpose(a, axes)),
         (Slice(0, start, stop), lambda a: a[start:stop]),
         (Repeat(2), lambda a: np.stack([a, a])),
         (Reshape((-1,)), np.ravel),
         (Reshape(tuple(sizes)), lambda a: np.reshape(a, sizes)),
+        (Reshape(tuple(other)), lambda a: np.reshape(a, other)),
         (Reshape((shape[0], -1)), lambda a: np.reshape(a, (len(a), -1))),
     ]
     if len(shape) > 1:
@@ -73,8 +85,13 @@ def steps(draw, shape):
 
 
 @settings(deadline=None)
-@given(st.data(), array_shapes(max_dims=3, max_side=5))
-def test_any_part_of_a_chain_of_operations_is_that_part_of_the_whole(data, shape):
+@given(st.data(), array_shapes(max_dims=3, max_side=5), st.integers(1, 9), st.integers(0, 9))
+def test_any_part_of_a_chain_of_operations_is_that_part_of_the_whole(data, shape, long, span):
+    with patch("tfreader.mapping.ops.LONG_RUN", long), patch("tfreader.mapping.ops.SPAN", span):
+        check_a_chain_of_operations(data, shape)
+
+
+def check_a_chain_of_operations(data, shape):
     array = np.arange(np.prod(shape)).reshape(shape)
     expected, shapes, reads = array, [array.shape], [lambda box: part_of(array, box)]
     for _ in range(data.draw(st.integers(1, 4))):

@@ -192,10 +192,11 @@ def expected(kind, values):
     st.sampled_from(["keep", "float16", "bfloat16"]),
     st.integers(1, 200).map(lambda n: 8 * n),
     st.integers(1, 2000),
+    st.sampled_from([0, 8, 1000]),
     st.booleans(),
 )
 def test_streaming_in_parts_gives_what_whole_tensors_give(
-    tmp_path_factory, shapes, source, dtype, block, memory_limit, sliced
+    tmp_path_factory, shapes, source, dtype, block, memory_limit, gap, sliced
 ):
     folder = tmp_path_factory.mktemp("stream")
     tensors, values = {}, {}
@@ -205,7 +206,9 @@ def test_streaming_in_parts_gives_what_whole_tensors_give(
         tensors |= {f"{kind}/{i}": values[str(i)] for kind in kinds}
     with (
         patch("tfreader.mapping.execute.BLOCK", block),
+        patch("tfreader.mapping.execute.LEAST", 0),
         patch("tfreader.bundle.CHUNK", 40),
+        patch("tfreader.bundle.GAP", gap),
         tfreader.open(
             write_bundle(folder / "m", tensors, num_shards=2, sliced=sliced)
         ) as checkpoint,
@@ -248,7 +251,8 @@ def test_the_memory_limit_is_kept(tmp_path):
     with tfreader.open(prefix) as checkpoint:
         plan = make_plan(checkpoint, rules=rules_from_data(RULES, "test"))
         tracemalloc.start()
-        stream(plan, checkpoint, lambda *_: None, memory_limit=6 << 20)
+        with patch("tfreader.mapping.execute.LEAST", 0):
+            stream(plan, checkpoint, lambda *_: None, memory_limit=6 << 20)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert peak < 11 << 20  # the window, and a block for each thread

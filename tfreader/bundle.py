@@ -55,6 +55,8 @@ from .table import FOOTER_SIZE, Table
 
 FORMAT_VERSION = 1
 MAX_SEEN = 10_000  # shards; the header may claim any number of them
+GAP = 1 << 15  # bytes that are read in the time that another call takes
+SHORT = 1 << 12  # bytes of runs whose checksums are not worth their memory
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -488,32 +490,62 @@ class _BundleReader(VariableReader):
         return values
 
     def _read(self, piece: TensorInfo, box: Box, checksum: Checksum, allocate: Allocate) -> Array:
-        """A part of a stored tensor: one run of bytes for each index of the axes that it cuts."""
-        shape = piece.shape
+        """A part of a stored tensor."""
+        assert piece.dtype.itemsize is not None
+        shape = tuple(map(len, box))
+        data = allocate(prod(shape) * piece.dtype.itemsize)
+        if len(data):
+            self._read_runs(piece, box, 0, data, checksum)
+        return from_stored(data, piece.dtype, self._bundle.big_endian).reshape(shape)
+
+    def _read_runs(
+        self, piece: TensorInfo, box: Box, start: int, data: Array, checksum: Checksum
+    ) -> None:
+        """Fill `data` with a part of the last axes of a stored tensor, from byte `start` of it on.
+
+        Bytes that follow each other in the file are read together, and so are those that gaps part
+        which are cheaper to read than to leave out.
+        """
         assert piece.offset is not None and piece.dtype.itemsize is not None
+        while len(box) > 1 and len(box[0]) == 1:
+            start += box[0].start * _size_of_an_index(piece, box)
+            box = box[1:]
         shard = self._bundle.open_shard(piece)
-        inner = len(shape)  # from here on the part has all of every axis
-        while inner and len(box[inner - 1]) == shape[inner - 1]:
-            inner -= 1
-        first = max(inner - 1, 0)
-        run = prod(map(len, box[first:])) * piece.dtype.itemsize
-        starts = [0]
-        for axis, indices in enumerate(box[: first + 1]):
-            stride = prod(shape[axis + 1 :]) * piece.dtype.itemsize
-            taken = indices if axis < first else indices[:1]
-            starts = [start + index * stride for start in starts for index in taken]
-        data = allocate(run * len(starts))
-        view = data.data
-        position = 0
-        for start in starts if run else ():
-            for offset in range(start, start + run, CHUNK):  # small enough for a cache
-                size = min(CHUNK, start + run - offset)
-                part = view[position : position + size]
-                shard.read_into(piece.offset + offset, part)
-                checksum.add(offset, part)
-                position += size
-        values = from_stored(data, piece.dtype, self._bundle.big_endian)
-        return values.reshape(tuple(map(len, box)))
+        shape = piece.shape[len(piece.shape) - len(box) :]
+        lengths = tuple(map(len, box))
+        index = _size_of_an_index(piece, box)
+        if lengths[1:] == shape[1:]:  # one run of bytes
+            first = start + (box[0].start if box else 0) * index
+            for position in range(0, len(data), CHUNK):  # small enough for a cache
+                part = data[position : position + CHUNK].data
+                shard.read_into(piece.offset + first + position, part)
+                checksum.add(first + position, part)
+            return
+        wanted = len(data) // len(box[0])  # bytes of an index of the first axis
+        cut = max(i for i, (n, size) in enumerate(zip(lengths, shape, strict=True)) if n != size)
+        if index > CHUNK or index - wanted > GAP * prod(lengths[1:cut]):
+            if cut == 1 and wanted < SHORT:  # the same as below, but for half the time
+                checksum.give_up()
+                offset = piece.offset + start + box[1].start * _size_of_an_index(piece, box[1:])
+                for i, at in enumerate(box[0]):
+                    shard.read_into(offset + at * index, data[i * wanted : (i + 1) * wanted])
+                return
+            for i, at in enumerate(box[0]):
+                part = data[i * wanted : (i + 1) * wanted]
+                self._read_runs(piece, box[1:], start + at * index, part, checksum)
+            return
+        checksum.give_up()
+        element = np.dtype((np.void, piece.dtype.itemsize))
+        values = data.view(element).reshape(lengths)
+        inner = tuple(slice(indices.start, indices.stop) for indices in box[1:])
+        rows = max(1, CHUNK // index)
+        buffer = np.empty(min(rows, lengths[0]) * index, np.uint8)
+        for first in range(0, lengths[0], rows):
+            count = min(rows, lengths[0] - first)
+            read = buffer[: count * index]
+            shard.read_into(piece.offset + start + (box[0].start + first) * index, read.data)
+            found = read.view(element).reshape(count, *shape[1:])
+            values[first : first + count] = found[:, *inner]
 
     def finish(self) -> None:
         for _, piece, checksum in self._pieces:
@@ -522,6 +554,12 @@ class _BundleReader(VariableReader):
                 self._bundle.verify_piece(piece)
             else:
                 self._bundle.check_crc(piece, found)
+
+
+def _size_of_an_index(piece: TensorInfo, box: Box) -> int:
+    """How many bytes an index of the first axis of `box` has; it is a part of the last axes."""
+    assert piece.dtype.itemsize is not None
+    return prod(piece.shape[len(piece.shape) - len(box) + 1 :]) * piece.dtype.itemsize
 
 
 def check_version(path: str, version: Any) -> None:

@@ -10,6 +10,7 @@ from crc32c import crc32c
 from .dtypes import Array
 
 POLYNOMIAL = 0x82F63B78  # Castagnoli's, reflected
+MAX_RUNS = 1 << 16  # some 15 MB of memory
 
 
 def mask_crc(crc: int) -> int:
@@ -27,22 +28,30 @@ class Checksum:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._runs: list[tuple[int, int, int]] = []  # start, end, checksum
+        self._taken = 0
+        self._runs: dict[int, tuple[int, int]] = {}  # by where it ends: its start and checksum
 
     def add(self, offset: int, data: Any) -> None:
-        """Take in the bytes at `offset`. It costs least where they go on from the last ones."""
-        end = offset + len(data)
-        if self._runs and self._runs[-1][1] == offset:
-            start, _, crc = self._runs[-1]
-            self._runs[-1] = start, end, crc32c(data, crc)
-        else:
-            self._runs.append((offset, end, crc32c(data)))
+        """Take in the bytes at `offset`. It costs least where they go on from others."""
+        if self._taken > self._size:
+            return
+        start, crc = self._runs.pop(offset, (offset, 0))
+        self._runs[offset + len(data)] = start, crc32c(data, crc)
+        self._taken += len(data)
+        if len(self._runs) > MAX_RUNS:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """There is no telling the checksum: bytes are left out, or come too scattered to note."""
+        self._runs.clear()
+        self._taken = self._size + 1
 
     def value(self) -> int | None:
         """The checksum of the whole, None unless each byte has come once."""
-        runs = [run for run in sorted(self._runs) if run[0] < run[1]]
+        runs = sorted((start, end, crc) for end, (start, crc) in self._runs.items() if start < end)
         bounds = [0, *(end for _, end, _ in runs)]
-        if [start for start, _, _ in runs] != bounds[:-1] or bounds[-1] != self._size:
+        tiled = [start for start, _, _ in runs] == bounds[:-1] and bounds[-1] == self._size
+        if not tiled or self._taken != self._size:
             return None
         if len(runs) < 2:
             return runs[0][2] if runs else 0
