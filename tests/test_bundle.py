@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tfreader
+from tfreader.checkpoint_pb2 import TensorShape
+from tfreader.shapes import MAX_RANK, shape_of
 from tfreader.slices import Slice, check_cover, slice_key
 
 READER = DATA / "reader"
@@ -344,3 +346,12 @@ def test_verify_reports_every_damaged_part(tmp_path):
     assert "model.index: block at offset" in second
     assert "variable 'v0' at offset 0 (200 bytes): checksum mismatch" in third
     assert "variable 'v8' at offset 1600 (200 bytes): checksum mismatch" in fourth
+
+
+def test_a_rank_is_read_as_far_as_numpy_has_it(tmp_path):
+    """numpy 2 has 64 axes, before it there were 32."""
+    array = np.ones((1,) * MAX_RANK, np.float32)
+    with tfreader.open(write_bundle(tmp_path / "m", {"x": array})) as checkpoint:
+        assert checkpoint["x"].shape == array.shape
+    with pytest.raises(ValueError, match=rf"rank {MAX_RANK + 1} is above {MAX_RANK}"):
+        shape_of(TensorShape(dim=[TensorShape.Dim(size=1)] * (MAX_RANK + 1)))

@@ -517,9 +517,9 @@ class _BundleReader(VariableReader):
         if lengths[1:] == shape[1:]:  # one run of bytes
             first = start + (box[0].start if box else 0) * index
             for position in range(0, len(data), CHUNK):  # small enough for a cache
-                part = data[position : position + CHUNK].data
-                shard.read_into(piece.offset + first + position, part)
-                checksum.add(first + position, part)
+                chunk = data[position : position + CHUNK].data
+                shard.read_into(piece.offset + first + position, chunk)
+                checksum.add(first + position, chunk)
             return
         wanted = len(data) // len(box[0])  # bytes of an index of the first axis
         cut = max(i for i, (n, size) in enumerate(zip(lengths, shape, strict=True)) if n != size)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-MAX_RANK = 64  # numpy's limit
+import numpy as np
+
+MAX_RANK = getattr(np, "MAXDIMS", 64)  # numpy's limit: that of numpy 2, which does not tell, is 64
 MAX_ELEMENTS = 1 << 60  # so that no array's size in bytes leaves 64 bits
 
 
