@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -88,7 +89,8 @@ def open_file(path: str) -> File:
     Raises CheckpointNotFoundError, CorruptCheckpointError where it cannot be read, RemoteError.
     """
     if not is_url(path):
-        return LocalFile(path)
+        file = LocalFile(path)
+        return file if has_room(file.fd) else BriefFile(file)
     from .remote import RemoteFile
 
     return RemoteFile(path)
@@ -105,6 +107,12 @@ class Identity(NamedTuple):
     @classmethod
     def of(cls, status: os.stat_result) -> Identity:
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def has_room(fd: int) -> bool:
+    """Whether descriptors are left for other files, `fd` being the latest: the lowest free one."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit == resource.RLIM_INFINITY or fd < limit // 2
 
 
 class LocalFile:
@@ -131,6 +139,10 @@ class LocalFile:
         seconds, nanoseconds = divmod(status.st_mtime_ns, 10**9)
         modified = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
         self.source = SourceFile(os.path.basename(path), self.size, modified)
+
+    @property
+    def fd(self) -> int:
+        return self._fd
 
     def read_into(self, offset: int, buffer: Any) -> None:
         """Fill the writable `buffer` (bytes-like, contiguous) from `offset` on."""
@@ -198,6 +210,31 @@ class LocalFile:
 
     def __del__(self) -> None:
         self.close()
+
+
+class BriefFile(LocalFile):
+    """A LocalFile that takes no descriptor: opened for each read, and as `file` until now."""
+
+    def __init__(self, file: LocalFile) -> None:
+        self.path, self.size, self.source = file.path, file.size, file.source
+        self.identity = file.identity
+        self._is_open = True
+        file.close()
+
+    def read_into(self, offset: int, buffer: Any) -> None:
+        """Fill the writable `buffer` (bytes-like, contiguous) from `offset` on."""
+        with closing(LocalFile(self.path)) as file:
+            if file.identity != self.identity:
+                raise self._changed()
+            file.read_into(offset, buffer)
+        if closed := self._closed():
+            raise closed
+
+    def _closed(self) -> TFReaderError | None:
+        return None if self._is_open else ClosedError(f"{self.path}: was closed")
+
+    def close(self) -> None:
+        self._is_open = False
 
 
 def windows(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:

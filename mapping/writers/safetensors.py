@@ -16,7 +16,7 @@ from tfreader.errors import ConfigError, CorruptCheckpointError, UnsupportedErro
 from tfreader.files import File
 
 from ..plan import Entry
-from .files import pwrite_all
+from .files import OutputFile
 
 DTYPE_NAMES = {
     "bool": "BOOL",
@@ -50,15 +50,16 @@ class SafetensorsFile:
 
     def __init__(self, path: str | os.PathLike[str], entries: Sequence[Entry]) -> None:
         header, self._offsets, self._size = layout(entries)
-        self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - closed by close
-        self._file.write(header)
-        if self._size and hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._file.fileno(), 0, self._size)  # a full disk shows at once
-        else:
-            self._file.truncate(self._size)
+        self._file = OutputFile(path)
+        try:
+            self._file.write(header, 0)
+            self._file.allocate(self._size)
+        except BaseException:
+            self._file.close()
+            raise
 
     def write(self, entry: Entry, offset: int, data: memoryview) -> None:
-        pwrite_all(self._file.fileno(), data, self._offsets[entry.target] + offset)
+        self._file.write(data, self._offsets[entry.target] + offset)
 
     def finish(self) -> None:
         """All that was said at the start is true once every tensor is written."""
