@@ -18,11 +18,12 @@ from typing import Any
 from tfreader import __version__
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError, CorruptCheckpointError, RemoteError
+from tfreader.files import read_small
 from tfreader.paths import AnyPath, is_url, size_of
 
 from .execute import Write
 from .family import SideFiles
-from .output import RECORD, is_torch_file, record_of
+from .output import LARGEST, RECORD, is_torch_file, record_of
 from .plan import Entry, Plan
 from .rule import dump_rules
 from .writers.safetensors import layout
@@ -130,7 +131,7 @@ def _identity(manifest: Manifest) -> Manifest:
 def load(path: AnyPath) -> Manifest:
     """A finished record. Raises FileNotFoundError, CorruptCheckpointError, RemoteError."""
     try:
-        manifest = json.loads(path.read_text("utf-8"))
+        manifest = json.loads(read_small(path, LARGEST).decode("utf-8"))
     except (FileNotFoundError, RemoteError):
         raise
     except (OSError, ValueError, RecursionError) as error:

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfreader.errors import OutputError, TFReaderError
+from tfreader.files import read_small
 from tfreader.paths import AnyPath, as_path
 
 if TYPE_CHECKING:
     from tfreader.remote import RemotePath
 
 RECORD = "conversion.json"
+LARGEST = 128 << 20  # bytes of a record, of some 300,000 tensors
 ATTEMPTS = 100  # to make a temporary folder while others tidy up
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
@@ -246,7 +248,7 @@ def _left_over(record: AnyPath, is_folder: bool, names: Collection[str]) -> list
 def _recorded(record: AnyPath) -> Collection[str]:
     """The files that a record names; none where it is damaged or missing."""
     try:
-        files = json.loads(record.read_text("utf-8"))["files"]
+        files = json.loads(read_small(record, LARGEST))["files"]
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return ()
     return files if isinstance(files, dict) else ()

@@ -17,6 +17,7 @@ from os import PathLike
 from typing import Any
 
 from tfreader.errors import RemoteError, RuleError
+from tfreader.files import read_small
 from tfreader.paths import as_path
 
 from .ops import Join, Op, Split, Unstack, op_from_data
@@ -230,7 +231,7 @@ def load_rules(path: str | PathLike[str]) -> RuleSet:
     Raises RuleError, which names the file and the rule, RemoteError where a server cannot be asked.
     """
     try:
-        text = as_path(path).read_text("utf-8")
+        text = read_small(as_path(path)).decode("utf-8")
     except RemoteError:
         raise
     except OSError as error:

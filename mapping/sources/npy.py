@@ -22,7 +22,7 @@ import numpy as np
 from tfreader.checkpoint import Checkpoint, TensorInfo, VerifyReport
 from tfreader.dtypes import DTYPES, Array
 from tfreader.errors import CheckpointNotFoundError, CorruptCheckpointError
-from tfreader.files import File, SourceFile, open_file
+from tfreader.files import SMALL, File, SourceFile, open_file
 from tfreader.paths import AnyPath
 
 SHAPES_FILE = "params_shapes.json"
@@ -158,6 +158,8 @@ class ParamsFiles(Checkpoint):
 
     def _json(self, path: AnyPath) -> Any:
         with closing(open_file(str(path))) as file:
+            if file.size > SMALL:
+                raise CorruptCheckpointError(f"{path}: {file.size} bytes, at most {SMALL} are read")
             contents = bytes(file.read(0, file.size))
             self._described.append((file.source, contents))
         try:
