@@ -193,6 +193,16 @@ def test_another_checkpoint_than_the_one_converted_is_noticed(tmp_path):
     assert "tensor 'a': other bytes" in second
 
 
+def test_the_rules_of_a_record_are_those_of_the_file_whatever_they_hold(tmp_path):
+    prefix = write_bundle(tmp_path / "m", {"a/0": np.ones(2), "\x01b": np.ones(2)})
+    (tmp_path / "rules.toml").write_text(
+        '[[rule]]\nsource = "a/(?P<zähler>\\\\d+)"\ntarget = "{zähler}\\u0007\\u007f"\n'
+        '[[drop]]\nsource = "\\u0001b"\nreason = "1\\n2\\r\\t\\"3\\\\"\n[counts]\n"zähler" = "n"\n'
+    )
+    convert(prefix, tmp_path / "out", rules=tmp_path / "rules.toml")
+    assert verify_against(tmp_path / "out", prefix).tensors == 1
+
+
 def test_verify_knows_what_was_converted(tmp_path):
     convert(KERAS, tmp_path / "out.bin", rules=KERAS / "rules.toml", record=True)
     run = CliRunner().invoke
