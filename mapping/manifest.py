@@ -23,12 +23,13 @@ from tfreader.paths import AnyPath, is_url, size_of
 
 from .execute import Write
 from .family import SideFiles
-from .output import LARGEST, RECORD, is_torch_file, record_of
+from .places import RECORD, is_torch_file, record_of
 from .plan import Entry, Plan
 from .rule import dump_rules
 from .writers.safetensors import layout
 
 FORMAT_VERSION = 1
+LARGEST = 128 << 20  # bytes of a record, of some 300,000 tensors
 LIBRARIES = ("numpy", "protobuf", "ml_dtypes", "crc32c")
 
 Manifest = dict[str, Any]
@@ -43,14 +44,14 @@ def describe(
 ) -> Manifest:
     """All that is known of a conversion before it is carried out.
 
-    `weights` gives the tensors of each file.
+    `weights` gives the tensors of each file. Raises ConfigError where no JSON can hold it.
     """
     homes = {entry.target: name for name, entries in weights.items() for entry in entries}
     planned = plan.to_data()
     with_torch = checkpoint.format == "pth" or any(map(is_torch_file, weights))
     rules = dump_rules(plan.rules)
     given = {"text": rules} if plan.rules_given else {}
-    return {
+    known = {
         "format_version": FORMAT_VERSION,
         "source": {
             "checkpoint": _absolute(plan.path),
@@ -78,6 +79,11 @@ def describe(
             **({"torch": _version("torch")} if with_torch else {}),
         },
     }
+    try:
+        manifest: Manifest = json.loads(json.dumps(known))  # tuples become lists
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{RECORD}: no JSON can hold it: {error}") from None
+    return manifest
 
 
 def _header(name: str, entries: Sequence[Entry]) -> dict[str, str]:
@@ -93,10 +99,7 @@ def complete(manifest: Manifest, sizes: Mapping[str, int], digests: Mapping[str,
     head = {key: value for key, value in manifest.items() if key != "tensors"}
     head["files"] = {name: {"size": sizes[name], **file} for name, file in head["files"].items()}
     tensors = [{**tensor, "sha256": digests[tensor["target"]]} for tensor in manifest["tensors"]]
-    try:
-        text = json.dumps(head, indent=2).removesuffix("\n}")
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{RECORD}: no JSON can hold it: {error}") from None
+    text = json.dumps(head, indent=2).removesuffix("\n}")
     lines = ",\n    ".join(map(json.dumps, tensors))  # a line each, made for grep
     return f'{text},\n  "tensors": [\n    {lines}\n  ]\n}}\n'.encode()
 
@@ -108,8 +111,7 @@ def is_current(output: AnyPath, is_folder: bool, manifest: Manifest) -> bool:
         found = load(path)
     except (CorruptCheckpointError, FileNotFoundError):
         return False
-    wanted = json.loads(json.dumps(manifest))  # tuples become lists
-    return _identity(found) == _identity(wanted) and not wrong_sizes(path, found)
+    return _identity(found) == _identity(manifest) and not wrong_sizes(path, found)
 
 
 def _identity(manifest: Manifest) -> Manifest:
