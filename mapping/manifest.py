@@ -58,6 +58,7 @@ def describe(
             "format": checkpoint.format,
             "files": [file._asdict() for file in checkpoint.files()],
             "index_sha256": checkpoint.index_sha256(),
+            "contents_sha256": checkpoint.contents_sha256(),
         },
         "model_type": planned["model_type"],
         "architecture": plan.architecture,

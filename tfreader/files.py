@@ -250,3 +250,15 @@ def sha256_of(file: File, start: int = 0, end: int | None = None) -> str:
         file.read_into(offset, part)
         digest.update(part)
     return digest.hexdigest()
+
+
+def contents_sha256(files: Iterable[File]) -> str | None:
+    """A SHA-256 (hexadecimal) of whole files; None where servers vouch for their versions."""
+    files = list(files)
+    if all(file.source.etag for file in files):
+        return None
+    digest = sha256()
+    for file in files:
+        file.expect([(0, file.size)])  # and kept, as it will be read again
+        digest.update(sha256_of(file).encode())
+    return digest.hexdigest()

@@ -22,7 +22,7 @@ import numpy as np
 from tfreader.checkpoint import Checkpoint, TensorInfo, VerifyReport
 from tfreader.dtypes import DTYPES, Array
 from tfreader.errors import CheckpointNotFoundError, CorruptCheckpointError
-from tfreader.files import SMALL, File, SourceFile, open_file
+from tfreader.files import SMALL, File, SourceFile, contents_sha256, open_file
 from tfreader.paths import AnyPath
 
 SHAPES_FILE = "params_shapes.json"
@@ -109,6 +109,9 @@ class ParamsFiles(Checkpoint):
     def index_sha256(self) -> str:
         """Of the file of shapes, and of that of names where there is one."""
         return sha256(b"".join(contents for _, contents in self._described)).hexdigest()
+
+    def contents_sha256(self) -> str | None:
+        return contents_sha256(shard.file for shard in self._shards)
 
     def close(self) -> None:
         for shard in self._shards:
