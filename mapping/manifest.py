@@ -163,6 +163,17 @@ _RECORD = {
     "dropped": (dict,),
     "files": (dict,),
 }
+# And of the options that are given to `make_plan` again, where they are there.
+OPTIONS = {
+    "architecture": (str, type(None)),
+    "dtype": _TEXT,
+    "finetuning_task_name": (str, type(None)),
+    "ignore": [_TEXT],
+    "ignore_weights": [_TEXT],
+    "moving_averages": _TEXT,
+    "overrides": (dict, type(None)),
+    "scope": _TEXT,
+}
 
 
 def _fits(data: Any, kind: Any) -> bool:
@@ -176,12 +187,13 @@ def _fits(data: Any, kind: Any) -> bool:
 
 
 def _is_sound(manifest: Manifest) -> bool:
-    files = manifest["files"]
+    files, options = manifest["files"], manifest["options"]
     return (
         manifest["format_version"] == FORMAT_VERSION
         and all(_fits(file, {"size": (int,)}) and "/" not in name for name, file in files.items())
         and all(tensor["file"] in files for tensor in manifest["tensors"])
         and all(isinstance(target, str) for target in manifest["ties"].values())
+        and all(_fits(options[key], OPTIONS[key]) for key in OPTIONS.keys() & options.keys())
     )
 
 

@@ -12,12 +12,16 @@ import pytest
 from bundle_writer import write_bundle
 from click.testing import CliRunner
 from conftest import BERT, DATA, KERAS
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy import ones
 from safetensors.numpy import load_file, save_file
 from tfreader.cli.main import main
 from tfreader.mapping import convert
-from tfreader.mapping.audit import verify_output
+from tfreader.mapping.audit import verify_against, verify_output
+from tfreader.mapping.manifest import OPTIONS
 from tfreader.mapping.places import OURS, RECORD
+from tfreader.mapping.planner import PlanOptions
 
 import tfreader
 
@@ -77,6 +81,65 @@ def test_a_record_that_proves_nothing_takes_nothing(tmp_path, copy, change):
     (source / "vocab.txt").unlink()  # so that no tokenizer is written, for which it would be taken
     convert(source, out)
     assert (out / "vocab.json").read_bytes() == b"{}"
+
+
+def places(data, where):
+    """Every place in nested data, as the keys that lead there."""
+    yield where
+    keys = data if isinstance(data, dict) else range(len(data)) if isinstance(data, list) else ()
+    for key in keys:
+        yield from places(data[key], (*where, key))
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("converted") / "out"
+    options = {
+        "architecture": "BertForPreTraining",
+        "dtype": "float16",
+        "finetuning_task_name": "task",
+        "ignore": ["global_step"],
+        "ignore_weights": [],
+        "moving_averages": "drop",
+        "overrides": {"hidden_act": "gelu_new"},
+        "scope": "",
+    }
+    assert options.keys() == PlanOptions.__annotations__.keys() == OPTIONS.keys()
+    convert(BERT, out, "bert", **options, **SHARDS)
+    (out / "thesis.txt").write_text("years of work")
+    return out
+
+
+NAMES = st.sampled_from(["", "..", "thesis.txt", "model.safetensors"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | NAMES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_whatever_a_record_says_it_is_harmless(converted, tmp_path_factory, data):
+    record = json.loads((converted / RECORD).read_text())
+    key = data.draw(st.sampled_from(sorted(record)))
+    *above, last = data.draw(st.sampled_from(list(places(record[key], (key,)))))
+    inside = record
+    for key in above:
+        inside = inside[key]
+    inside[last] = data.draw(JSON)
+    folder = tmp_path_factory.mktemp("folder")
+    shutil.copytree(converted, folder / "out")
+    (folder / "out" / RECORD).write_text(json.dumps(record))
+    for step in (
+        lambda: verify_output(folder / "out"),
+        lambda: verify_against(folder / "out", BERT),
+        lambda: convert(BERT, folder / "out", resume=True),
+        lambda: convert(BERT, folder / "out"),
+    ):
+        with suppress(tfreader.TFReaderError):
+            step()
+    assert (folder / "out" / "thesis.txt").read_text() == "years of work"
+    shutil.rmtree(folder)
 
 
 def test_left_over_weights_go_if_they_are_as_they_were_written(tmp_path):
