@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 from tfreader.mapping.batch import Job
 
+from tfreader.files import read_small
 from tfreader.locate import checkpoint_of, is_left_over
 from tfreader.paths import as_path, glob, is_url
 
@@ -25,6 +26,7 @@ Row = Mapping[str, Any]
 
 _ARE_PATHS = {"tf_checkpoint", "pytorch_dump_output", "config", "rules"}
 _ARE_LISTS = {"ignore", "ignore_weights", "set"}
+LARGEST_FILE = 64 << 20  # bytes, of some 200,000 jobs
 _MAGIC = re.compile(r"[*?[]")
 
 
@@ -53,7 +55,7 @@ def from_file(file: str, given: Row) -> list[Job]:
     if suffix not in _READERS:
         raise click.UsageError(f"{file}: a file of jobs ends in {', '.join(_READERS)}")
     try:
-        text = as_path(file).read_text("utf-8-sig")
+        text = read_small(as_path(file), LARGEST_FILE).decode("utf-8-sig")
         rows = list(_READERS[suffix](text))
     except (OSError, ValueError, RecursionError) as error:
         raise click.UsageError(f"{file}: cannot be read: {error}") from None
@@ -68,7 +70,7 @@ def from_glob(pattern: str, output_root: str, given: Row) -> list[Job]:
     """
     root = _MAGIC.split(pattern)[0].rpartition("/")[0]
     rows = {}
-    for file in sorted(glob(pattern)):
+    for file in glob(pattern, _passed_over):
         if any(map(is_left_over, file.split("/")[:-1])):
             click.echo(f"note: {file}: left of an interrupted save, passed over", err=True)
             continue
@@ -77,6 +79,10 @@ def from_glob(pattern: str, output_root: str, given: Row) -> list[Job]:
         output = os.path.join(output_root, name)
         rows[checkpoint] = {"tf_checkpoint": checkpoint, "pytorch_dump_output": output}
     return _jobs(pattern, rows.items(), given)
+
+
+def _passed_over(link: str) -> None:
+    click.echo(f"note: {link}: a link to a folder, which ** does not follow", err=True)
 
 
 def _jobs(source: str, rows: Iterable[tuple[str, Row]], given: Row) -> list[Job]:

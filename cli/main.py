@@ -183,7 +183,7 @@ def verify(path: str, against: str | None, as_json: bool) -> None:
 
 
 def _is_converted(path: str) -> bool:
-    from tfreader.mapping.output import find_record
+    from tfreader.mapping.places import find_record
 
     return find_record(path) is not None
 

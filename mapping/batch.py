@@ -40,7 +40,7 @@ from tfreader.errors import (
 
 from .convert import convert
 from .execute import MEMORY_LIMIT
-from .output import is_torch_file
+from .places import is_torch_file
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized

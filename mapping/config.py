@@ -10,6 +10,7 @@ from typing import Any
 
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError, RemoteError
+from tfreader.files import read_small
 from tfreader.paths import as_path
 
 from .family import Beside, Config, Family, Variables
@@ -88,7 +89,7 @@ def read_config(
 def _read(path: str, family: Family | None) -> Mapping[str, Any]:
     """The keys of a JSON file, or of one in a form that only its family knows."""
     try:
-        text = as_path(path).read_text("utf-8-sig")
+        text = read_small(as_path(path)).decode("utf-8-sig")
     except RemoteError:
         raise
     except OSError as error:

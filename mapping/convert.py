@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import CheckpointNotFoundError, ConfigError, TFReaderError
-from tfreader.paths import AnyPath
+from tfreader.paths import AnyPath, as_path
 
 from .execute import MEMORY_LIMIT, stream
 from .family import Beside, SideFiles, open_source
 from .manifest import Hashed, Manifest, complete, describe, is_current
-from .output import RECORD, check_output, is_torch_file, output_path, record_of, staged, tidy
+from .output import check_inputs, check_output, check_place, output_path, staged, tidy
+from .places import RECORD, is_torch_file, record_of
 from .plan import Entry, Plan
 from .planner import PlanOptions, make_plan
 from .rule import RuleSet
@@ -141,29 +142,44 @@ class _Target:
     weights: Mapping[str, Sequence[Entry]]
     side: SideFiles
 
-    def report(self, plan: Plan) -> Report:
+    @property
+    def names(self) -> list[str]:
+        """The names of all files, but for the record of a file."""
+        record = [RECORD] if self.is_folder else []
+        return sorted([*self.weights, *self.side.contents, *record])
+
+    @property
+    def files(self) -> tuple[str, ...]:
         folder = self.output if self.is_folder else self.output.parent
-        names = sorted([*self.weights, *self.side.contents, *([RECORD] if self.is_folder else [])])
-        files = tuple(str(folder / name) for name in names)
-        return Report(plan, str(self.output), files, (*plan.notes, *self.side.notes))
+        return tuple(str(folder / name) for name in self.names)
+
+    def report(self, plan: Plan) -> Report:
+        return Report(plan, str(self.output), self.files, (*plan.notes, *self.side.notes))
 
 
 def _arrange(plan: Plan, checkpoint: Checkpoint, output: AnyPath, max_shard_size: int) -> _Target:
     """Lay the files out. Raises what writing them would raise for what is known by now."""
-    is_torch = is_torch_file(output.name)
-    is_folder = not is_torch and output.suffix != ".safetensors"
+    is_folder = not is_torch_file(output.name) and output.suffix != ".safetensors"
     check_output(output, is_folder, plan.path)
-    if not is_folder:
-        if is_torch:
-            check_torch(plan.entries)
+    beside = Beside.of(plan.path, plan.config_path)
+    if is_folder:
+        target = _folder(plan, output, _side_files(plan, checkpoint, beside), max_shard_size)
+    else:
+        target = _Target(output, False, {output.name: plan.entries}, SideFiles({}))
+    for name, entries in target.weights.items():
+        if is_torch_file(name):
+            check_torch(entries)
         else:
-            safetensors.layout(plan.entries)
-        return _Target(output, False, {output.name: plan.entries}, SideFiles({}))
-    side = _side_files(plan, checkpoint)
+            safetensors.layout(entries)
+    given = [as_path(plan.config_path)] if plan.config_path else []
+    check_inputs(map(as_path, target.files), [*given, *beside.found])
+    check_place(output, is_folder, target.names)
+    return target
+
+
+def _folder(plan: Plan, output: AnyPath, side: SideFiles, max_shard_size: int) -> _Target:
     files = safetensors.shards(plan.entries, max_shard_size)
     names = safetensors.shard_names(len(files))
-    for entries in files:
-        safetensors.layout(entries)
     contents = dict(side.contents)
     if len(files) > 1:
         contents["model.safetensors.index.json"] = safetensors.index_json(files, names)
@@ -211,12 +227,11 @@ def _weights_file(
     return SafetensorsFile(path, entries)
 
 
-def _side_files(plan: Plan, checkpoint: Checkpoint) -> SideFiles:
+def _side_files(plan: Plan, checkpoint: Checkpoint, beside: Beside) -> SideFiles:
     """config.json and the tokenizer's files."""
     if plan.family is None or plan.config is None:
         return SideFiles({}, ("no family is known: no config.json written",))
     check_config(plan)
-    beside = Beside.of(plan.path, plan.config_path)
     try:
         tokenizer = plan.family.side_files(checkpoint, beside, plan.config)
     except OSError as error:
@@ -225,7 +240,7 @@ def _side_files(plan: Plan, checkpoint: Checkpoint) -> SideFiles:
         raise ConfigError(f"{error.filename}: cannot be read ({error.strerror})") from None
     try:
         config = json.dumps(dict(sorted(plan.config.items())), indent=2, allow_nan=False) + "\n"
-    except ValueError as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{plan.config_path or 'config'}: no JSON can hold it: {error}") from None
     contents = {**tokenizer.contents, "config.json": config.encode()}
     return SideFiles(contents, tokenizer.notes)

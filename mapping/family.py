@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from os import PathLike
 from pathlib import Path
@@ -24,26 +25,69 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Beside:
-    """The folders in which a checkpoint's config and vocabulary may lie."""
+    """The folders in which a checkpoint's config and vocabulary may lie.
+
+    Files are found in `folders` by name. They may be links within `homes`, and lead nowhere else: a
+    stranger's archive could have one to a file of the user's, which would get into the output.
+    `found` lists the files that were found.
+    """
 
     folders: tuple[AnyPath, ...]
+    homes: tuple[Path, ...]
+    found: list[AnyPath] = field(default_factory=list, compare=False)
 
     @classmethod
     def of(cls, prefix: str, config: str | None = None) -> Beside:
         """The checkpoint's own folder, that of its config; of a SavedModel also those above it."""
         folder = as_path(prefix).parent
         folders = [folder, *([as_path(config).parent] if config else [])]
+        homes = list(folders)
         if folder.name == "variables":
             folders += [folder.parent, folder.parent / "assets"]
-        return cls(tuple(dict.fromkeys(folders)))
+            homes[0] = folder.parent
+        here = [_real(home) for home in homes if isinstance(home, Path)]
+        # https://huggingface.co/docs/huggingface_hub/guides/manage-cache: what lies below
+        # MODEL/snapshots/REVISION are links to MODEL/blobs.
+        above = (path for home in here for path in (home, *home.parents))
+        blobs = (path.parents[1] / "blobs" for path in above if path.parent.name == "snapshots")
+        return cls(tuple(dict.fromkeys(folders)), (*here, *blobs))
 
     def find(self, *names: str) -> AnyPath | None:
-        """The first file there is of these names, in the order of the names."""
+        """The first file there is of these names, in the order of the names.
+
+        Raises ConfigError for one that leads elsewhere, or is no regular file.
+        """
         paths = (folder / name for name in names for folder in self.folders)
-        return next((path for path in paths if path.is_file()), None)
+        return next((path for path in paths if self._take(path)), None)
+
+    def matching(self, pattern: str) -> list[AnyPath]:
+        """The files whose names match, sorted. Raises what `find` raises."""
+        paths = (path for folder in self.folders for path in folder.glob(pattern))
+        return sorted((path for path in paths if self._take(path)), key=str)
+
+    def _take(self, path: AnyPath) -> bool:
+        """Whether there is such a file."""
+        if not isinstance(path, Path):
+            is_there = path.is_file()
+        elif is_there := os.path.lexists(path) and not os.path.isdir(path):
+            real = _real(path)
+            if not any(map(real.is_relative_to, self.homes)):
+                raise ConfigError(
+                    f"{path}: a link to {real}, which lies outside of {self} and may be private: "
+                    "not read; put the file itself there if it belongs to the checkpoint"
+                )
+            if not os.path.isfile(path):
+                raise ConfigError(f"{path}: not a regular file; move it away, or put one there")
+        if is_there:
+            self.found.append(path)
+        return is_there
 
     def __str__(self) -> str:
         return " or ".join(map(str, self.folders))
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
 
 
 @dataclass(frozen=True)

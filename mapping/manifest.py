@@ -18,16 +18,18 @@ from typing import Any
 from tfreader import __version__
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError, CorruptCheckpointError, RemoteError
+from tfreader.files import read_small
 from tfreader.paths import AnyPath, is_url, size_of
 
 from .execute import Write
 from .family import SideFiles
-from .output import RECORD, is_torch_file, record_of
+from .places import RECORD, is_torch_file, record_of
 from .plan import Entry, Plan
 from .rule import dump_rules
 from .writers.safetensors import layout
 
 FORMAT_VERSION = 1
+LARGEST = 128 << 20  # bytes of a record, of some 300,000 tensors
 LIBRARIES = ("numpy", "protobuf", "ml_dtypes", "crc32c")
 
 Manifest = dict[str, Any]
@@ -42,20 +44,21 @@ def describe(
 ) -> Manifest:
     """All that is known of a conversion before it is carried out.
 
-    `weights` gives the tensors of each file.
+    `weights` gives the tensors of each file. Raises ConfigError where no JSON can hold it.
     """
     homes = {entry.target: name for name, entries in weights.items() for entry in entries}
     planned = plan.to_data()
     with_torch = checkpoint.format == "pth" or any(map(is_torch_file, weights))
     rules = dump_rules(plan.rules)
     given = {"text": rules} if plan.rules_given else {}
-    return {
+    known = {
         "format_version": FORMAT_VERSION,
         "source": {
             "checkpoint": _absolute(plan.path),
             "format": checkpoint.format,
             "files": [file._asdict() for file in checkpoint.files()],
             "index_sha256": checkpoint.index_sha256(),
+            "contents_sha256": checkpoint.contents_sha256(),
         },
         "model_type": planned["model_type"],
         "architecture": plan.architecture,
@@ -77,6 +80,11 @@ def describe(
             **({"torch": _version("torch")} if with_torch else {}),
         },
     }
+    try:
+        manifest: Manifest = json.loads(json.dumps(known))  # tuples become lists
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{RECORD}: no JSON can hold it: {error}") from None
+    return manifest
 
 
 def _header(name: str, entries: Sequence[Entry]) -> dict[str, str]:
@@ -92,10 +100,7 @@ def complete(manifest: Manifest, sizes: Mapping[str, int], digests: Mapping[str,
     head = {key: value for key, value in manifest.items() if key != "tensors"}
     head["files"] = {name: {"size": sizes[name], **file} for name, file in head["files"].items()}
     tensors = [{**tensor, "sha256": digests[tensor["target"]]} for tensor in manifest["tensors"]]
-    try:
-        text = json.dumps(head, indent=2).removesuffix("\n}")
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{RECORD}: no JSON can hold it: {error}") from None
+    text = json.dumps(head, indent=2).removesuffix("\n}")
     lines = ",\n    ".join(map(json.dumps, tensors))  # a line each, made for grep
     return f'{text},\n  "tensors": [\n    {lines}\n  ]\n}}\n'.encode()
 
@@ -107,8 +112,7 @@ def is_current(output: AnyPath, is_folder: bool, manifest: Manifest) -> bool:
         found = load(path)
     except (CorruptCheckpointError, FileNotFoundError):
         return False
-    wanted = json.loads(json.dumps(manifest))  # tuples become lists
-    return _identity(found) == _identity(wanted) and not wrong_sizes(path, found)
+    return _identity(found) == _identity(manifest) and not wrong_sizes(path, found)
 
 
 def _identity(manifest: Manifest) -> Manifest:
@@ -130,7 +134,7 @@ def _identity(manifest: Manifest) -> Manifest:
 def load(path: AnyPath) -> Manifest:
     """A finished record. Raises FileNotFoundError, CorruptCheckpointError, RemoteError."""
     try:
-        manifest = json.loads(path.read_text("utf-8"))
+        manifest = json.loads(read_small(path, LARGEST).decode("utf-8"))
     except (FileNotFoundError, RemoteError):
         raise
     except (OSError, ValueError, RecursionError) as error:
@@ -159,6 +163,17 @@ _RECORD = {
     "dropped": (dict,),
     "files": (dict,),
 }
+# And of the options that are given to `make_plan` again, where they are there.
+OPTIONS = {
+    "architecture": (str, type(None)),
+    "dtype": _TEXT,
+    "finetuning_task_name": (str, type(None)),
+    "ignore": [_TEXT],
+    "ignore_weights": [_TEXT],
+    "moving_averages": _TEXT,
+    "overrides": (dict, type(None)),
+    "scope": _TEXT,
+}
 
 
 def _fits(data: Any, kind: Any) -> bool:
@@ -172,12 +187,13 @@ def _fits(data: Any, kind: Any) -> bool:
 
 
 def _is_sound(manifest: Manifest) -> bool:
-    files = manifest["files"]
+    files, options = manifest["files"], manifest["options"]
     return (
         manifest["format_version"] == FORMAT_VERSION
         and all(_fits(file, {"size": (int,)}) and "/" not in name for name, file in files.items())
         and all(tensor["file"] in files for tensor in manifest["tensors"])
         and all(isinstance(target, str) for target in manifest["ties"].values())
+        and all(_fits(options[key], OPTIONS[key]) for key in OPTIONS.keys() & options.keys())
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import re
 import secrets
@@ -17,32 +16,18 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tfreader.errors import OutputError, TFReaderError
+from tfreader.errors import CorruptCheckpointError, OutputError, TFReaderError
 from tfreader.paths import AnyPath, as_path
+
+from .manifest import load
+from .places import overrules, record_of
+from .recorded import Recorded
 
 if TYPE_CHECKING:
     from tfreader.remote import RemotePath
 
-RECORD = "conversion.json"
+_OLD = ".old"  # where what is replaced waits until all is done
 ATTEMPTS = 100  # to make a temporary folder while others tidy up
-TORCH_SUFFIXES = (".bin", ".pt", ".pth")
-WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
-
-
-def is_torch_file(name: str) -> bool:
-    return name.endswith(TORCH_SUFFIXES)
-
-
-def record_of(output: AnyPath, is_folder: bool) -> AnyPath:
-    """Where the record of a conversion lies: in the output folder, or beside the output file."""
-    return output / RECORD if is_folder else output.parent / f"{output.name}.{RECORD}"
-
-
-def find_record(output: str | PathLike[str]) -> AnyPath | None:
-    """The record of a converted folder or file; None where there is none."""
-    path = as_path(output)
-    record = record_of(path, path.is_dir())
-    return record if record.is_file() else None
 
 
 def output_path(output: str | PathLike[str]) -> AnyPath:
@@ -54,14 +39,19 @@ def output_path(output: str | PathLike[str]) -> AnyPath:
 
 
 def _resolved(path: AnyPath) -> AnyPath:
-    return path.resolve() if isinstance(path, Path) else as_path(str(path).rstrip("/"))
+    if isinstance(path, Path):
+        return Path(os.path.realpath(path))
+    return as_path(str(path).rstrip("/"))
 
 
 def check_output(output: AnyPath, is_folder: bool, checkpoint: str) -> None:
     """Raise OutputError where that output can never be written, or would harm the checkpoint."""
     try:
         source = _resolved(as_path(checkpoint))
-        if _resolved(output) in (source, source.parent if is_folder else source):
+        folders = [source.parent] if is_folder else []
+        if source.parent.name == "variables":  # of a SavedModel
+            folders += [folder.parent for folder in folders]
+        if _resolved(output) in (source, *folders):
             raise OutputError(
                 f"{output}: is the checkpoint itself, or its folder; name another output"
             )
@@ -74,6 +64,32 @@ def check_output(output: AnyPath, is_folder: bool, checkpoint: str) -> None:
         raise OutputError(f"{output}: is a file; name a folder, or a file ending in .safetensors")
     if not is_folder and is_dir:
         raise OutputError(f"{output}: is a folder; name a file, or a folder without that ending")
+
+
+def check_place(output: AnyPath, is_folder: bool, names: Collection[str]) -> None:
+    """Raise OutputError where these files cannot be written, or others would be loaded for them."""
+    home = output if is_folder else output.parent
+    try:
+        if not isinstance(home, Path):
+            _survey(output, is_folder, names)
+        elif home.is_dir():
+            with _locked(home):
+                _survey(output, is_folder, names)
+    except OSError as error:
+        if isinstance(error, TFReaderError):
+            raise
+        raise OutputError(f"{output}: cannot be written ({error.strerror or error})") from None
+
+
+def check_inputs(files: Iterable[AnyPath], read: Iterable[AnyPath]) -> None:
+    """Raise OutputError where one of the files to write is one of those that were read."""
+    inputs = set(map(_resolved, read))
+    for file in files:
+        if _resolved(file) in inputs:
+            raise OutputError(
+                f"{file}: was read for this conversion, and would be overwritten; name another "
+                "output"
+            )
 
 
 @contextmanager
@@ -143,6 +159,15 @@ def _locked_folder(home: Path, name: str) -> tuple[Path, int]:
     raise AssertionError
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = _lock(folder)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
 def _lock(folder: Path) -> int:
     """A lock on a folder, which ends when the descriptor is closed."""
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -179,46 +204,73 @@ def _sweep(home: Path, name: str) -> None:
 
 def _publish(stage: Path, output: Path, is_folder: bool) -> None:
     names = [path.name for path in stage.iterdir()]
+    home = output if is_folder else output.parent
+    record = home / record_of(output, is_folder).name
+    if record.name in names:  # which a later run trusts, so that it must not outlive the files
+        for name in names:
+            _sync(stage / name)
+        _sync(stage)
     if is_folder and not output.exists():
         try:
             os.replace(stage, output)
+            _sync(output.parent)
             return
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise  # else another conversion was there first
-    home = output if is_folder else output.parent
-    record = home / record_of(output, is_folder).name
-    lock = _lock(home)  # two conversions to one place come one after the other
-    try:
-        left_over = _left_over(record, is_folder, names)
+    (stage / _OLD).mkdir()
+    with _locked(home):  # two conversions to one place come one after the other
+        left_over = [home / path.name for path in _survey(output, is_folder, names)]
         # Without its record the old output counts for nothing, and the new one not yet.
-        record.unlink(missing_ok=True)
-        for name in _in_order(names, record.name):
-            os.replace(stage / name, home / name)
-        for old in left_over:
-            old.unlink(missing_ok=True)
-        if record.name in names:
-            os.replace(stage / record.name, record)
+        leaving = [*left_over, record, *(home / name for name in names)]
+        out = [(path, stage / _OLD / path.name) for path in dict.fromkeys(leaving)]
+        into = [(stage / name, home / name) for name in _in_order(names, record.name)]
+        with _moved([*((a, b) for a, b in out if os.path.lexists(a)), *into]):
+            if record.name in names:
+                _sync(home)
+                os.replace(stage / record.name, record)
+                _sync(home)
+
+
+@contextmanager
+def _moved(moves: Iterable[tuple[Path, Path]]) -> Iterator[None]:
+    """Move files, and back again on any error."""
+    done: list[tuple[Path, Path]] = []
+    try:
+        for source, target in moves:
+            os.replace(source, target)
+            done.append((source, target))
+        yield
+    except BaseException:
+        for source, target in reversed(done):
+            with suppress(OSError):  # there is no more that could be done
+                os.replace(target, source)
+        raise
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's contents, or a folder's names, would outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot say
+            raise
     finally:
-        os.close(lock)
+        os.close(descriptor)
 
 
 def _upload(stage: Path, output: RemotePath, is_folder: bool) -> None:
     names = [path.name for path in stage.iterdir()]
     home = output if is_folder else output.parent
     record = home / record_of(output, is_folder).name
-    left_over = _left_over(record, is_folder, names)
-    record.unlink(missing_ok=True)
+    for old in (*_survey(output, is_folder, names), record):
+        old.unlink(missing_ok=True)
     begun = []
     try:
-        for name in _in_order(names, record.name):
+        for name in [*_in_order(names, record.name), *({record.name} & {*names})]:
             begun.append(home / name)
             begun[-1].put(stage / name)
-        for old in left_over:
-            old.unlink(missing_ok=True)
-        if record.name in names:
-            begun.append(record)
-            record.put(stage / record.name)
     except BaseException:
         for path in begun:
             with suppress(TFReaderError):  # what stopped the upload may stop this too
@@ -231,22 +283,30 @@ def _in_order(names: Iterable[str], record: str) -> list[str]:
     return sorted({*names} - {record}, key=lambda name: (name == "config.json", name))
 
 
-def _left_over(record: AnyPath, is_folder: bool, names: Collection[str]) -> list[AnyPath]:
-    """What an earlier conversion to a folder wrote that could be taken for a part of this one."""
+def _survey(output: AnyPath, is_folder: bool, names: Collection[str]) -> list[AnyPath]:
+    """What an earlier conversion wrote to a folder that is no part of this one.
+
+    Raises OutputError for what its record does not prove to be of it where that would be loaded in
+    place of what is to be written, and for what is no file where one is to be written.
+    """
+    home = output if is_folder else output.parent
+    record = record_of(output, is_folder)
+    for path in (home / name for name in (*names, record.name)):
+        if isinstance(path, Path) and path.exists() and not path.is_file():
+            raise OutputError(f"{path}: is no regular file; move it away, or name another output")
     if not is_folder:
         return []
-    recorded = _recorded(record)
-    return [
-        old
-        for old in record.parent.iterdir()
-        if (WEIGHTS.fullmatch(old.name) or old.name in recorded) and old.name not in names
-    ]
-
-
-def _recorded(record: AnyPath) -> Collection[str]:
-    """The files that a record names; none where it is damaged or missing."""
     try:
-        files = json.loads(record.read_text("utf-8"))["files"]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        return ()
-    return files if isinstance(files, dict) else ()
+        recorded = Recorded(load(record))
+    except (FileNotFoundError, CorruptCheckpointError):
+        recorded = None
+    others = [path for path in home.iterdir() if path.name not in {*names, record.name}]
+    ours = [path for path in others if recorded is not None and recorded.proves(path)]
+    strangers = sorted(path.name for path in {*others} - {*ours} if overrules(path.name, names))
+    if strangers:
+        raise OutputError(
+            f"{output}: has {', '.join(strangers)}, not as a conversion wrote it, and it would be "
+            f"loaded in place of {overrules(strangers[0], names)}, or with it; move it away, or "
+            "name another output"
+        )
+    return ours

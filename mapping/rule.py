@@ -9,6 +9,7 @@ is checked.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from os import PathLike
 from typing import Any
 
 from tfreader.errors import RemoteError, RuleError
+from tfreader.files import read_small
 from tfreader.paths import as_path
 
 from .ops import Join, Op, Split, Unstack, op_from_data
@@ -230,7 +232,7 @@ def load_rules(path: str | PathLike[str]) -> RuleSet:
     Raises RuleError, which names the file and the rule, RemoteError where a server cannot be asked.
     """
     try:
-        text = as_path(path).read_text("utf-8")
+        text = read_small(as_path(path)).decode("utf-8")
     except RemoteError:
         raise
     except OSError as error:
@@ -297,8 +299,16 @@ def _tuple(value: Any) -> tuple[str, ...]:
 
 
 def dump_rules(rules: RuleSet) -> str:
-    """The rule set as a rule file; `load_rules` gives it back."""
-    return "\n".join(_dump_lines(rules)) + "\n"
+    """The rule set as a rule file; `load_rules` gives it back.
+
+    Raises RuleError where it holds half of a surrogate pair, which no TOML file can.
+    """
+    text = "\n".join(_dump_lines(rules)) + "\n"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RuleError(f"{rules.name or 'rules'}: no TOML file can hold {error}") from None
+    return text
 
 
 def _dump_lines(rules: RuleSet) -> Iterator[str]:
@@ -307,7 +317,7 @@ def _dump_lines(rules: RuleSet) -> Iterator[str]:
     if rules.counts:
         yield from ("", "# How often a named group must occur: the config key that says it.")
         yield "[counts]"
-        yield from (f"{name} = {_toml(key)}" for name, key in rules.counts.items())
+        yield from (f"{_key(name)} = {_toml(key)}" for name, key in rules.counts.items())
     for architecture in rules.architectures:
         yield from ("", "[[architecture]]", f"name = {_toml(architecture.name)}")
         yield f"parts = {_toml(architecture.parts)}"
@@ -340,12 +350,21 @@ def _dump_lines(rules: RuleSet) -> Iterator[str]:
 
 def _toml(value: Any) -> str:
     if isinstance(value, str):
-        if "'" not in value and "\n" not in value:
+        if "'" not in value and not _UNPRINTABLE.search(value):
             return f"'{value}'" if "\\" in value or '"' in value else f'"{value}"'
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
+        # JSON's escapes are TOML's too; beyond them TOML wants one for DEL.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return json.dumps(value)
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
     return str(value)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
+
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from conftest import BERT, DATA, KERAS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_v1 import floats, write_v1
 from tfreader.cli.main import main
 from tfreader.mapping import convert
 from tfreader.mapping.audit import verify_against, verify_output
@@ -193,6 +194,16 @@ def test_another_checkpoint_than_the_one_converted_is_noticed(tmp_path):
     assert "tensor 'a': other bytes" in second
 
 
+def test_the_rules_of_a_record_are_those_of_the_file_whatever_they_hold(tmp_path):
+    prefix = write_bundle(tmp_path / "m", {"a/0": np.ones(2), "\x01b": np.ones(2)})
+    (tmp_path / "rules.toml").write_text(
+        '[[rule]]\nsource = "a/(?P<zähler>\\\\d+)"\ntarget = "{zähler}\\u0007\\u007f"\n'
+        '[[drop]]\nsource = "\\u0001b"\nreason = "1\\n2\\r\\t\\"3\\\\"\n[counts]\n"zähler" = "n"\n'
+    )
+    convert(prefix, tmp_path / "out", rules=tmp_path / "rules.toml")
+    assert verify_against(tmp_path / "out", prefix).tensors == 1
+
+
 def test_verify_knows_what_was_converted(tmp_path):
     convert(KERAS, tmp_path / "out.bin", rules=KERAS / "rules.toml", record=True)
     run = CliRunner().invoke
@@ -227,6 +238,31 @@ def test_what_changed_is_done_again(tmp_path, copy, change):
     assert convert(source, out, resume=True).skipped
     verify_output(out)
     verify_against(out, source)
+
+
+@pytest.mark.parametrize("kind", ["v1", "gpt"])
+def test_a_source_whose_values_changed_but_not_its_size_and_time(tmp_path, copy, kind):
+    """As `rsync -t` and `tar` leave it, where nothing in the index depends on the values."""
+    out = tmp_path / "out"
+    if kind == "v1":
+        (tmp_path / "rules.toml").write_text('[[rule]]\nsource = "x"\ntarget = "x"\n')
+        options = {"rules": tmp_path / "rules.toml"}
+        source = file = write_v1(tmp_path / "m", floats(1, 2, 3))
+        changed = write_v1(tmp_path / "n", floats(1, 2, 4)).read_bytes()
+    else:
+        options = {"overrides": {"n_head": 1}}
+        source = copy(DATA / kind)
+        file = source / "params_3.npy"
+        changed = file.read_bytes()[:-4] + bytes(4)
+    convert(source, out, **options)
+    assert convert(source, out, resume=True, **options).skipped
+    before = (out / "model.safetensors").read_bytes()
+    status = file.stat()
+    file.write_bytes(changed)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert file.stat().st_size == status.st_size
+    assert not convert(source, out, resume=True, **options).skipped
+    assert (out / "model.safetensors").read_bytes() != before
 
 
 def test_other_options_and_rules_are_another_conversion(tmp_path):

@@ -26,7 +26,7 @@ from servers import DROP, closed_port, drop, first, hang, refuse, status
 from tfreader.cli.main import main
 from tfreader.mapping import convert, load_rules
 from tfreader.mapping.family import open_source
-from tfreader.mapping.output import RECORD
+from tfreader.mapping.places import RECORD
 
 import tfreader
 from tfreader import files, remote

@@ -21,7 +21,7 @@ from conftest import BERT, DATA
 from servers import refuse, status
 from tfreader.cli.main import main
 from tfreader.mapping import convert
-from tfreader.mapping.output import RECORD, find_record
+from tfreader.mapping.places import RECORD, find_record
 
 import tfreader
 from tfreader import remote

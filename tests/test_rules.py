@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -27,7 +28,7 @@ from tfreader.mapping.ops import (
     Transpose,
     part_of,
 )
-from tfreader.mapping.rule import Rule, RuleSet, literal_tail, rules_from_data
+from tfreader.mapping.rule import Drop, Rule, RuleSet, _toml, literal_tail, rules_from_data
 
 import tfreader
 from tfreader.checkpoint import whole
@@ -322,6 +323,33 @@ def test_a_tensor_that_no_variable_gives_is_filled_and_said(tmp_path):
     assert tensors["projection"].dtype == np.float16
     assert "projection: filled with identity: the original has none" in report.notes
     assert report.plan.ties == {"alias": "weight"}
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(
+    st.recursive(
+        TEXT | st.booleans() | st.integers() | st.floats(allow_nan=False),
+        lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
+    )
+)
+def test_toml_gives_back_what_was_written(value):
+    assert tomllib.loads(f"it = {_toml(value)}") == {"it": value}
+
+
+def test_rules_with_any_text_come_back(tmp_path):
+    odd = "tab\t line\n quotes '\"\\ bell\x07 DEL\x7f \x85 \u2028 größe 😀"
+    rules = RuleSet(
+        (Rule((r"(?P<größe>\d+)\x00\x7f",), ("{größe}" + odd,), part=odd, shape=(odd,)),),
+        counts={"größe": odd},
+        drops=(Drop(r"\x01" + "\x01", odd),),
+    )
+    path = tmp_path / "rules.toml"
+    path.write_bytes(dump_rules(rules).encode())
+    assert replace(load_rules(path), name="") == rules
+    with pytest.raises(tfreader.RuleError, match="surrogate"):
+        dump_rules(replace(rules, name="\udcff", drops=(Drop("\udcff", ""),)))
 
 
 def test_a_variable_of_its_own_undoes_a_tie(tmp_path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .errors import (
@@ -17,7 +20,7 @@ from .errors import (
     CorruptCheckpointError,
     TFReaderError,
 )
-from .paths import is_url
+from .paths import AnyPath, is_url
 from .sniff import but_it_is
 
 T = TypeVar("T")
@@ -25,6 +28,7 @@ T = TypeVar("T")
 CHUNK = 1 << 20
 WINDOW = 256 << 20  # bytes of a file that are fetched ahead where all of it is read
 MAX_ITEMS = 1000
+SMALL = 16 << 20  # bytes; of the vocabularies known the largest, of 793,471 words, has half of that
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # the last 8 bytes of a sorted string table
 
 
@@ -39,6 +43,30 @@ def is_table(path: str) -> bool:
             return start >= 0 and file.read(start, len(TABLE_MAGIC)) == TABLE_MAGIC
     except (CheckpointNotFoundError, CorruptCheckpointError):
         return False
+
+
+def open_regular(path: str, flags: int) -> int:
+    """A descriptor of a regular file. Raises OSError, also for what is none.
+
+    A pipe would be waited for, and a device may have no end.
+    """
+    if "\0" in path or not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    # By now it may be another, so that nothing waits: not the opening, not a read.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_small(path: AnyPath, limit: int = SMALL) -> bytes:
+    """All of a small regular file: a config, a vocabulary, rules, a record.
+
+    Raises OSError, whose `strerror` says why, also for what is no regular file or larger than
+    `limit` bytes; RemoteError.
+    """
+    with open(path, "rb", opener=open_regular) if isinstance(path, Path) else path.open() as file:
+        contents = file.read(limit + 1)
+    if len(contents) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit} bytes, which are all that is read", path)
+    return contents
 
 
 class SourceFile(NamedTuple):
@@ -125,10 +153,8 @@ class LocalFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise CorruptCheckpointError(f"{path}: not a regular file")
         try:
-            self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            self._fd = open_regular(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except FileNotFoundError:
             raise CheckpointNotFoundError(f"{path}: no such file") from None
         except OSError as error:
@@ -260,4 +286,16 @@ def sha256_of(file: File, start: int = 0, end: int | None = None) -> str:
         part = buffer[: end - offset]
         file.read_into(offset, part)
         digest.update(part)
+    return digest.hexdigest()
+
+
+def contents_sha256(files: Iterable[File]) -> str | None:
+    """A SHA-256 (hexadecimal) of whole files; None where servers vouch for their versions."""
+    files = list(files)
+    if all(file.source.etag for file in files):
+        return None
+    digest = sha256()
+    for file in files:
+        file.expect([(0, file.size)])  # and kept, as it will be read again
+        digest.update(sha256_of(file).encode())
     return digest.hexdigest()

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from .checkpoint_pb2 import CheckpointState
 from .errors import CheckpointNotFoundError, CorruptCheckpointError, RemoteError, TFReaderError
-from .files import is_table
+from .files import is_table, read_small
 from .paths import as_path, check_access, entries, is_dir, is_file, is_url
 from .sniff import but_it_is
 
 STATE_FILE = "checkpoint"
+_STATE_SIZE = 1 << 20  # bytes, of some 10,000 checkpoints; parsing takes half a second
 _V2_FILE = re.compile(r"(?P<prefix>.*)\.(?:index|meta|data-\d{5,}-of-\d{5,})", re.DOTALL)
 _V1_SHARD = re.compile(
     r"(?P<prefix>.+)(?<!\.data)-(?P<shard>\d{5,})-of-(?P<count>\d{5,})", re.DOTALL
@@ -190,18 +191,32 @@ def _in_folder(folder: str) -> Located:
         note = f"{state} is unreadable ({error})"
         return _only(folder, f"{state}: {error}{but_it_is(state)};", note)
     beside = re.split(r"[/\\]", named)[-1]
-    # What lies beside it goes first: a copied folder may name the place that it was copied from.
-    elsewhere = is_url(folder) and (is_url(named) or os.path.isabs(named))
-    for hint in (beside,) if elsewhere else (beside, named):
+    # An absolute name may be that of the place that the folder was copied from.
+    for hint in (beside, named) if os.path.isabs(named) else (named, beside):
         prefix = os.path.join(folder, hint)
-        found = _exact(prefix)
+        found = _exact(prefix) if _is_below(folder, hint) else None
         if found is not None and prefix.endswith(named):
             return found
         if found is not None:
             note = f"{state} names {named!r}, using {beside!r} beside it"
             return found._replace(notes=(note,))
+    elsewhere = os.path.join(folder, named)
+    if not is_url(folder) and _exact(elsewhere) is not None:
+        raise CheckpointNotFoundError(
+            f"{state} names {named!r}, outside of its folder, where it is not followed; pass "
+            f"{elsewhere} if that is the one"
+        )
     note = f"{state} names {named!r}, which does not exist"
     return _only(folder, f"{note};", note)
+
+
+def _is_below(folder: str, name: str) -> bool:
+    """Whether what a file of the folder names lies in it or deeper, wherever links lead."""
+    if is_url(folder):
+        return not (is_url(name) or os.path.isabs(name) or ".." in name.split("/"))
+    home = os.path.realpath(folder)
+    inside = os.path.realpath(os.path.join(folder, os.path.dirname(name)))
+    return os.path.commonpath([home, inside]) == home
 
 
 def _only(folder: str, problem: str, note: str | None) -> Located:
@@ -236,8 +251,7 @@ def _latest(state: str) -> str:
     from google.protobuf import text_format
 
     try:
-        with as_path(state).open("rb") as file:
-            text = file.read(1 << 20)
+        text = read_small(as_path(state), _STATE_SIZE)
     except RemoteError:
         raise
     except OSError as error:
@@ -248,11 +262,12 @@ def _latest(state: str) -> str:
             CheckpointState(),
             allow_unknown_field=True,
         )
-    except text_format.ParseError as error:
+    except (text_format.ParseError, RecursionError) as error:
         raise ValueError(f"not a checkpoint state file: {error}") from None
-    if not message.model_checkpoint_path:
-        raise ValueError("model_checkpoint_path is empty")
-    return os.fsdecode(message.model_checkpoint_path)
+    path = os.fsdecode(message.model_checkpoint_path)
+    if not path or "\0" in path:
+        raise ValueError(f"model_checkpoint_path is {path!r}")
+    return path
 
 
 def _candidates(folder: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from glob import escape
 from glob import glob as local_glob
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -66,8 +68,8 @@ def entries(folder: str) -> list[tuple[str, bool]]:
         return RemotePath(folder).entries()
     try:
         with os.scandir(folder or ".") as found:
-            kinds = ((entry, entry.is_dir()) for entry in found)
-            return [(entry.name, is_dir) for entry, is_dir in kinds if is_dir or entry.is_file()]
+            kinds = ((entry.name, _is_folder(entry)) for entry in found)
+            return [(name, is_folder) for name, is_folder in kinds if is_folder is not None]
     except (OSError, ValueError):  # a NUL in the path is a ValueError
         return []
 
@@ -77,13 +79,52 @@ def size_of(path: AnyPath) -> int:
     return path.stat().st_size if isinstance(path, Path) else path.size()
 
 
-def glob(pattern: str) -> list[str]:
-    """The files that match, sorted; `**` stands for any folders. Raises RemoteError."""
+def glob(pattern: str, passed_over: Callable[[str], None] = lambda _: None) -> list[str]:
+    """The files and folders that match, sorted; `**` stands for any folders, hidden ones left out.
+
+    As in a shell it does not follow links to folders, which may lead in circles, or to anywhere:
+    `passed_over` is told of them. Raises RemoteError.
+    """
     if not is_url(pattern):
-        return sorted(local_glob(path_of(pattern), recursive=True))
+        return sorted(set(_local_glob(path_of(pattern), passed_over)))
     from .remote import RemotePath
 
     return sorted(RemotePath(pattern).matching())
+
+
+def _local_glob(pattern: str, passed_over: Callable[[str], None]) -> Iterator[str]:
+    parts = pattern.split("/")
+    if "**" not in parts:
+        yield from local_glob(pattern)
+        return
+    first = parts.index("**")
+    below = "/".join(parts[first + 1 :]) or "*"
+    for root in local_glob("/".join([*parts[:first], ""])) if first else [""]:
+        for folder in _folders(root, passed_over):
+            yield from _local_glob(escape(folder) + below, passed_over)
+
+
+def _folders(root: str, passed_over: Callable[[str], None]) -> Iterator[str]:
+    """A folder and all below it, each with a slash behind it."""
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        yield folder
+        with suppress(OSError), os.scandir(folder or ".") as found:
+            for entry in found:
+                if entry.name.startswith(".") or not _is_folder(entry):
+                    continue
+                if entry.is_symlink():
+                    passed_over(folder + entry.name)
+                else:
+                    folders.append(f"{folder}{entry.name}/")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool | None:
+    """Whether an entry is a folder; None where it is neither that nor a file."""
+    with suppress(OSError):  # a link in a circle
+        return True if entry.is_dir() else False if entry.is_file() else None
+    return None
 
 
 def check_access(path: str) -> None:

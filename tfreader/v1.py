@@ -19,7 +19,7 @@ from .checkpoint import Checkpoint, TensorInfo, VerifyReport, reopen
 from .checkpoint_pb2 import SavedTensorSlices
 from .dtypes import Array, DType, dtype_of
 from .errors import ChecksumError, CorruptCheckpointError, TFReaderError, UnsupportedError
-from .files import File, SourceFile, open_file, sha256_of
+from .files import File, SourceFile, contents_sha256, open_file, sha256_of
 from .paths import absolute
 from .shapes import shape_of
 from .slices import Slice, assemble, check_cover, from_proto, rows_in, slice_key
@@ -197,6 +197,9 @@ class SliceFiles(Checkpoint):
             digest.update(sha256_of(file, end).encode())
             digest.update(sha256(table.get(b"") or b"").digest())
         return digest.hexdigest()
+
+    def contents_sha256(self) -> str | None:
+        return contents_sha256(self._files)
 
     def close(self) -> None:
         self._closed = True

@@ -7,6 +7,7 @@ import re
 
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError
+from tfreader.files import read_small
 
 from ..family import Beside, Config, SideFiles, check_heads
 from ._tokenizers import is_cased, none_found, tokenizer_config, too_many
@@ -49,7 +50,7 @@ def side_files(checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFi
     path = beside.find("vocab.txt")
     if path is None:
         return none_found(beside, "vocab.txt")
-    contents = path.read_bytes()
+    contents = read_small(path)
     words = contents.decode("utf-8", "replace").removesuffix("\n").split("\n")
     lower, told = config.get("do_lower_case"), "as the config says"
     if lower is None and "do_lower_case" in checkpoint:  # exported by the Garden

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from tfreader.errors import ConfigError
+from tfreader.files import read_small
 from tfreader.paths import AnyPath
 from tfreader.wire import fields
 
@@ -53,10 +54,13 @@ def sentencepieces(path: AnyPath, contents: bytes) -> list[str]:
 
 
 def word_ids(path: AnyPath) -> dict[str, int]:
-    """The words of a JSON vocabulary with their ids. Raises ConfigError where the file is none."""
+    """The words of a JSON vocabulary with their ids.
+
+    Raises ConfigError where the file is none, OSError where it cannot be read.
+    """
     try:
-        ids = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        ids = json.loads(read_small(path).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a JSON vocabulary: {str(error)[:200]}") from None
     if not isinstance(ids, dict) or any(type(index) is not int for index in ids.values()):
         raise ConfigError(f"{path}: not a JSON vocabulary: ids by word are expected")

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError
+from tfreader.files import read_small
 
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..rule import Architecture, Rule, RuleSet, Tie
@@ -188,7 +189,7 @@ class Albert(Family):
             return word_pieces(checkpoint, beside, config)
         if path is None:
             return none_found(beside, *names, "vocab.txt")
-        contents = path.read_bytes()
+        contents = read_small(path)
         pieces = sentencepieces(path, contents)
         lower = config.get("do_lower_case", True)
         length = config["max_position_embeddings"]

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tfreader.checkpoint import Checkpoint
+from tfreader.files import read_small
 
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, check_heads, same_keys
 from ..ops import Squeeze
@@ -76,7 +77,7 @@ def bpe_files(
             f"is padded; --set eos_token_id={ids[END]} and bos_token_id likewise",
         )
     files = tokenizer_config(tokenizer_class, model_max_length=config["n_positions"])
-    return SideFiles(files | {new: path.read_bytes() for new, path in found.items()}, notes)
+    return SideFiles(files | {new: read_small(path) for new, path in found.items()}, notes)
 
 
 class Original(Layout):

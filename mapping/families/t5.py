@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError
+from tfreader.files import read_small
 
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..ops import Op, Reshape, Transpose
@@ -338,7 +339,7 @@ class T5(Family):
         path = beside.find("spiece.model")
         if path is None:
             return none_found(beside, "spiece.model")
-        contents = path.read_bytes()
+        contents = read_small(path)
         extra = 0 if config.get("model_type") == "mt5" else 100
         count = len(sentencepieces(path, contents)) + extra
         length = config.get("n_positions", 512)

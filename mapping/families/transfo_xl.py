@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError
+from tfreader.files import read_small
 
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..ops import Concat, Repeat, Transpose, Unstack
@@ -380,7 +381,7 @@ class TransfoXL(Family):
         if vocabulary is None:
             return SideFiles(card, none_found(beside, *names).notes)
         files = tokenizer_config("TransfoXLTokenizer", lower_case=False)
-        return SideFiles({**card, **files, "vocab.txt": vocabulary.read_bytes()})
+        return SideFiles({**card, **files, "vocab.txt": read_small(vocabulary)})
 
 
 FAMILY = TransfoXL()

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import CheckpointNotFoundError, ConfigError, UnsupportedError
+from tfreader.files import read_small
 from tfreader.paths import AnyPath
 
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, check_heads
@@ -155,7 +156,7 @@ def open_pth(path: AnyPath) -> Checkpoint | None:
     """The model of a .pth file; its vocabulary stays in `contents`."""
     if path.is_dir():
         files = sorted((file for file in path.iterdir() if file.suffix == ".pth"), key=str)
-        if not files or Beside((path,)).find("checkpoint"):
+        if not files or (path / "checkpoint").is_file():
             return None
         if len(files) > 1:
             names = ", ".join(file.name for file in files)
@@ -365,17 +366,14 @@ class XLM(Family):
             notes.append(
                 f"the dictionary has {len(ids)} words, the model {config['vocab_size']} rows"
             )
-        found = (
-            file for folder in beside.folders for file in folder.glob("codes*") if file.is_file()
-        )
-        codes = sorted(found, key=str)
+        codes = beside.matching("codes*")
         if len(codes) != 1:
             names = ", ".join(file.name for file in codes) or "none"
             notes.append(
                 f"merges.txt needs one file of BPE codes (codes*) in {beside}, found {names}"
             )
             return SideFiles(files, tuple(notes))
-        files["merges.txt"] = codes[0].read_bytes().rstrip(b"\n") + b"\n"
+        files["merges.txt"] = read_small(codes[0]).rstrip(b"\n") + b"\n"
         own, note = _tokenizer_config(ids, config)
         return SideFiles(files | own, (*notes, f"merges.txt: {codes[0].name}", note))
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError
+from tfreader.files import read_small
 
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..ops import Repeat, Unstack
@@ -266,7 +267,7 @@ class XLNet(Family):
         path = beside.find("spiece.model")
         if path is None:
             return none_found(beside, "spiece.model")
-        contents = path.read_bytes()
+        contents = read_small(path)
         pieces = sentencepieces(path, contents)
         lower = config.get("do_lower_case", not is_cased(pieces))
         said = (

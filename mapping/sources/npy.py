@@ -22,7 +22,7 @@ import numpy as np
 from tfreader.checkpoint import Checkpoint, TensorInfo, VerifyReport
 from tfreader.dtypes import DTYPES, Array
 from tfreader.errors import CheckpointNotFoundError, CorruptCheckpointError
-from tfreader.files import File, SourceFile, open_file
+from tfreader.files import SMALL, File, SourceFile, contents_sha256, open_file
 from tfreader.paths import AnyPath
 
 SHAPES_FILE = "params_shapes.json"
@@ -110,6 +110,9 @@ class ParamsFiles(Checkpoint):
         """Of the file of shapes, and of that of names where there is one."""
         return sha256(b"".join(contents for _, contents in self._described)).hexdigest()
 
+    def contents_sha256(self) -> str | None:
+        return contents_sha256(shard.file for shard in self._shards)
+
     def close(self) -> None:
         for shard in self._shards:
             shard.file.close()
@@ -158,6 +161,8 @@ class ParamsFiles(Checkpoint):
 
     def _json(self, path: AnyPath) -> Any:
         with closing(open_file(str(path))) as file:
+            if file.size > SMALL:
+                raise CorruptCheckpointError(f"{path}: {file.size} bytes, at most {SMALL} are read")
             contents = bytes(file.read(0, file.size))
             self._described.append((file.source, contents))
         try:

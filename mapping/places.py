@@ -1,0 +1,66 @@
+"""The files of an output: their names, and which of others would be loaded in their place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from os import PathLike
+
+from tfreader.paths import AnyPath, as_path
+
+RECORD = "conversion.json"
+TORCH_SUFFIXES = (".bin", ".pt", ".pth")
+
+WEIGHTS = r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?"
+TOKENIZER = r"vocab\.(txt|json)|merges\.txt|spiece\.model|tokenizer_config\.json"
+OURS = re.compile(rf"{WEIGHTS}|{TOKENIZER}|config\.json|README\.md")
+"""Every name that a file in an output folder may have, but for the record."""
+
+# What transformers loads before or together with files of ours. Tokenizers: the names in
+# tokenization_utils_base.py of its releases 4 and 5 (a tokenizer.json goes before any vocabulary),
+# and tokenization_transfo_xl.py. Adapters: utils/peft_utils.py.
+_STRANGERS = (
+    (re.compile(rf"{WEIGHTS}|adapter_config\.json"), re.compile(WEIGHTS)),
+    (re.compile(r"generation_config\.json"), re.compile(r"config\.json")),
+    (
+        re.compile(
+            rf"{TOKENIZER}|tokenizer(\..*)?\.json|(added_tokens|special_tokens_map|tekken)\.json|"
+            r"(tokenizer|tiktoken)\.model|vocab\.(pkl|bin)"
+        ),
+        re.compile(TOKENIZER),
+    ),
+)
+
+
+def overrules(name: str, ours: Collection[str]) -> str | None:
+    """The one of our files that a file of that name goes before or changes, where it is not ours.
+
+    >>> overrules("tokenizer.json", ["config.json", "vocab.txt"])
+    'vocab.txt'
+    """
+    if name in ours:
+        return None
+    found = (
+        own
+        for stranger, kind in _STRANGERS
+        if stranger.fullmatch(name)
+        for own in sorted(ours)
+        if kind.fullmatch(own)
+    )
+    return next(found, None)
+
+
+def is_torch_file(name: str) -> bool:
+    return name.endswith(TORCH_SUFFIXES)
+
+
+def record_of(output: AnyPath, is_folder: bool) -> AnyPath:
+    """Where the record of a conversion lies: in the output folder, or beside the output file."""
+    return output / RECORD if is_folder else output.parent / f"{output.name}.{RECORD}"
+
+
+def find_record(output: str | PathLike[str]) -> AnyPath | None:
+    """The record of a converted folder or file; None where there is none."""
+    path = as_path(output)
+    record = record_of(path, path.is_dir())
+    return record if record.is_file() else None

@@ -1,0 +1,145 @@
+"""Whether the files of an output are those that a record tells of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfreader.dtypes import Array
+from tfreader.errors import (
+    CorruptCheckpointError,
+    MissingExtraError,
+    RemoteError,
+    TFReaderError,
+)
+from tfreader.files import open_file, sha256_of
+from tfreader.paths import AnyPath
+
+from .execute import WORKERS
+from .manifest import Manifest
+from .places import OURS, is_torch_file
+from .writers import safetensors
+
+Described = dict[str, Any]
+"""What is compared of a tensor: dtype, shape, sha256 and, where they are known, its origins."""
+
+
+class Recorded:
+    """The files of a record; `tensors` are its tensors by file and name."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._files: Mapping[str, Mapping[str, Any]] = manifest["files"]
+        self._ties: Mapping[str, str] = manifest["ties"]
+        self.tensors: dict[str, dict[str, Described]] = {}
+        for tensor in manifest["tensors"]:
+            known = {key: tensor[key] for key in ("dtype", "shape", "sha256")}
+            self.tensors.setdefault(tensor["file"], {})[tensor["target"]] = known
+
+    def problems(self, path: AnyPath) -> list[str]:
+        """What is amiss with a file that the record names. Raises RemoteError, MissingExtraError.
+
+        There is nothing amiss where all its bytes are as they were written.
+        """
+        if not path.is_file():
+            return [f"{path}: missing"]
+        return [*self._of_contents(path), *self._of_tensors(path)]
+
+    def proves(self, path: AnyPath) -> bool:
+        """Whether a file is one that a conversion wrote, by name, size and checksums."""
+        recorded = self._files.get(path.name, {})
+        has_checksum = "sha256" in recorded or (
+            "header_sha256" in recorded and path.name in self.tensors
+        )
+        is_link = isinstance(path, Path) and path.is_symlink()
+        is_named = OURS.fullmatch(path.name) is not None
+        return is_named and has_checksum and not is_link and not self.problems(path)
+
+    def _of_contents(self, path: AnyPath) -> Iterator[str]:
+        recorded = self._files[path.name]
+        with closing(open_file(str(path))) as file:
+            if file.size != recorded["size"]:
+                yield f"{path}: {file.size} bytes, {recorded['size']} were written"
+            if "sha256" in recorded and sha256_of(file) != recorded["sha256"]:
+                yield f"{path}: not as it was written: its sha256 differs"
+            if "header_sha256" in recorded:
+                header = sha256_of(file, 0, safetensors.header_size(file))
+                if header != recorded["header_sha256"]:
+                    yield f"{path}: its header is not as it was written (sha256)"
+
+    def _of_tensors(self, path: AnyPath) -> list[str]:
+        expected = self.tensors.get(path.name)
+        if expected is None:
+            return []
+        problems = []
+        try:
+            found = _tensors_in(path)
+        except (RemoteError, MissingExtraError):
+            raise
+        except TFReaderError as error:
+            return [str(error)]
+        if is_torch_file(path.name):  # has tensors under all their names
+            for alias, target in self._ties.items():
+                if found.pop(alias, None) != found.get(target):
+                    problems.append(f"{path}: tensor {alias!r} is not the same as {target!r}")
+        return problems + differences(str(path), expected, found)
+
+
+def differences(
+    where: str, expected: Mapping[str, Described], found: Mapping[str, Described]
+) -> list[str]:
+    problems = [f"{where}: tensor {name!r} is missing" for name in expected.keys() - found.keys()]
+    problems += [
+        f"{where}: tensor {name!r} is not of this conversion"
+        for name in found.keys() - expected.keys()
+    ]
+    for name in expected.keys() & found.keys():
+        keys = expected[name].keys() | found[name].keys()
+        wrong = [key for key in keys if expected[name].get(key) != found[name].get(key)]
+        if wrong == ["sha256"]:
+            problems.append(f"{where}: tensor {name!r}: other bytes than those written (sha256)")
+        elif wrong:
+            key = min(wrong)
+            problems.append(
+                f"{where}: tensor {name!r}: {key} {found[name].get(key)}, recorded "
+                f"{expected[name].get(key)}"
+            )
+    return sorted(problems)
+
+
+def _tensors_in(path: AnyPath) -> dict[str, Described]:
+    if path.suffix != ".safetensors":
+        return _torch_tensors(path)
+    with closing(open_file(str(path))) as file, ThreadPoolExecutor(WORKERS) as pool:
+        header = safetensors.read_header(file)
+        spans = [tensor["data_offsets"] for tensor in header.values()]
+        digests = pool.map(lambda span: sha256_of(file, *span), spans)
+        return {
+            name: {"dtype": t["dtype"], "shape": t["shape"], "sha256": digest}
+            for (name, t), digest in zip(header.items(), digests, strict=True)
+        }
+
+
+def _torch_tensors(path: AnyPath) -> dict[str, Described]:
+    from .sources import pth
+
+    file = pth.TorchFile(path)
+    contents = pth.load(file)
+    if not isinstance(contents, dict):
+        raise CorruptCheckpointError(f"{path}: damaged: no state dict; convert again")
+    with pth.PthCheckpoint(file, contents, {}) as tensors:
+        return {name: _described(tensors[name]) for name in tensors}
+
+
+def _described(array: Array) -> Described:
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return {
+        "dtype": str(array.dtype),
+        "shape": list(array.shape),
+        "sha256": hashlib.sha256(data.data).hexdigest(),
+    }
