@@ -18,8 +18,8 @@ from .errors import (
     UnsupportedError,
     VariableNotFoundError,
 )
-from .files import SourceFile
 from .object_graph import OBJECT_GRAPH, ObjectGraph
+from .protocols import SourceFile
 from .slices import Slice
 
 
