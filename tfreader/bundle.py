@@ -334,8 +334,8 @@ class Bundle(Checkpoint):
         count = prod(piece.shape)
         try:
             if piece.dtype == "variant":
-                return [], variant_crc(data.tobytes(), count)
-            return decode_strings(data.tobytes(), count, self.big_endian)
+                return [], variant_crc(data.data, count)
+            return decode_strings(data.data, count, self.big_endian)
         except ValueError as error:
             raise CorruptCheckpointError(f"{self._where(piece)}: {error}") from None
 

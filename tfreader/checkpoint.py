@@ -22,6 +22,8 @@ from .object_graph import OBJECT_GRAPH, ObjectGraph
 from .protocols import SourceFile
 from .slices import Slice
 
+LARGEST_GRAPH = 128 << 20  # bytes; an object takes some 100 of them
+
 
 class TensorInfo(NamedTuple):
     """Where and what a variable is, known without reading its values.
@@ -205,6 +207,12 @@ class Checkpoint(Mapping[str, Array]):
         """
         if OBJECT_GRAPH not in self._variables:
             return None
+        size = self.info(OBJECT_GRAPH).nbytes or 0
+        if size > LARGEST_GRAPH:
+            raise CorruptCheckpointError(
+                f"{self.path}: variable {OBJECT_GRAPH!r}: damaged object graph ({size} bytes, no "
+                f"model has more than {LARGEST_GRAPH})"
+            )
         serialized: object = self.read(OBJECT_GRAPH).tolist()
         try:
             if not isinstance(serialized, bytes):

@@ -88,9 +88,10 @@ class RemoteFile:
     def _check_end(self, offset: int, size: int) -> None:
         if offset + size > self.size:
             self.check_unchanged()
+            it_is = clause(self.path, BufferedReader(Raw(self, owns=False)))
             raise CorruptCheckpointError(
-                f"{self.path}: truncated: bytes {offset} to {offset + size} are needed, "
-                f"the file has {self.size}{clause(self.path, BufferedReader(Raw(self, owns=False)))}"
+                f"{self.path}: truncated: bytes {offset} to {offset + size} are needed, the file "
+                f"has {self.size}{it_is}"
             )
 
     def expect(self, ranges: Iterable[tuple[int, int]]) -> Expected:

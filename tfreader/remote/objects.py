@@ -80,7 +80,9 @@ class RemoteObject:
     async def _get(self, options: GetOptions) -> Any:
         import obstore
 
-        return await obstore.get_async(self._store, self._key, options=options)
+        # An answer that is an error is read before it is given, however long it is.
+        async with asyncio.timeout(stores.IDLE_TIMEOUT):
+            return await obstore.get_async(self._store, self._key, options=options)
 
     async def fetch(self, start: int, end: int, source: SourceFile) -> Bytes:
         """The bytes in that range, at least one, of the file that it was when opened.
