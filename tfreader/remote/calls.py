@@ -147,7 +147,9 @@ def reason(error: Exception) -> str:
         return "no answer in time"
     text = str(error)
     told = re.search(r"<Message>(.*?)</Message>", text, re.DOTALL)
-    system = re.search(r"(?:message|error): \"(.*?)\"", text)
+    system = re.search(r"(?:message|error): \"(.*?)\"", text) or re.search(
+        r"(InvalidCertificate\(\s*\w+)", text
+    )
     line = re.sub(r"^Generic \w+ error: ", "", text.partition("\n")[0])
     if told:
         line = told[1]
@@ -158,5 +160,5 @@ def reason(error: Exception) -> str:
     elif "kind: Interrupted" in text:
         line = "the connection was dropped"
     elif system and "\n" in text:
-        line = system[1]
+        line = re.sub(r"\(\s*", ": ", system[1])
     return line.strip(": ")[:300] or type(error).__name__

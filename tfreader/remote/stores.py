@@ -64,7 +64,8 @@ def connect(url: str, writing: bool = False) -> tuple[ObjectStore, str]:
     except Exception as error:  # of obstore, whose errors have no other base
         if isinstance(error, TFReaderError):
             raise
-        raise UnsupportedError(f"{url}: {calls.reason(error)}") from None
+        why = calls.reason(error)
+        raise UnsupportedError(f"{url}: {why}; check what the environment says of it") from None
 
 
 @lru_cache(64)
@@ -89,6 +90,8 @@ def _store(kind: str, base: str, place: str, writing: bool) -> ObjectStore:
             },
         },
     }
+    if kind == "s3" and (bundle := os.environ.get("AWS_CA_BUNDLE")):
+        options["client_options"]["root_certificate"] = Path(bundle).read_bytes()
     if kind == "web":
         return HTTPStore(base, **options)
     if kind == "s3":
