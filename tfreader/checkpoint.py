@@ -105,8 +105,8 @@ class Checkpoint(Mapping[str, Array]):
     `path` is the prefix, `format` is "v1" or "v2", `notes` says what was assumed to find it,
     `config` is the model's original config where the checkpoint itself holds it.
     A variable of an object-based checkpoint may be asked for by any name that `object_graph` knows.
-    Threads may read at the same time, and so may forked children. A copy, or what comes out of a
-    pickle, opens the files again by their paths (absolute ones, of local files).
+    Threads may read at the same time, and so may forked children (not of URLs). A copy, or what
+    comes out of a pickle, opens the files again by their paths (absolute ones, of local files).
     """
 
     path: str
