@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "bert-tiny"
 LARGEST = 130_000_000  # bytes installed
-ABSENT = ("torch", "tensorflow", "fsspec", "distributed", "pip", "mapping", "cli")
+ABSENT = ("torch", "tensorflow", "obstore", "distributed", "pip", "mapping", "cli")
 # The program ends by os._exit, which would skip the record.
 RECORDED = """
 import os, runpy, sys

@@ -61,13 +61,18 @@ def buckets(bucket_server: Buckets) -> Iterator[Buckets]:
 
 
 @pytest.fixture
-def fresh_s3(buckets: Buckets) -> Iterator[None]:
-    """For tests that change what s3fs keeps of the environment or of timeouts."""
-    from s3fs import S3FileSystem
+def blobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """A server that gs:// and az:// URLs lead to, by the environment."""
+    from servers import BlobServer, serving
 
-    S3FileSystem.clear_instance_cache()
-    yield
-    S3FileSystem.clear_instance_cache()
+    (tmp_path / "blobs").mkdir()
+    with serving(tmp_path / "blobs", BlobServer) as server:
+        monkeypatch.setenv("GOOGLE_BASE_URL", server.url)
+        monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "something")
+        monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", server.url)
+        monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "someone")
+        monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "c29tZXRoaW5n")
+        yield server
 
 
 @pytest.fixture

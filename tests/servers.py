@@ -10,9 +10,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 Fault = Callable[["Handler"], bool]
 """Is asked before each answer; True says that it has dealt with the request."""
@@ -65,6 +67,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_range(self, data: bytes, version: int) -> None:
         headers = {"ETag": f'"{version:x}"', "Content-Type": "application/octet-stream"}
+        headers["Last-Modified"] = formatdate(version // 10**9, usegmt=True)
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if asked is None or not self.server.ranges:
             self.answer(200, data, **headers)
@@ -96,8 +99,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[FileServer]:
-    with FileServer(folder) as server:
+def serving(folder: Path, kind: type[FileServer] = FileServer) -> Iterator[FileServer]:
+    with kind(folder) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -135,7 +138,13 @@ def drop(handler: Handler) -> bool:
     """Hang up in the middle of the body."""
     if handler.command == "HEAD":
         return False
-    handler.answer(206, bytes(1000), sent=10)
+    start, end = map(int, re.findall(r"\d+", handler.headers["Range"]))
+    status = (handler.server.folder / handler.path.strip("/")).stat()
+    about = {
+        "Content-Range": f"bytes {start}-{end}/{status.st_size}",
+        "ETag": f'"{status.st_mtime_ns:x}"',
+    }
+    handler.answer(206, bytes(end - start + 1), sent=10, **about)
     return True
 
 
@@ -144,6 +153,89 @@ def hang(handler: Handler) -> bool:
     handler.server.hung.wait()
     handler.close_connection = True
     return True
+
+
+class BlobServer(FileServer):
+    """Serves a folder as Google's and Azure's storage do: objects that are listed, put, deleted."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.RequestHandlerClass = BlobHandler
+
+
+class BlobHandler(Handler):
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        query = dict(parse_qsl(url.query))
+        if "list-type" in query or "list" in query.values():
+            if not self.server.fault(self):
+                self.list(url.path, query)
+        elif (self.server.folder / unquote(url.path).strip("/")).is_dir():
+            self.answer(404, b"")
+        else:
+            self.path = unquote(url.path)
+            super().do_GET()
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def list(self, container: str, query: dict[str, str]) -> None:
+        home = self.server.folder / container.strip("/")
+        files = {path.relative_to(home).as_posix(): path for path in home.rglob("*")}
+        after = query.get("start-after") or query.get("startFrom") or ""
+        items = "".join(
+            self.entry(name, path.stat())
+            for name, path in sorted(files.items())
+            if path.is_file() and name.startswith(query.get("prefix", "")) and name > after
+        )
+        body = (
+            f"<EnumerationResults><Blobs>{items}</Blobs></EnumerationResults>"
+            if "restype" in query
+            else f"<ListBucketResult><IsTruncated>false</IsTruncated>{items}</ListBucketResult>"
+        )
+        self.answer(200, body.encode())
+
+    def entry(self, name: str, status: os.stat_result) -> str:
+        """An object in a listing, as each of the two wants it."""
+        if "x-ms-version" in self.headers:
+            return (
+                f"<Blob><Name>{name}</Name><Properties><Last-Modified>{self.time(status)}"
+                f"</Last-Modified><Content-Length>{status.st_size}</Content-Length><Content-Type/>"
+                f"<Etag>{status.st_mtime_ns:x}</Etag></Properties></Blob>"
+            )
+        return (
+            f"<Contents><Key>{name}</Key><Size>{status.st_size}</Size><LastModified>"
+            f"2024-01-01T00:00:00Z</LastModified><ETag>{status.st_mtime_ns:x}</ETag></Contents>"
+        )
+
+    def time(self, status: os.stat_result) -> str:
+        return formatdate(status.st_mtime, usegmt=True)
+
+    def do_PUT(self) -> None:
+        path = self.server.folder / unquote(urlsplit(self.path).path).strip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
+        self.answer(201, b"", ETag=f'"{path.stat().st_mtime_ns:x}"')
+
+    def do_DELETE(self) -> None:
+        self.answer(self.delete(urlsplit(self.path).path), b"")
+
+    def do_POST(self) -> None:
+        """Azure's way to delete: requests within a request."""
+        asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        parts = [
+            f"--end\r\nContent-Type: application/http\r\nContent-ID: {number}\r\n\r\n"
+            f"HTTP/1.1 {self.delete(urlsplit(path).path)} OK\r\n\r\n"
+            for number, path in re.findall(r"Content-ID: (\d+)\s+DELETE (\S+)", asked)
+        ]
+        body = "".join(parts) + "--end--\r\n"
+        self.answer(202, body.encode(), **{"Content-Type": "multipart/mixed; boundary=end"})
+
+    def delete(self, path: str) -> int:
+        file = self.server.folder / unquote(path).strip("/")
+        if not file.is_file():
+            return 404
+        file.unlink()
+        return 202
 
 
 class Buckets:

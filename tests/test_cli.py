@@ -177,7 +177,7 @@ def test_no_command_imports_what_it_does_not_use(tmp_path, arguments):
         "from tfreader.cli.main import main\n"
         "main(sys.argv[1:], standalone_mode=False)\n"
         "unused = {'torch', 'transformers', 'tensorflow', 'safetensors', 'rich',"
-        " 'fsspec', 'tenacity', 'aiohttp', 'distributed'}\n"
+        " 'obstore', 'asyncio', 'distributed'}\n"
         "heavy = unused & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import re
 import shutil
 import sys
@@ -13,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import boto3
-import fsspec
 import numpy as np
 import pytest
 from boto3.s3.transfer import TransferConfig
@@ -29,8 +29,10 @@ from tfreader.mapping.family import open_source
 from tfreader.mapping.places import RECORD
 
 import tfreader
-from tfreader import files, remote
-from tfreader.remote import RemoteFile, RemotePath, coalesce
+from tfreader import files
+from tfreader.remote import RemoteFile, RemotePath, calls, stores
+from tfreader.remote import file as remote_file
+from tfreader.remote.file import coalesce
 
 MULTIPART = TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20)
 RULES = """
@@ -42,10 +44,11 @@ target = "{name}"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(remote, "BACKOFF", 0.001)
+    monkeypatch.setattr(calls, "BACKOFF", 0.001)
+    stores._store.cache_clear()  # of other tests' environment
 
 
-@pytest.fixture(params=["memory", "http", "s3"])
+@pytest.fixture(params=["http", "s3", "gs", "az"])
 def upload(request, tmp_path):
     """Puts a folder where a URL leads, and gives that."""
     if request.param == "http":
@@ -67,10 +70,11 @@ def upload(request, tmp_path):
             return f"s3://models/{key}/{folder.name}"
 
     else:
+        server = request.getfixturevalue("blobs")
 
         def put(folder):
-            fsspec.filesystem("memory").put(str(folder), f"/{tmp_path.name}/", recursive=True)
-            return f"memory://{tmp_path.name}/{folder.name}"
+            shutil.copytree(folder, server.folder / "place" / folder.name, dirs_exist_ok=True)
+            return f"{request.param}://place/{folder.name}"
 
     return put
 
@@ -120,7 +124,7 @@ def test_every_command_takes_a_url(upload, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "/", "/checkpoint", "/bert_model*"])
-@pytest.mark.parametrize("upload", ["memory", "s3"], indirect=True)
+@pytest.mark.parametrize("upload", ["s3", "gs", "az"], indirect=True)
 def test_folders_state_files_and_patterns(upload, name):
     url = upload(BERT)
     with tfreader.open(url + name) as checkpoint:
@@ -136,7 +140,7 @@ def test_a_folder_that_a_web_server_lists_or_not(web):
         tfreader.open(f"{web.url}/bert/")
 
 
-@pytest.mark.parametrize("upload", ["memory", "s3"], indirect=True)
+@pytest.mark.parametrize("upload", ["s3", "gs", "az"], indirect=True)
 def test_a_saved_model_and_a_state_file_of_another_machine(upload, tmp_path):
     write_bundle(tmp_path / "saved" / "variables" / "variables", {"a": np.ones(2)})
     write_bundle(tmp_path / "run" / "model.ckpt-7", {"a": np.ones(2)})
@@ -250,10 +254,10 @@ def test_large_objects_in_parts(buckets, tmp_path):
 
 @pytest.mark.parametrize("announced", [True, False])
 def test_blocks_come_in_parallel(web, monkeypatch, announced):
-    monkeypatch.setattr(remote, "BLOCK", 1000)
-    data = np.random.default_rng(0).bytes(4 * remote.CONNECTIONS * 1000)
+    monkeypatch.setattr(remote_file, "BLOCK", 1000)
+    data = np.random.default_rng(0).bytes(4 * remote_file.CONNECTIONS * 1000)
     (web.folder / "f").write_bytes(data)
-    together = threading.Barrier(remote.CONNECTIONS, timeout=20)
+    together = threading.Barrier(remote_file.CONNECTIONS, timeout=20)
 
     def gather(handler):
         if "Range" in handler.headers:
@@ -268,7 +272,7 @@ def test_blocks_come_in_parallel(web, monkeypatch, announced):
 
 
 def test_each_byte_comes_once_in_whatever_order_it_is_read(web, monkeypatch):
-    monkeypatch.setattr(remote, "BLOCK", 1000)
+    monkeypatch.setattr(remote_file, "BLOCK", 1000)
     data = np.random.default_rng(0).bytes(30_000)
     (web.folder / "f").write_bytes(data)
     file = RemoteFile(f"{web.url}/f")
@@ -302,13 +306,13 @@ def test_joined_ranges_hold_all_that_was_asked_for_and_little_more(ranges):
 def test_verify_goes_through_windows(upload, tmp_path, monkeypatch):
     spools = []
 
-    class Counted(remote._Spool):
+    class Counted(remote_file._Spool):
         def __init__(self, url):
             super().__init__(url)
             assert sum(not spool()._file.closed for spool in spools if spool()) <= 2
             spools.append(weakref.ref(self))
 
-    monkeypatch.setattr(remote, "_Spool", Counted)
+    monkeypatch.setattr(remote_file, "_Spool", Counted)
     monkeypatch.setattr(files, "WINDOW", 100_000)
     with_slots(tmp_path / "m")
     url = upload(tmp_path / "m")
@@ -327,7 +331,7 @@ def test_what_passes_is_tried_again(web, tmp_path, fault):
 
 
 def test_a_server_that_hangs_for_a_while(web, monkeypatch):
-    monkeypatch.setattr(remote, "BLOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(calls, "BLOCK_TIMEOUT", 0.2)
     shutil.copytree(BERT, web.folder / "bert")
     web.fault = first(2, hang)
     with tfreader.open(f"{web.url}/bert/bert_model.ckpt") as checkpoint:
@@ -338,12 +342,12 @@ def test_a_server_that_hangs_for_a_while(web, monkeypatch):
     ("fault", "reason"),
     [
         (status(503), "503"),
-        (drop, "ClientPayloadError"),
-        (hang, "FSTimeoutError"),
+        (drop, "the connection was dropped"),
+        (hang, "no answer in time"),
     ],
 )
 def test_what_does_not_pass_is_given_up(web, monkeypatch, fault, reason):
-    monkeypatch.setattr(remote, "BLOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr(calls, "BLOCK_TIMEOUT", 0.1)
     shutil.copytree(BERT, web.folder / "bert")
     web.fault = first(10**6, fault)
     url = f"{web.url}/bert/bert_model.ckpt.index"
@@ -354,7 +358,7 @@ def test_what_does_not_pass_is_given_up(web, monkeypatch, fault, reason):
 
 
 def test_a_server_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(remote, "ATTEMPTS", 2)
+    monkeypatch.setattr(calls, "ATTEMPTS", 2)
     with pytest.raises(tfreader.RemoteError, match="failed 2 times .*check the address"):
         tfreader.open(f"{closed_port()}/m")
 
@@ -365,9 +369,9 @@ AGAIN = "check the address and the network, then try again"
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (status(500), f"failed 5 times (ClientResponseError: 500, .*); {AGAIN}"),
+        (status(500), f"failed 5 times (500 .*); {AGAIN}"),
         (drop, f"failed 5 times (.*); {AGAIN}"),
-        (hang, f"failed 5 times (FSTimeoutError); {AGAIN}"),
+        (hang, f"failed 5 times (no answer in time); {AGAIN}"),
         (status(403), "access denied (.*); check the credentials"),
         (
             status(404),
@@ -378,8 +382,8 @@ AGAIN = "check the address and the network, then try again"
 @pytest.mark.parametrize("of", ["bert_model", "bert_model.ckpt.data"])
 def test_a_failure_is_a_line_and_nothing_else(web, monkeypatch, tmp_path, fault, message, of):
     """Of the whole server, or of the values alone, once the plan is made."""
-    monkeypatch.setattr(remote, "CALL_TIMEOUT", 0.2)
-    monkeypatch.setattr(remote, "BLOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(calls, "CALL_TIMEOUT", 0.2)
+    monkeypatch.setattr(calls, "BLOCK_TIMEOUT", 0.2)
     shutil.copytree(BERT, web.folder / "bert")
     web.listings = False
     web.fault = lambda handler: of in handler.path and fault(handler)
@@ -388,11 +392,11 @@ def test_a_failure_is_a_line_and_nothing_else(web, monkeypatch, tmp_path, fault,
     message = message.replace("(", r"\(").replace(")", r"\)")
     assert re.fullmatch(rf"tfreader: {web.url}/bert/{of}[^ ]*: ({message})\n", result.stderr)
     assert os.listdir(tmp_path) == ["served"]
-    assert all(count <= remote.ATTEMPTS for count in Counter(web.requests).values())
+    assert all(count <= calls.ATTEMPTS for count in Counter(web.requests).values())
 
 
 def test_patience_ends_before_the_attempts_do(web, monkeypatch):
-    monkeypatch.setattr(remote, "PATIENCE", 0.0)
+    monkeypatch.setattr(calls, "PATIENCE", 0.0)
     (web.folder / "f").write_bytes(b"data")
     web.fault = first(10, status(503))
     with pytest.raises(tfreader.RemoteError, match="failed 1 times"):
@@ -405,7 +409,7 @@ def test_a_bucket_is_asked_again_and_given_up(buckets, monkeypatch, fault):
     boto3.client("s3").put_object(Bucket="models", Key="busy.txt", Body=data)
     buckets.fault = refuse(fault, "GET /models/busy.txt", count=3)
     assert RemotePath("s3://models/busy.txt").read_bytes() == data
-    monkeypatch.setattr(remote, "ATTEMPTS", 2)
+    monkeypatch.setattr(calls, "ATTEMPTS", 2)
     buckets.requests.clear()
     buckets.fault = refuse(fault, "GET /models/busy.txt")
     with pytest.raises(tfreader.RemoteError, match="s3://models/busy.txt: failed 2 times"):
@@ -413,9 +417,9 @@ def test_a_bucket_is_asked_again_and_given_up(buckets, monkeypatch, fault):
     assert buckets.requests.count("GET /models/busy.txt") <= 4  # botocore asks twice
 
 
-def test_a_bucket_that_nobody_serves(fresh_s3, monkeypatch):
+def test_a_bucket_that_nobody_serves(buckets, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", closed_port())
-    monkeypatch.setattr(remote, "ATTEMPTS", 2)
+    monkeypatch.setattr(calls, "ATTEMPTS", 2)
     with pytest.raises(tfreader.RemoteError, match="failed 2 times .*check the address"):
         tfreader.open("s3://models/m")
 
@@ -444,7 +448,7 @@ def test_side_files_that_may_not_be_seen_are_not_there(web, tmp_path):
     assert_same(tmp_path / "theirs", tmp_path / "ours")
 
 
-def test_no_credentials_at_all(fresh_s3, monkeypatch):
+def test_no_credentials_at_all(buckets, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -528,9 +532,9 @@ def test_a_full_disk(web, monkeypatch):
         tfreader.open(f"{web.url}/m")
 
 
-def test_uploads(buckets, tmp_path):
+def test_uploads(buckets, blobs, tmp_path):
     (tmp_path / "f").write_bytes(b"contents")
-    for place in ("memory://out/new/f.bin", "s3://models/out/new/f.bin"):
+    for place in ("gs://out/new/f.bin", "az://out/new/f.bin", "s3://models/out/new/f.bin"):
         path = RemotePath(place)
         path.put(tmp_path / "f")
         assert path.read_bytes() == b"contents"
@@ -541,11 +545,12 @@ def test_uploads(buckets, tmp_path):
 
 
 def test_paths():
-    path = RemotePath("memory://a/b/c.pth")
-    assert (path.name, path.suffix, str(path.parent)) == ("c.pth", ".pth", "memory://a/b")
+    path = RemotePath("https://a/b/c.pth")
+    assert (path.name, path.suffix, str(path.parent)) == ("c.pth", ".pth", "https://a/b")
     assert path.parent / "c.pth" == path
-    assert {path, RemotePath("memory://a/b/c.pth")} == {path}
-    assert str(RemotePath("memory://a/").parent) == "memory://a"
+    assert {path, RemotePath("https://a/b/c.pth")} == {path}
+    assert pickle.loads(pickle.dumps(path)) == path
+    assert str(RemotePath("https://a/").parent) == "https://a"
 
 
 def test_a_local_file_by_url():
@@ -553,17 +558,14 @@ def test_a_local_file_by_url():
         assert checkpoint.path == str(BERT / "bert_model.ckpt")
 
 
-def test_a_cache_of_fsspec_in_front(upload):
-    with tfreader.open(f"simplecache::{upload(BERT)}/bert_model.ckpt") as checkpoint:
-        assert checkpoint.verify().tensors == 139
-
-
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("what://a/b", "what://a/b: .*what"),
-        ("az://a/b", "adlfs"),
-        ("zip://a.index::memory://b.zip", "unpack it"),
+        ("what://a/b", "what://a/b: what:// is not among s3://, gs://, az://, https://; download"),
+        ("hf://a/b/m.index", "use https://huggingface.co/OWNER/NAME/resolve/main/FILE"),
+        ("zip://a.index::https://b.zip", "zip:// is not among"),
+        ("s3://a//b", "a name between two slashes is empty"),
+        ("az://a/b", "Account must be specified"),
     ],
 )
 def test_urls_that_nothing_reads(url, message):
@@ -571,9 +573,8 @@ def test_urls_that_nothing_reads(url, message):
         tfreader.open(url)
 
 
-@pytest.mark.parametrize("module", ["fsspec", "tenacity"])
-def test_a_missing_extra_is_named(monkeypatch, module):
-    monkeypatch.setitem(sys.modules, module, None)
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
     for arguments in (
         ("inspect", "s3://a/b"),
         ("convert", "--tf_checkpoint", BERT, "--pytorch_dump_output", "s3://a/b"),

@@ -71,7 +71,7 @@ def open(  # noqa: A001 - as h5py and gzip name theirs
 
     `path` is a prefix, any file of the checkpoint, a pattern of V1 shards, a folder (through its
     `checkpoint` state file, or the only checkpoint in it) or a SavedModel folder, here or behind a
-    URL that fsspec knows (s3://, gs://, https://; needs the extra `remote`). With `salvage`,
+    URL (s3://, gs://, az://, https://; needs the extra `remote`). With `salvage`,
     damaged blocks of a V2 index do not matter until `verify`; their variables are missing. Raises
     CheckpointNotFoundError when nothing is there, CorruptCheckpointError when the index is damaged,
     RemoteError when a server cannot be asked.

@@ -35,18 +35,9 @@ from .errors import (
     TFReaderError,
     UnsupportedError,
 )
-from .files import (
-    CHUNK,
-    Expected,
-    File,
-    Identity,
-    LocalFile,
-    SourceFile,
-    open_file,
-    sha256_of,
-    windows,
-)
+from .files import CHUNK, Identity, LocalFile, open_file, sha256_of, windows
 from .paths import absolute, is_file, is_url
+from .protocols import Expected, File, SourceFile
 from .shapes import shape_of
 from .slices import Slice, assemble, check_cover, from_proto, rows_in, slice_key
 from .sniff import DAMAGED, but_it_is
@@ -345,8 +336,8 @@ class Bundle(Checkpoint):
         count = prod(piece.shape)
         try:
             if piece.dtype == "variant":
-                return [], variant_crc(data.tobytes(), count)
-            return decode_strings(data.tobytes(), count, self.big_endian)
+                return [], variant_crc(data.data, count)
+            return decode_strings(data.data, count, self.big_endian)
         except ValueError as error:
             raise CorruptCheckpointError(f"{self._where(piece)}: {error}") from None
 

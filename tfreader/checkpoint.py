@@ -18,9 +18,11 @@ from .errors import (
     UnsupportedError,
     VariableNotFoundError,
 )
-from .files import SourceFile
 from .object_graph import OBJECT_GRAPH, ObjectGraph
+from .protocols import SourceFile
 from .slices import Slice
+
+LARGEST_GRAPH = 128 << 20  # bytes; an object takes some 100 of them
 
 
 class TensorInfo(NamedTuple):
@@ -103,8 +105,8 @@ class Checkpoint(Mapping[str, Array]):
     `path` is the prefix, `format` is "v1" or "v2", `notes` says what was assumed to find it,
     `config` is the model's original config where the checkpoint itself holds it.
     A variable of an object-based checkpoint may be asked for by any name that `object_graph` knows.
-    Threads may read at the same time, and so may forked children. A copy, or what comes out of a
-    pickle, opens the files again by their paths (absolute ones, of local files).
+    Threads may read at the same time, and so may forked children (not of URLs). A copy, or what
+    comes out of a pickle, opens the files again by their paths (absolute ones, of local files).
     """
 
     path: str
@@ -212,6 +214,12 @@ class Checkpoint(Mapping[str, Array]):
         """
         if OBJECT_GRAPH not in self._variables:
             return None
+        size = self.info(OBJECT_GRAPH).nbytes or 0
+        if size > LARGEST_GRAPH:
+            raise CorruptCheckpointError(
+                f"{self.path}: variable {OBJECT_GRAPH!r}: damaged object graph ({size} bytes, no "
+                f"model has more than {LARGEST_GRAPH})"
+            )
         serialized: object = self.read(OBJECT_GRAPH).tolist()
         try:
             if not isinstance(serialized, bytes):

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from .errors import (
     ChangedError,
@@ -21,7 +22,8 @@ from .errors import (
     TFReaderError,
 )
 from .paths import AnyPath, is_url
-from .sniff import but_it_is
+from .protocols import Expected, File, SourceFile
+from .signatures import clause
 
 T = TypeVar("T")
 
@@ -67,48 +69,6 @@ def read_small(path: AnyPath, limit: int = SMALL) -> bytes:
     if len(contents) > limit:
         raise OSError(errno.EFBIG, f"more than {limit} bytes, which are all that is read", path)
     return contents
-
-
-class SourceFile(NamedTuple):
-    """Which file was read: its base name, its size in bytes, and what tells it from a later one.
-
-    `modified` is its time of last change (local files: ISO 8601 in UTC, to the nanosecond), `etag`
-    the version that its server gives it; None where it has none.
-    """
-
-    name: str
-    size: int
-    modified: str | None = None
-    etag: str | None = None
-
-
-class Expected(Protocol):
-    """Bytes of a remote file that are fetched ahead."""
-
-    def forget(self) -> None:
-        """Fetch no more of them, and keep them no longer."""
-
-
-class File(Protocol):
-    """A file read at given offsets. Reads may come from several threads at once."""
-
-    path: str
-    size: int
-    source: SourceFile
-
-    def read_into(self, offset: int, buffer: Any) -> None:
-        """Fill the writable `buffer` (bytes-like, contiguous) from `offset` on."""
-
-    def read(self, offset: int, size: int) -> bytearray:
-        """The `size` bytes at `offset`. The caller bounds `size` by the file's size."""
-
-    def expect(self, ranges: Iterable[tuple[int, int]]) -> Expected:
-        """Announce (offset, size) ranges that will be read, in that order."""
-
-    def check_unchanged(self) -> None:
-        """Raise RemoteError, or ChangedError, where another file is in its place by now."""
-
-    def close(self) -> None: ...
 
 
 def open_file(path: str) -> File:
@@ -194,7 +154,7 @@ class LocalFile:
         if done < len(view):
             raise CorruptCheckpointError(
                 f"{self.path}: truncated: bytes {offset} to {offset + len(view)} are needed, "
-                f"the file has {self.size}{but_it_is(self.path)}"
+                f"the file has {self.size}{clause(self.path, FileIO(self._fd, closefd=False))}"
             )
 
     def read(self, offset: int, size: int) -> bytearray:

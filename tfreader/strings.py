@@ -15,7 +15,7 @@ from .checksum import mask_crc
 from .wire import read_varint
 
 
-def decode_strings(data: bytes, count: int, big_endian: bool) -> tuple[list[bytes], int]:
+def decode_strings(data: memoryview, count: int, big_endian: bool) -> tuple[list[bytes], int]:
     """The `count` strings stored in `data`, and the tensor's CRC-32C (unmasked).
 
     Raises ValueError where the data are not `count` strings and nothing else.
@@ -39,12 +39,12 @@ def decode_strings(data: bytes, count: int, big_endian: bool) -> tuple[list[byte
         raise ValueError("the checksum of the string lengths does not match")
     strings = []
     for length in lengths:
-        strings.append(data[position : position + length])
+        strings.append(bytes(data[position : position + length]))
         position += length
     return strings, crc32c(data[len(data) - sum(lengths) :], crc32c(stored, crc))
 
 
-def variant_crc(data: bytes, count: int) -> int:
+def variant_crc(data: memoryview, count: int) -> int:
     """The CRC-32C (unmasked) of a variant tensor of `count` elements.
 
     Raises ValueError where the data are not `count` elements and nothing else.

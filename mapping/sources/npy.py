@@ -22,8 +22,9 @@ import numpy as np
 from tfreader.checkpoint import Checkpoint, TensorInfo, VerifyReport
 from tfreader.dtypes import DTYPES, Array
 from tfreader.errors import CheckpointNotFoundError, CorruptCheckpointError
-from tfreader.files import SMALL, File, SourceFile, contents_sha256, open_file
+from tfreader.files import SMALL, contents_sha256, open_file
 from tfreader.paths import AnyPath
+from tfreader.protocols import File, SourceFile
 
 SHAPES_FILE = "params_shapes.json"
 NAMES_FILE = "parameters_names.json"

@@ -32,8 +32,9 @@ from tfreader.errors import (
     TFReaderError,
     UnsupportedError,
 )
-from tfreader.files import LocalFile, SourceFile, sha256_of
+from tfreader.files import LocalFile, sha256_of
 from tfreader.paths import AnyPath
+from tfreader.protocols import SourceFile
 
 from .pickle_cost import TooCostlyError, names_in
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tfreader.errors import ConfigError, CorruptCheckpointError, UnsupportedError
-from tfreader.files import File
+from tfreader.protocols import File
 
 from ..plan import Entry
 from .files import OutputFile
