@@ -15,7 +15,7 @@ from tfreader.errors import CheckpointNotFoundError, ConfigError, TFReaderError
 from tfreader.paths import AnyPath
 
 from .execute import MEMORY_LIMIT, stream
-from .family import Beside, SideFiles, open_source
+from .family import SideFiles, open_source
 from .manifest import Hashed, Manifest, complete, describe, is_current
 from .output import RECORD, check_output, is_torch_file, output_path, record_of, staged, tidy
 from .plan import Entry, Plan
@@ -88,6 +88,7 @@ def convert(
     model_type: str = "auto",
     *,
     config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    vocab: str | os.PathLike[str] | None = None,
     rules: str | os.PathLike[str] | RuleSet | None = None,
     max_shard_size: str | int = DEFAULT_SHARD_SIZE,
     memory_limit: str | int = MEMORY_LIMIT,
@@ -115,7 +116,7 @@ def convert(
     size, limit = map(safetensors.parse_size, (max_shard_size, memory_limit))
     place = output_path(output)
     with open_source(path, model_type) as checkpoint:
-        plan = make_plan(checkpoint, model_type, config=config, rules=rules, **options)
+        plan = make_plan(checkpoint, model_type, config=config, vocab=vocab, rules=rules, **options)
         target = _arrange(plan, checkpoint, place, size)
         report = target.report(plan)
         if dry_run:
@@ -216,9 +217,8 @@ def _side_files(plan: Plan, checkpoint: Checkpoint) -> SideFiles:
     if plan.family is None or plan.config is None:
         return SideFiles({}, ("no family is known: no config.json written",))
     check_config(plan)
-    beside = Beside.of(plan.path, plan.config_path)
     try:
-        tokenizer = plan.family.side_files(checkpoint, beside, plan.config)
+        tokenizer = plan.family.side_files(checkpoint, plan.beside, plan.config)
     except OSError as error:
         if isinstance(error, TFReaderError):
             raise

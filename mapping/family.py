@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from os import PathLike
@@ -15,32 +15,75 @@ from typing import Any, ClassVar
 import tfreader
 from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError, UnknownModelTypeError
-from tfreader.paths import AnyPath, as_path, check_access
+from tfreader.paths import AnyPath, as_path, check_access, size_of
 
 from .rule import RuleSet
 
 Config = dict[str, Any]
+MAX_VOCABULARY = 64 << 20  # of a file that is looked into only to see whether it is one
 
 
 @dataclass(frozen=True)
 class Beside:
-    """The folders in which a checkpoint's config and vocabulary may lie."""
+    """The folders in which a checkpoint's config and vocabulary may lie.
+
+    `vocab` is the vocabulary's file where it was named.
+    """
 
     folders: tuple[AnyPath, ...]
+    vocab: AnyPath | None = None
 
     @classmethod
-    def of(cls, prefix: str, config: str | None = None) -> Beside:
-        """The checkpoint's own folder, that of its config; of a SavedModel also those above it."""
+    def of(
+        cls, prefix: str, config: str | None = None, vocab: str | PathLike[str] | None = None
+    ) -> Beside:
+        """The checkpoint's own folder, that of its config; of a SavedModel also those above it.
+
+        Where a vocabulary is named, its folder, or what it is itself, comes first. Raises
+        ConfigError where there is no such file.
+        """
         folder = as_path(prefix).parent
         folders = [folder, *([as_path(config).parent] if config else [])]
         if folder.name == "variables":
             folders += [folder.parent, folder.parent / "assets"]
-        return cls(tuple(dict.fromkeys(folders)))
+        if vocab is None:
+            return cls(tuple(dict.fromkeys(folders)))
+        named = as_path(vocab)
+        if named.is_dir():
+            return cls((named,))
+        if not named.is_file():
+            raise ConfigError(f"{vocab}: no such vocabulary: pass a file, or a folder with one")
+        return cls(tuple(dict.fromkeys([named.parent, *folders])), named)
 
     def find(self, *names: str) -> AnyPath | None:
         """The first file there is of these names, in the order of the names."""
         paths = (folder / name for name in names for folder in self.folders)
         return next((path for path in paths if path.is_file()), None)
+
+    def find_vocabulary(
+        self, names: Sequence[str], patterns: Sequence[str], holds: Callable[[bytes], bool]
+    ) -> tuple[AnyPath | None, tuple[str, ...]]:
+        """The vocabulary named, else one of the usual `names`, else the only one of its kind.
+
+        Such a file's name matches one of `patterns`, and its contents are what `holds` knows. The
+        notes say what was taken, or why nothing was.
+        """
+        found = self.vocab or self.find(*names)
+        if found is not None:
+            return found, ()
+        paths = {path for f in self.folders for pattern in patterns for path in f.glob(pattern)}
+        likely = [
+            path
+            for path in sorted(paths, key=str)
+            if path.is_file() and size_of(path) <= MAX_VOCABULARY and holds(path.read_bytes())
+        ]
+        if len(likely) == 1:
+            return likely[0], (f"vocabulary: {likely[0]}, the only one here",)
+        if likely:
+            which = ", ".join(path.name for path in likely)
+            return None, (f"vocabulary: any of {which} could be it: choose with --vocab",)
+        wanted = " or ".join(names)
+        return None, (f"no {wanted} in {self}: no tokenizer written; --vocab FILE names another",)
 
     def __str__(self) -> str:
         return " or ".join(map(str, self.folders))
@@ -160,6 +203,10 @@ class Family:
     def translate(self, original: Mapping[str, Any]) -> Config:
         """Hugging Face's keys from the original config; what it leaves out the shapes tell."""
         return same_keys(original)
+
+    def tell(self, beside: Beside, variables: Variables) -> Config:
+        """Keys that a vocabulary tells, where the config does not."""
+        return {}
 
     def assume(self, config: Config, variables: Variables) -> Config:
         """Keys that nothing else gives, and of which the user should hear."""

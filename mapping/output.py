@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 RECORD = "conversion.json"
 ATTEMPTS = 100  # to make a temporary folder while others tidy up
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
+# Of files with weights that other programs write; a folder of such a name is no good guess.
+OTHER_SUFFIXES = (
+    *(".ckpt", ".gguf", ".gz", ".h5", ".hdf5", ".index", ".json", ".keras", ".meta", ".msgpack"),
+    *(".npy", ".npz", ".onnx", ".ot", ".pb", ".pickle", ".pkl", ".pt2", ".ptl", ".safetensor"),
+    *(".tar", ".tf", ".tflite", ".tgz", ".th", ".torchscript", ".zip"),
+)
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json")
 
 
@@ -50,6 +56,13 @@ def output_path(output: str | PathLike[str]) -> AnyPath:
     path = as_path(output)
     if not isinstance(path, Path) and path.is_web:
         raise OutputError(f"{output}: cannot be written to; name a folder, or a bucket as s3://…")
+    known = (*TORCH_SUFFIXES, ".safetensors")
+    is_meant_as_file = path.suffix.lower() in (*OTHER_SUFFIXES, *known) and path.suffix not in known
+    if is_meant_as_file and not str(output).endswith("/"):
+        raise OutputError(
+            f"{output}: no file ending in {path.suffix} can be written; name one ending in "
+            f"{', '.join(known)}, or a folder (by a / at its end, where it is to have that name)"
+        )
     return path
 
 
