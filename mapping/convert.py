@@ -159,7 +159,9 @@ def _arrange(plan: Plan, checkpoint: Checkpoint, output: AnyPath, max_shard_size
             check_torch(plan.entries)
         else:
             safetensors.layout(plan.entries)
-        return _Target(output, False, {output.name: plan.entries}, SideFiles({}))
+        vocab = plan.beside.vocab
+        notes = () if vocab is None else (f"{vocab}: not used, as one file has no tokenizer",)
+        return _Target(output, False, {output.name: plan.entries}, SideFiles({}, notes))
     side = _side_files(plan, checkpoint)
     files = safetensors.shards(plan.entries, max_shard_size)
     names = safetensors.shard_names(len(files))

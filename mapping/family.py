@@ -66,8 +66,13 @@ class Beside:
         """The vocabulary named, else one of the usual `names`, else the only one of its kind.
 
         Such a file's name matches one of `patterns`, and its contents are what `holds` knows. The
-        notes say what was taken, or why nothing was.
+        notes say what was taken, or why nothing was. Raises ConfigError where the one named is of
+        another kind.
         """
+        if self.vocab is not None and not holds(self.vocab.read_bytes()):
+            raise ConfigError(
+                f"{self.vocab}: not a vocabulary of this family, which has {' or '.join(names)}"
+            )
         found = self.vocab or self.find(*names)
         if found is not None:
             return found, ()

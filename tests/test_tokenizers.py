@@ -53,7 +53,7 @@ def test_a_vocabulary_without_capitals_keeps_its_accents(copy, tmp_path):
     words = ["が", "か", "パ", "##ン", "##ダ", "한", "##국", "##어", "a", "##b"]
     found, report = convert_with(copy(BERT), tmp_path / "out", words)
     assert found["do_lower_case"] is False
-    assert any("many words with accents" in note for note in report.notes)
+    assert any("many words with accents, which" in note for note in report.notes)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.tokenize("が パンダ 한국어") == [
         "が",
@@ -91,6 +91,10 @@ def test_a_vocabulary_is_found_by_what_it_is(copy, tmp_path):
     assert (tmp_path / "named" / "vocab.txt").read_text() == "\n".join(SPECIAL)
     convert(folder, tmp_path / "folder", vocab=BERT)
     assert (tmp_path / "folder" / "vocab.txt").read_bytes() == (BERT / "vocab.txt").read_bytes()
+    report = convert(folder, tmp_path / "a.safetensors", vocab=folder / "vocab_b.txt")
+    assert any("one file has no tokenizer" in note for note in report.notes)
+    with pytest.raises(tfreader.ConfigError, match=r"not a vocabulary of .* has vocab\.txt"):
+        convert(folder, tmp_path / "no", vocab=folder / "bert_config.json")
     with pytest.raises(tfreader.ConfigError, match="no such vocabulary"):
         convert(folder, tmp_path / "no", vocab=folder / "nothing.txt")
 

@@ -62,8 +62,9 @@ def side_files(checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFi
         lower, told = bool(checkpoint["do_lower_case"]), "as the module says"
     if lower is None:
         lower = not accents and not has_capitals(plain)
-        kinds = "with accents, which it would strip" if accents else "with capital letters"
-        told = f"since {path.name} has {'few or no' if lower else 'many'} words {kinds}"
+        kinds = "accents, which it would strip" if accents else "capital letters"
+        many = "few or no words with accents or" if lower else "many words with"
+        told = f"since {path.name} has {many} {kinds}"
     said = f"tokenizer: do_lower_case = {json.dumps(lower)}, {told}; --set do_lower_case=VALUE"
     if accents:
         said += ", with --set strip_accents=false to keep them"
