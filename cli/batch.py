@@ -16,7 +16,7 @@ import click
 from tfreader.errors import ConfigError, OutputError
 
 from . import FAILED, INTERRUPTED
-from .options import HOW, debug_option, options
+from .options import HOW, Command, debug_option, options
 
 if TYPE_CHECKING:
     from tfreader.mapping.batch import Batch, Job, Workers
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 def _resources(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, float]:
     """NAME=AMOUNT pairs, the amounts more than none."""
-    found = {}
+    found: dict[str, float] = {}
     for pair in values:
         name, _, amount = pair.partition("=")
+        if name in found:
+            raise click.BadParameter(f"{name} is claimed twice")
         try:
             found[name] = float(amount)
         except ValueError:
@@ -36,9 +38,15 @@ def _resources(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, float]:
     return found
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("jobs_file", metavar="[JOBS]", required=False)
-@click.option("--glob", "pattern", metavar="PATTERN", help="Convert every checkpoint that matches.")
+@click.option(
+    "--glob",
+    "patterns",
+    multiple=True,
+    metavar="PATTERN",
+    help="Convert every checkpoint that matches. May be repeated.",
+)
 @click.option("--output-root", metavar="DIR", help="Where the outputs of --glob go.")
 @click.option(
     "--jobs",
@@ -92,7 +100,7 @@ def batch(
     ctx: click.Context,
     /,
     jobs_file: str | None,
-    pattern: str | None,
+    patterns: tuple[str, ...],
     output_root: str | None,
     count: int,
     memory_limit: str | None,
@@ -119,7 +127,7 @@ def batch(
     from .jobs import from_file, from_glob, given_flags
     from .progress import reporter, summary_data, summary_lines
 
-    if (jobs_file is None) == (pattern is None) or (pattern is None) == bool(output_root):
+    if (jobs_file is not None) == bool(patterns) or bool(patterns) != bool(output_root):
         raise click.UsageError("give a file of jobs, or --glob with --output-root")
     if report_file is not None and not os.access(report_file.parent, os.W_OK):
         raise click.UsageError(f"--report {report_file}: its folder cannot be written to")
@@ -127,7 +135,7 @@ def batch(
     if jobs_file is not None:
         jobs = from_file(jobs_file, given)
     else:
-        jobs = from_glob(str(pattern), str(output_root), given)
+        jobs = from_glob(patterns, str(output_root), given)
     try:
         workers, share = _workers(jobs, count, memory_limit, dask, resources, retries)
     except ConfigError as error:

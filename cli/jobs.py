@@ -8,8 +8,9 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -17,20 +18,21 @@ from click.core import ParameterSource
 from tfreader.mapping.batch import Job
 
 from tfreader.files import read_small
+from tfreader.json_text import parse_json
 from tfreader.locate import checkpoint_of, is_left_over
 from tfreader.paths import as_path, glob, is_url
 
-from .options import HOW, PATHS, options
+from .options import HOW, PATHS, Command, options, pairs
 
 Row = Mapping[str, Any]
 
-_ARE_PATHS = {"tf_checkpoint", "pytorch_dump_output", "config", "rules"}
+_ARE_PATHS = {"tf_checkpoint", "pytorch_dump_output", "config", "vocab", "rules"}
 _ARE_LISTS = {"ignore", "ignore_weights", "set"}
 LARGEST_FILE = 64 << 20  # bytes, of some 200,000 jobs
 _MAGIC = re.compile(r"[*?[]")
 
 
-@click.command("job", add_help_option=False)
+@click.command("job", cls=Command, add_help_option=False)
 @options(*PATHS, *HOW)
 def _job(**_: Any) -> None:
     """What a row is read by: the flags of `tfreader convert`."""
@@ -39,7 +41,7 @@ def _job(**_: Any) -> None:
 def given_flags(ctx: click.Context) -> Row:
     """Those of these flags that stand on the command line, as a row has them."""
     return {
-        parameter.opts[0].lstrip("-"): ctx.params[parameter.name]
+        _key(parameter.opts[0]): ctx.params[parameter.name]
         for parameter in _job.params
         if parameter.name in ctx.params
         and ctx.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
@@ -63,22 +65,30 @@ def from_file(file: str, given: Row) -> list[Job]:
     return _jobs(file, ((f"{file}, {where}", _joined(folder, row)) for where, row in rows), given)
 
 
-def from_glob(pattern: str, output_root: str, given: Row) -> list[Job]:
+def from_glob(patterns: Sequence[str], output_root: str, given: Row) -> list[Job]:
     """A job for each checkpoint of which a file matches; outputs lie to each other as they do.
 
-    Raises click.UsageError where there is none.
+    Raises click.UsageError where a pattern matches none.
     """
-    root = _MAGIC.split(pattern)[0].rpartition("/")[0]
-    rows = {}
-    for file in glob(pattern, _passed_over):
-        if any(map(is_left_over, file.split("/")[:-1])):
-            click.echo(f"note: {file}: left of an interrupted save, passed over", err=True)
-            continue
-        checkpoint = checkpoint_of(file)
-        name = checkpoint.removeprefix(root).strip("/").removesuffix("/variables/variables")
-        output = os.path.join(output_root, name)
-        rows[checkpoint] = {"tf_checkpoint": checkpoint, "pytorch_dump_output": output}
-    return _jobs(pattern, rows.items(), given)
+    rows: dict[str, Row] = {}
+    for pattern in patterns:
+        root = _MAGIC.split(pattern)[0].rpartition("/")[0]
+        found = False
+        for file in glob(pattern, _passed_over):
+            if any(map(is_left_over, file.split("/")[:-1])):
+                click.echo(f"note: {file}: left of an interrupted save, passed over", err=True)
+                continue
+            checkpoint = checkpoint_of(file)
+            name = checkpoint.removeprefix(root).strip("/").removesuffix("/variables/variables")
+            output = os.path.join(output_root, name)
+            rows.setdefault(
+                checkpoint, {"tf_checkpoint": checkpoint, "pytorch_dump_output": output}
+            )
+            found = True
+        if not found:
+            raise click.UsageError(f"{pattern}: no jobs there")
+    jobs = _jobs(" ".join(patterns), rows.items(), given)
+    return [replace(job, is_folder=True) for job in jobs]
 
 
 def _passed_over(link: str) -> None:
@@ -89,8 +99,8 @@ def _jobs(source: str, rows: Iterable[tuple[str, Row]], given: Row) -> list[Job]
     jobs: list[Job] = []
     outputs: dict[str, str] = {}
     for where, row in rows:
-        absolute = _joined(os.getcwd(), {**given, **row})  # a worker may be elsewhere
         try:
+            absolute = _joined(os.getcwd(), _merged(given, row))  # a worker may be elsewhere
             arguments = [flag for key, value in absolute.items() for flag in _flags(key, value)]
             options = _job.make_context("job", arguments).params
         except click.ClickException as error:
@@ -126,18 +136,50 @@ def _above(path: str) -> Iterator[str]:
 
 
 def _joined(folder: str, row: Row) -> Row:
-    """A row whose relative paths start from that folder.
-
-    Its keys come with underscores, and without those that have no value, as empty cells.
-    """
-    named = {key.strip().replace("-", "_"): value for key, value in row.items()}
+    """A row whose relative paths start from that folder."""
     return {
         key: os.path.join(folder, value)
         if key in _ARE_PATHS and isinstance(value, str) and not is_url(value)
         else value
-        for key, value in named.items()
-        if value not in (None, "")
+        for key, value in row.items()
     }
+
+
+def _key(written: str) -> str:
+    return written.strip().lstrip("-").replace("-", "_")
+
+
+def _named(row: Any, where: str) -> Row:
+    """A row by keys with underscores, without those that have no value, as empty cells.
+
+    Raises ValueError.
+    """
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{where}: not an object with flags as keys")
+    named: dict[str, Any] = {}
+    for written, value in row.items():
+        if _key(written) in named:
+            raise ValueError(f"{where}: {_key(written)} is given twice, once as {written!r}")
+        named[_key(written)] = value
+    return {key: value for key, value in named.items() if value not in (None, "")}
+
+
+def _merged(given: Row, row: Row) -> Row:
+    """A row with the flags given for all: its own go before, and go with those that may repeat.
+
+    Raises click.UsageError.
+    """
+    both = {**given, **row}
+    for key in ({"ignore", "ignore_weights"} & given.keys()) & row.keys():
+        both[key] = [*given[key], *_listed(row[key])]
+    if "set" in given and "set" in row:
+        own = row["set"]
+        both["set"] = {**given["set"], **(own if isinstance(own, Mapping) else pairs(_listed(own)))}
+    return both
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _flags(key: str, value: Any) -> Iterator[str]:
@@ -148,7 +190,7 @@ def _flags(key: str, value: Any) -> Iterator[str]:
         value = [f"{name}={json.dumps(inner, default=str)}" for name, inner in value.items()]
     if isinstance(value, list | tuple) and key not in _ARE_LISTS:
         raise click.UsageError(f"{key} is given {len(value)} values, it takes one")
-    for one in value if isinstance(value, list | tuple) else [value]:
+    for one in _listed(value):
         yield f"--{key}={one if isinstance(one, str) else json.dumps(one, default=str)}"
 
 
@@ -156,10 +198,10 @@ def _json_rows(text: str) -> Iterator[tuple[str, Row]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from None
-            yield f"line {number}", _checked(row, f"line {number}")
+            yield f"line {number}", _named(row, f"line {number}")
 
 
 def _toml_rows(text: str) -> Iterator[tuple[str, Row]]:
@@ -168,17 +210,21 @@ def _toml_rows(text: str) -> Iterator[tuple[str, Row]]:
     if data or not isinstance(rows, list):
         raise ValueError("jobs are [[job]] tables, and nothing else stands beside them")
     for number, row in enumerate(rows, 1):
-        yield f"job {number}", _checked(row, f"job {number}")
+        yield f"job {number}", _named(row, f"job {number}")
 
 
 def _csv_rows(text: str) -> Iterator[tuple[str, Row]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
+        header = reader.fieldnames or ()
+        twice = next((name for name in header if header.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"line 1: two columns are called {twice!r}")
         for row in reader:
             where = f"line {reader.line_num}"
             if None in row or None in row.values():
                 raise ValueError(f"{where}: not as many cells as the header has")
-            yield where, {key: _cell(key, value) for key, value in row.items()}
+            yield where, _named({key: _cell(key, value) for key, value in row.items()}, where)
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: {error}") from None
 
@@ -187,15 +233,9 @@ def _cell(key: str, text: str) -> Any:
     """A cell's value: several values, and keys to set, are written as in JSON."""
     if key.strip() in _ARE_LISTS:
         with suppress(ValueError):  # one regex, or one KEY=VALUE
-            found = json.loads(text)
+            found = parse_json(text)
             return found if isinstance(found, list | dict) else text
     return text
-
-
-def _checked(row: Any, where: str) -> Row:
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: not an object with flags as keys")
-    return row
 
 
 _READERS = {".jsonl": _json_rows, ".ndjson": _json_rows, ".toml": _toml_rows, ".csv": _csv_rows}

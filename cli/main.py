@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import re
@@ -16,14 +18,19 @@ from tfreader.errors import PlanError, TFReaderError, UnknownModelTypeError
 
 from . import FAILED, INTERRUPTED, USAGE
 from .batch import batch
-from .options import HOW, PATHS, debug_option, options
+from .options import HOW, PATHS, Command, debug_option, options
 
 if TYPE_CHECKING:
     from tfreader import Checkpoint
 
+# What printing may end in, where a device or a file is full that the output was sent to.
+CANNOT_PRINT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
-class Command(click.Group):
+
+class Program(click.Group):
     """A group whose commands turn every error into a message and an exit code."""
+
+    command_class = Command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -40,6 +47,9 @@ class Command(click.Group):
             is_click = isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort)
             if ctx.params.get("debug") or is_click or isinstance(error, BrokenPipeError):
                 raise
+            if isinstance(error, OSError) and error.errno in CANNOT_PRINT and not error.filename:
+                click.echo(f"tfreader: cannot print any more: {error.strerror}", err=True)
+                ctx.exit(FAILED)
             click.echo(
                 f"tfreader: unexpected {type(error).__name__}: {error}\n"
                 "This is a bug: please report it with the output of --debug.",
@@ -48,7 +58,7 @@ class Command(click.Group):
             ctx.exit(FAILED)
 
 
-@click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__)
 def main(debug: bool) -> None:
@@ -138,7 +148,7 @@ def inspect(path: str, regex: str | None, show_all: bool, as_json: bool) -> None
             _print(inspect_data(checkpoint, pattern), [], True)
         else:
             for note in checkpoint.notes:
-                click.echo(f"note: {note}", err=True)
+                click.echo(_safe(f"note: {note}"), err=True)
             _print({}, inspect_lines(checkpoint, pattern, show_all), False)
 
 
@@ -241,6 +251,9 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     sys.stdout = sys.stdout or os.fdopen(1, "w")
     sys.stderr = sys.stderr or os.fdopen(2, "w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may have letters that its encoding lacks
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run() -> None:

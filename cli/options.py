@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import reduce
+from json import JSONDecodeError
 from typing import Any
 
 import click
+
+from tfreader.json_text import parse_json
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def settings(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    """KEY=VALUE pairs; a value is JSON where it parses, else a string."""
-    found = {}
+    return pairs(values)
+
+
+def pairs(values: Iterable[Any]) -> dict[str, Any]:
+    """KEY=VALUE pairs; a value is JSON where it parses, else text. Raises click.BadParameter."""
+    found: dict[str, Any] = {}
     for pair in values:
-        key, equals, value = pair.partition("=")
+        key, equals, value = str(pair).partition("=")
         if not key or not equals:
             raise click.BadParameter(f"{pair!r} is not KEY=VALUE")
-        try:
-            found[key] = json.loads(value)
-        except ValueError:
-            found[key] = value
+        if key in found:
+            raise click.BadParameter(f"{key} is set twice")
+        found[key] = _value(key, value)
     return found
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        return parse_json(text)
+    except JSONDecodeError:
+        return text
+    except ValueError as error:  # it is JSON, but of no use
+        raise click.BadParameter(f"{key}: {error}") from None
+
+
+class Command(click.Command):
+    """A command that takes a value once: click takes the last of several and says nothing."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter, count in Counter(order).items():
+            if isinstance(parameter, click.Option) and count > 1 and not _may_repeat(parameter):
+                raise click.UsageError(f"{parameter.opts[0]} is given {count} times", ctx)
+        return super().parse_args(ctx, args)
+
+
+def _may_repeat(option: click.Option) -> bool:
+    return option.multiple or option.is_flag or option.count
 
 
 PATHS: tuple[Decorator, ...] = (
@@ -53,7 +83,12 @@ HOW: tuple[Decorator, ...] = (
     click.option(
         "--config",
         metavar="FILE",
-        help="The original config file; by default the one beside the checkpoint.",
+        help="The original config file, or its folder; by default the one beside the checkpoint.",
+    ),
+    click.option(
+        "--vocab",
+        metavar="FILE",
+        help="The vocabulary's file, or its folder; by default the one beside the checkpoint.",
     ),
     click.option(
         "--finetuning_task_name",

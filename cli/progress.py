@@ -140,15 +140,18 @@ def summary_lines(outcomes: Sequence[Outcome], batch: Batch) -> Iterator[str]:
     failed = [outcome for outcome in outcomes if outcome.status == FAILED]
     rows = [(o.job.tf_checkpoint, o.error_type or "", why(o)) for o in failed]
     if rows:
-        yield from table(
-            [("failed", "error", "why"), *(tuple(map(printable, row)) for row in rows)]
-        )
+        yield from table([("failed", "error", "why"), *(tuple(map(_cell, row)) for row in rows)])
     counts = [f"{count} {status}" for status, count in _counts(outcomes).items() if count]
     if left := batch.total - len(outcomes):
         counts.append(f"{left} not done (interrupted: start again to go on)")
     nbytes = sum(outcome.nbytes for outcome in outcomes if outcome.status == DONE)
     jobs = f"{batch.total} job{'s' * (batch.total != 1)}"
     yield f"{jobs}: {', '.join(counts)}, {size(nbytes)} written"
+
+
+def _cell(text: str) -> str:
+    """Text for a row of a table, the lines of an error one behind the other."""
+    return printable("; ".join(text.split("\n")))
 
 
 def _counts(outcomes: Sequence[Outcome]) -> dict[str, int]:

@@ -45,7 +45,9 @@ def shape(dimensions: Iterable[int]) -> str:
 
 def printable(text: str) -> str:
     """Text without what would break a line or do something to the terminal."""
-    return text if text.isprintable() else ascii(text)[1:-1]
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def inspect_data(checkpoint: Checkpoint, pattern: re.Pattern[str]) -> dict[str, Any]:

@@ -57,11 +57,15 @@ DONE, SKIPPED, PLANNED, FAILED = "done", "skipped", "planned", "failed"
 
 @dataclass(frozen=True)
 class Job:
-    """One conversion. The paths must mean the same to every worker; `options` are `convert`'s."""
+    """One conversion. The paths must mean the same to every worker; `options` are `convert`'s.
+
+    `is_folder` says that the output is to be a folder, were its name that of a checkpoint.
+    """
 
     tf_checkpoint: str
     pytorch_dump_output: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    is_folder: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class Outcome:
         """The outcome as plain data, for JSON."""
         data = asdict(self)
         job = data.pop("job")
+        del job["is_folder"]
         return {**job, **data}
 
 
@@ -129,7 +134,7 @@ def run_job(job: Job, memory_limit: int, resume: bool = True, dry_run: bool = Fa
     try:
         report = convert(
             job.tf_checkpoint,
-            job.pytorch_dump_output,
+            job.pytorch_dump_output + "/" * job.is_folder,
             memory_limit=memory_limit,
             progress=lambda _: _advance,
             record=True,

@@ -1,37 +1,51 @@
-"""The model's config: found, read, translated and overridden."""
+"""The model's config: found, read, checked, translated and overridden."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError, RemoteError
 from tfreader.files import read_small
-from tfreader.paths import as_path
+from tfreader.json_text import parse_json
+from tfreader.paths import AnyPath, as_path, size_of
 
-from .family import Beside, Config, Family, Variables
+from .config_checks import check_keys, check_values, shown
+from .config_keys import ALIASES, class_keys, own_keys
+from .family import Beside, Config, Family, Variables, families
 from .findings import Findings
+from .labels import set_labels
 from .plan import CASTABLE, Entry
-from .rule import Architecture
+from .rule import Architecture, RuleSet
 
 MAX_LABELS = 1_000_000
+
+MAX_CONFIG_SIZE = 1 << 20  # of a file that is looked into only to see whether it is a config
+MOST_CANDIDATES = 50
+MOST_NAMED = 10
+TELLING_KEYS = 3  # of the family's, from which on a JSON file is a config
 
 
 @dataclass(frozen=True)
 class SourceConfig:
     """The config as given: translated `values`, their file, the keys that were overridden.
 
-    `original` is what was translated, None where the checkpoint itself holds it.
+    `original` is what was translated, None where the checkpoint itself holds it. `cleared` are the
+    keys that are to be null. `beside` are the places for the other files that belong to the model.
     """
 
     values: Config
+    beside: Beside
     original: Mapping[str, Any] | None = None
     path: str | None = None
     overridden: tuple[str, ...] = ()
+    cleared: Mapping[str, None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def origin(self, key: str) -> str:
@@ -47,43 +61,140 @@ def read_config(
     config: str | PathLike[str] | Mapping[str, Any] | None,
     overrides: Mapping[str, Any],
     finetuning_task_name: str | None,
+    rules: RuleSet | None = None,
+    vocab: str | PathLike[str] | None = None,
 ) -> SourceConfig:
     """The config given, else the checkpoint's own, else the one beside it, else none.
 
+    A folder given is looked through as the checkpoint's own is. `rules` may name keys of their own.
     Raises ConfigError.
     """
-    path, notes = None, []
     own = checkpoint.config if config is None else None
-    config = own if config is None else config
-    if config is None and family is not None:
-        config = Beside.of(checkpoint.path).find(*family.config_files)
-        if config is not None:
-            notes.append(f"config: {config}")
-    if config is None:
-        original: Mapping[str, Any] = {}
-    elif isinstance(config, Mapping):
-        original = config
-    else:
-        path = str(config)
-        original = _read(path, family)
+    path, original, notes = _find(checkpoint.path, family, own if config is None else config)
+    beside = Beside.of(checkpoint.path, path, vocab)
+    where = path or "config"
     original = {key: value for key, value in original.items() if value is not None}
-    stated = original.get("model_type")
-    if family is not None and stated is not None and stated not in family.names:
-        raise ConfigError(
-            f"{path or 'config'}: model_type = {stated!r}: a config of another family than "
-            f"{family.model_type}"
+    values: Config = {**original, **overrides}
+    cleared: dict[str, None] = {}
+    if family is not None:
+        others = _dimensions(rules)
+        if own is None:  # else whatever a training happened to be told
+            notes += _unknown(check_keys(family.model_type, original, where, others), where, family)
+        overrides = _overrides(family, overrides)
+        notes += _unknown(
+            check_keys(family.model_type, overrides, "--set", others), "--set", family
         )
-    try:
-        values = family.translate(original) if family else dict(original)
-    except ConfigError as error:
-        raise ConfigError(f"{path or 'config'}: {error}") from None
-    values |= overrides
+        values = {**_translate(original, where, family), **overrides}
+        cleared = {key: None for key, value in overrides.items() if value is None}
+        values = {key: value for key, value in values.items() if value is not None}
+        origins = dict.fromkeys(values, where) | dict.fromkeys(overrides, "--set")
+        check_values(family.model_type, values, origins)
+        notes += set_labels(values, overrides, origins)
     if finetuning_task_name is not None:
         values["finetuning_task"] = finetuning_task_name
     if family is not None and model_type in family.variants:
         values.setdefault("model_type", model_type)
     kept = None if own is not None or not original else original
-    return SourceConfig(values, kept, path, tuple(overrides), tuple(notes))
+    return SourceConfig(values, beside, kept, path, tuple(overrides), cleared, tuple(notes))
+
+
+def _find(
+    prefix: str,
+    family: Family | None,
+    config: str | PathLike[str] | Mapping[str, Any] | None,
+) -> tuple[str | None, Mapping[str, Any], list[str]]:
+    """The config's file, its keys, and what to say of it."""
+    if isinstance(config, Mapping):
+        return None, config, []
+    if config is not None and not as_path(config).is_dir():
+        return str(config), _read(str(config), family), []
+    if family is None:
+        if config is not None:
+            raise ConfigError(f"{config}: is a folder: pass the config file itself")
+        return None, {}, []
+    places = Beside.of(prefix) if config is None else Beside.within([as_path(config)])
+    found = places.find(*family.config_files)
+    if found is not None:
+        return str(found), _read(str(found), family), [f"config: {found}"]
+    likely = list(_likely(places, family))
+    if len(likely) == 1:
+        path = str(likely[0])
+        note = f"config: {path}, by its keys the only one of a {family.model_type} here"
+        return path, _read(path, family), [note]
+    names = ", ".join(path.name for path in likely)
+    if config is not None:
+        wanted = f"none of {', '.join(family.config_files)}" if family.config_files else "no config"
+        which = f"several that could be the config ({names})" if likely else f"{wanted} in it"
+        raise ConfigError(f"{config}: is a folder with {which}: pass the file itself")
+    return None, {}, [f"config: any of {names} could be it: choose with --config"] if likely else []
+
+
+def _likely(places: Beside, family: Family) -> Iterator[AnyPath]:
+    """The JSON files that hold so many of a family's keys that they must be its configs."""
+    usual = {name for other in families().values() for name in other.config_files}
+    others = usual - {"config.json", *family.config_files}
+    files = (path for folder in places.folders for path in folder.glob("*.json"))
+    own = sorted((path for path in files if path.name not in others), key=str)
+    for path in own[:MOST_CANDIDATES]:
+        with suppress(ConfigError):
+            if path.is_file() and size_of(path) <= MAX_CONFIG_SIZE:
+                keys = _read(str(path), family)
+                _translate(keys, path.name, family)
+                if len(own_keys(family.model_type) & keys.keys()) >= TELLING_KEYS:
+                    yield path
+
+
+def _translate(original: Mapping[str, Any], where: str, family: Family) -> Config:
+    model_type = original.get("model_type")
+    if model_type is not None and model_type not in family.names:
+        raise ConfigError(
+            f"{where}: model_type = {model_type!r}: a config of another family than "
+            f"{family.model_type}"
+        )
+    try:
+        return family.translate(original)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _overrides(family: Family, overrides: Mapping[str, Any]) -> Config:
+    """The keys to set, by their usual names. Raises ConfigError for those that no user may set."""
+    aliases = ALIASES.get(family.model_type, {})
+    given: Config = {}
+    for name, value in overrides.items():
+        key = aliases.get(name, name)
+        if key in given:
+            raise ConfigError(f"--set {name}: is {key}, which is set too")
+        given[key] = value
+    known = class_keys(family.model_type)
+    for key, value in given.items():
+        if value is None and key in known and not known[key].may_be_null:
+            raise ConfigError(f"--set {key}: null, expected {known[key].words}")
+    if "architectures" in given:
+        raise ConfigError("--set architectures: the model class is chosen with --architecture")
+    if given.get("model_type", family.model_type) not in family.names:
+        raise ConfigError("--set model_type: the family is chosen with --model_type")
+    return given
+
+
+def _dimensions(rules: RuleSet | None) -> set[str]:
+    """The keys that rules bind to shapes."""
+    if rules is None:
+        return set()
+    shapes = [rule.shape or () for rule in rules.rules] + [fill.shape for fill in rules.fills]
+    factors = {part for shape in shapes for size in shape for part in re.split("[*/]", str(size))}
+    return {*factors, *rules.counts.values()}
+
+
+def _unknown(keys: list[str], where: str, family: Family) -> list[str]:
+    if not keys:
+        return []
+    named = ", ".join(map(shown, keys[:MOST_NAMED]))
+    more = f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""
+    return [
+        f"{where}: neither {family.model_type}'s original code nor transformers knows {named}"
+        f"{more}; if that changes what the model computes, the result is wrong"
+    ]
 
 
 def _read(path: str, family: Family | None) -> Mapping[str, Any]:
@@ -104,8 +215,8 @@ def _read(path: str, family: Family | None) -> Mapping[str, Any]:
         if found is not None:
             return found
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = parse_json(text)
+    except ValueError as error:
         raise ConfigError(f"{path}: not a JSON file: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: not a JSON object of config keys")
@@ -130,7 +241,7 @@ def finish_config(
     finished: Config = {"model_type": family.model_type}
     if architecture:
         finished["architectures"] = [architecture.name]
-    finished |= {**family.defaults, **config}
+    finished |= {**family.defaults, **source.cleared, **config}
     for key, value in family.assume(finished, variables).items():
         if key not in finished:
             finished[key] = value
@@ -142,8 +253,6 @@ def finish_config(
     if labels is not None and (type(labels) is not int or not 0 < labels <= MAX_LABELS):
         raise ConfigError(f"{source.origin('num_labels')}: num_labels = {labels!r}")
     named = finished.get("id2label")
-    if named is not None and not isinstance(named, Mapping):
-        raise ConfigError(f"{source.origin('id2label')}: id2label is no object of names")
     if labels is not None and named and len(named) != labels:
         raise ConfigError(
             f"{source.origin('id2label')}: id2label names {len(named)} labels, the "

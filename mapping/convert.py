@@ -15,7 +15,7 @@ from tfreader.errors import CheckpointNotFoundError, ConfigError, TFReaderError
 from tfreader.paths import AnyPath, as_path
 
 from .execute import MEMORY_LIMIT, stream
-from .family import Beside, SideFiles, open_source
+from .family import SideFiles, open_source
 from .manifest import Hashed, Manifest, complete, describe, is_current
 from .output import check_inputs, check_output, check_place, output_path, staged, tidy
 from .places import RECORD, is_torch_file, record_of
@@ -89,6 +89,7 @@ def convert(
     model_type: str = "auto",
     *,
     config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    vocab: str | os.PathLike[str] | None = None,
     rules: str | os.PathLike[str] | RuleSet | None = None,
     max_shard_size: str | int = DEFAULT_SHARD_SIZE,
     memory_limit: str | int = MEMORY_LIMIT,
@@ -116,7 +117,7 @@ def convert(
     size, limit = map(safetensors.parse_size, (max_shard_size, memory_limit))
     place = output_path(output)
     with open_source(path, model_type) as checkpoint:
-        plan = make_plan(checkpoint, model_type, config=config, rules=rules, **options)
+        plan = make_plan(checkpoint, model_type, config=config, vocab=vocab, rules=rules, **options)
         target = _arrange(plan, checkpoint, place, size)
         report = target.report(plan)
         if dry_run:
@@ -161,18 +162,19 @@ def _arrange(plan: Plan, checkpoint: Checkpoint, output: AnyPath, max_shard_size
     """Lay the files out. Raises what writing them would raise for what is known by now."""
     is_folder = not is_torch_file(output.name) and output.suffix != ".safetensors"
     check_output(output, is_folder, plan.path)
-    beside = Beside.of(plan.path, plan.config_path)
     if is_folder:
-        target = _folder(plan, output, _side_files(plan, checkpoint, beside), max_shard_size)
+        target = _folder(plan, output, _side_files(plan, checkpoint), max_shard_size)
     else:
-        target = _Target(output, False, {output.name: plan.entries}, SideFiles({}))
+        vocab = plan.beside.vocab
+        notes = () if vocab is None else (f"{vocab}: not used, as one file has no tokenizer",)
+        target = _Target(output, False, {output.name: plan.entries}, SideFiles({}, notes))
     for name, entries in target.weights.items():
         if is_torch_file(name):
             check_torch(entries)
         else:
             safetensors.layout(entries)
     given = [as_path(plan.config_path)] if plan.config_path else []
-    check_inputs(map(as_path, target.files), [*given, *beside.found])
+    check_inputs(map(as_path, target.files), [*given, *plan.beside.found])
     check_place(output, is_folder, target.names)
     return target
 
@@ -227,13 +229,13 @@ def _weights_file(
     return SafetensorsFile(path, entries)
 
 
-def _side_files(plan: Plan, checkpoint: Checkpoint, beside: Beside) -> SideFiles:
+def _side_files(plan: Plan, checkpoint: Checkpoint) -> SideFiles:
     """config.json and the tokenizer's files."""
     if plan.family is None or plan.config is None:
         return SideFiles({}, ("no family is known: no config.json written",))
     check_config(plan)
     try:
-        tokenizer = plan.family.side_files(checkpoint, beside, plan.config)
+        tokenizer = plan.family.side_files(checkpoint, plan.beside, plan.config)
     except OSError as error:
         if isinstance(error, TFReaderError):
             raise

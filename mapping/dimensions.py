@@ -72,6 +72,7 @@ class Dimensions:
                     f"{number} ({group} 0 to {number - 1}): correct the config, or the "
                     "checkpoint is incomplete"
                 )
+                self.config[key] = number  # by which the rest is made, were it a million
             elif not contiguous:
                 # An index may be huge: look no further than where a gap must have shown.
                 missing = [i for i in range(min(max(numbers), number + 1)) if i not in numbers]

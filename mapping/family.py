@@ -6,7 +6,7 @@ import importlib
 import os
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from os import PathLike
@@ -16,11 +16,13 @@ from typing import Any, ClassVar
 import tfreader
 from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError, UnknownModelTypeError
-from tfreader.paths import AnyPath, as_path, check_access
+from tfreader.files import read_small
+from tfreader.paths import AnyPath, as_path, check_access, size_of
 
 from .rule import RuleSet
 
 Config = dict[str, Any]
+MAX_VOCABULARY = 64 << 20  # of a file that is looked into only to see whether it is one
 
 
 @dataclass(frozen=True)
@@ -29,28 +31,52 @@ class Beside:
 
     Files are found in `folders` by name. They may be links within `homes`, and lead nowhere else: a
     stranger's archive could have one to a file of the user's, which would get into the output.
-    `found` lists the files that were found.
+    `vocab` is the vocabulary's file where it was named. `found` lists the files that were found.
     """
 
     folders: tuple[AnyPath, ...]
     homes: tuple[Path, ...]
+    vocab: AnyPath | None = None
     found: list[AnyPath] = field(default_factory=list, compare=False)
 
     @classmethod
-    def of(cls, prefix: str, config: str | None = None) -> Beside:
-        """The checkpoint's own folder, that of its config; of a SavedModel also those above it."""
+    def of(
+        cls, prefix: str, config: str | None = None, vocab: str | PathLike[str] | None = None
+    ) -> Beside:
+        """The checkpoint's own folder, that of its config; of a SavedModel also those above it.
+
+        Where a vocabulary is named, its folder, or what it is itself, comes first. Raises
+        ConfigError where there is no such file.
+        """
         folder = as_path(prefix).parent
         folders = [folder, *([as_path(config).parent] if config else [])]
         homes = list(folders)
         if folder.name == "variables":
             folders += [folder.parent, folder.parent / "assets"]
             homes[0] = folder.parent
-        here = [_real(home) for home in homes if isinstance(home, Path)]
+        named = None if vocab is None else as_path(vocab)
+        if named is not None and named.is_dir():
+            folders, homes, named = [named], [named], None
+        elif named is not None:
+            if not named.is_file():
+                raise ConfigError(f"{vocab}: no such vocabulary: pass a file, or a folder with one")
+            folders, homes = [named.parent, *folders], [named.parent, *homes]
+        return cls.within(folders, homes, named)
+
+    @classmethod
+    def within(
+        cls,
+        folders: Sequence[AnyPath],
+        homes: Sequence[AnyPath] | None = None,
+        vocab: AnyPath | None = None,
+    ) -> Beside:
+        """These folders; their files may be links within them, or within `homes` where given."""
+        here = [_real(home) for home in homes or folders if isinstance(home, Path)]
         # https://huggingface.co/docs/huggingface_hub/guides/manage-cache: what lies below
         # MODEL/snapshots/REVISION are links to MODEL/blobs.
         above = (path for home in here for path in (home, *home.parents))
         blobs = (path.parents[1] / "blobs" for path in above if path.parent.name == "snapshots")
-        return cls(tuple(dict.fromkeys(folders)), (*here, *blobs))
+        return cls(tuple(dict.fromkeys(folders)), (*here, *blobs), vocab)
 
     def find(self, *names: str) -> AnyPath | None:
         """The first file there is of these names, in the order of the names.
@@ -81,6 +107,38 @@ class Beside:
         if is_there:
             self.found.append(path)
         return is_there
+
+    def find_vocabulary(
+        self, names: Sequence[str], patterns: Sequence[str], holds: Callable[[bytes], bool]
+    ) -> tuple[AnyPath | None, tuple[str, ...]]:
+        """The vocabulary named, else one of the usual `names`, else the only one of its kind.
+
+        Such a file's name matches one of `patterns`, and its contents are what `holds` knows. The
+        notes say what was taken, or why nothing was. Raises ConfigError where the one named is of
+        another kind.
+        """
+        if self.vocab is not None and not holds(read_small(self.vocab)):
+            raise ConfigError(
+                f"{self.vocab}: not a vocabulary of this family, which has {' or '.join(names)}"
+            )
+        if self.vocab is not None:
+            self.found.append(self.vocab)
+        found = self.vocab or self.find(*names)
+        if found is not None:
+            return found, ()
+        paths = {path for pattern in patterns for path in self.matching(pattern)}
+        likely = [
+            path
+            for path in sorted(paths, key=str)
+            if size_of(path) <= MAX_VOCABULARY and holds(read_small(path))
+        ]
+        if len(likely) == 1:
+            return likely[0], (f"vocabulary: {likely[0]}, the only one here",)
+        if likely:
+            which = ", ".join(path.name for path in likely)
+            return None, (f"vocabulary: any of {which} could be it: choose with --vocab",)
+        wanted = " or ".join(names)
+        return None, (f"no {wanted} in {self}: no tokenizer written; --vocab FILE names another",)
 
     def __str__(self) -> str:
         return " or ".join(map(str, self.folders))
@@ -204,6 +262,10 @@ class Family:
     def translate(self, original: Mapping[str, Any]) -> Config:
         """Hugging Face's keys from the original config; what it leaves out the shapes tell."""
         return same_keys(original)
+
+    def tell(self, beside: Beside, variables: Variables) -> Config:
+        """Keys that a vocabulary tells, where the config does not."""
+        return {}
 
     def assume(self, config: Config, variables: Variables) -> Config:
         """Keys that nothing else gives, and of which the user should hear."""

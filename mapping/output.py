@@ -20,7 +20,7 @@ from tfreader.errors import CorruptCheckpointError, OutputError, TFReaderError
 from tfreader.paths import AnyPath, as_path
 
 from .manifest import load
-from .places import overrules, record_of
+from .places import TORCH_SUFFIXES, overrules, record_of
 from .recorded import Recorded
 
 if TYPE_CHECKING:
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 _OLD = ".old"  # where what is replaced waits until all is done
 ATTEMPTS = 100  # to make a temporary folder while others tidy up
+# Of files with weights that other programs write; a folder of such a name is no good guess.
+OTHER_SUFFIXES = (
+    *(".ckpt", ".gguf", ".gz", ".h5", ".hdf5", ".index", ".json", ".keras", ".meta", ".msgpack"),
+    *(".npy", ".npz", ".onnx", ".ot", ".pb", ".pickle", ".pkl", ".pt2", ".ptl", ".safetensor"),
+    *(".tar", ".tf", ".tflite", ".tgz", ".th", ".torchscript", ".zip"),
+)
 
 
 def output_path(output: str | PathLike[str]) -> AnyPath:
@@ -35,6 +41,13 @@ def output_path(output: str | PathLike[str]) -> AnyPath:
     path = as_path(output)
     if not isinstance(path, Path) and path.is_web:
         raise OutputError(f"{output}: cannot be written to; name a folder, or a bucket as s3://…")
+    known = (*TORCH_SUFFIXES, ".safetensors")
+    is_meant_as_file = path.suffix.lower() in (*OTHER_SUFFIXES, *known) and path.suffix not in known
+    if is_meant_as_file and not str(output).endswith("/"):
+        raise OutputError(
+            f"{output}: no file ending in {path.suffix} can be written; name one ending in "
+            f"{', '.join(known)}, or a folder (by a / at its end, where it is to have that name)"
+        )
     return path
 
 

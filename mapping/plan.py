@@ -14,7 +14,7 @@ import numpy as np
 from tfreader.checkpoint import Box
 from tfreader.dtypes import Array
 
-from .family import Config, Family
+from .family import Beside, Config, Family
 from .ops import Join, Read, Shape, Step
 from .rule import Fill, RuleSet
 
@@ -97,7 +97,8 @@ class Plan:
     the family's own. `dropped` gives the reason for each variable that is left out, `ties` the
     other names under which the PyTorch model knows a tensor, `config` the translated config (None
     without a family), `original_config` what that was made of where the checkpoint does not hold
-    it, `notes` what the user should know, `shown` the readable name of each variable.
+    it, `beside` where its vocabulary may lie, `notes` what the user should know, `shown` the
+    readable name of each variable.
     """
 
     path: str
@@ -111,6 +112,7 @@ class Plan:
     config: Config | None
     original_config: Mapping[str, Any] | None
     config_path: str | None
+    beside: Beside
     notes: tuple[str, ...]
     shown: Mapping[str, str] = field(default_factory=dict)
 

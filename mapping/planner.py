@@ -44,6 +44,7 @@ def make_plan(
     model_type: str = "auto",
     *,
     config: str | PathLike[str] | Mapping[str, Any] | None = None,
+    vocab: str | PathLike[str] | None = None,
     rules: str | PathLike[str] | RuleSet | None = None,
     architecture: str | None = None,
     dtype: str = "keep",
@@ -56,11 +57,12 @@ def make_plan(
 ) -> Plan:
     """Plan the conversion of a checkpoint.
 
-    `config` is the original config file, or its contents; by default the one in or beside the
-    checkpoint. `rules`, a rule set or the path of a rule file, replaces the family's, or adds to
-    them where it extends a family. `architecture` overrides the model class that the heads found
-    decide. `dtype` ("float16", "bfloat16", "float32" or "keep") is that of all floating-point
-    tensors. `overrides` sets keys of the written config.
+    `config` is the original config file, its folder, or its contents; by default the one in or
+    beside the checkpoint. `vocab` is the vocabulary's file or folder, by default there too.
+    `rules`, a rule set or the path of a rule file, replaces the family's, or adds to them where it
+    extends a family. `architecture` overrides the model class that the heads found decide. `dtype`
+    ("float16", "bfloat16", "float32" or "keep") is that of all floating-point tensors. `overrides`
+    sets keys of the written config.
 
     Only variables below `scope` are mapped, by their names without it. Variables that fully match a
     regex of `ignore` are left out, unless they lie inside the model: those only where they match
@@ -81,7 +83,14 @@ def make_plan(
     chosen = choose(seen, moving_averages, given, findings)
     family, layout, told = detect(seen, chosen, model_type, given)
     source = read_config(
-        checkpoint, family, model_type, config, overrides or {}, finetuning_task_name
+        checkpoint,
+        family,
+        model_type,
+        config,
+        overrides or {},
+        finetuning_task_name,
+        given,
+        vocab,
     )
     findings.notes = [*told, *findings.notes, *source.notes]
     sizes = dict(source.values)
@@ -145,6 +154,7 @@ def make_plan(
         config=finished,
         original_config=source.original,
         config_path=source.path,
+        beside=source.beside,
         notes=tuple(findings.notes),
         shown=seen.shown,
     )
@@ -183,13 +193,15 @@ def _rules(
 ) -> RuleSet:
     """The rules given, else the layout's for what the config and the variables tell.
 
-    What the layout tells is put into the config.
+    What the vocabulary and the layout tell is put into the config.
     """
     if layout is None and family is not None:
         layout = family.layouts[0]
     if layout is None:
         assert given is not None
         return given
+    if family is not None:
+        config.update({**family.tell(source.beside, spelled), **config})
     for key, value in layout.describe(dict(config), spelled).items():
         if config.setdefault(key, value) != value:
             findings.problem(

@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from batch_workers import DeadlyPool
@@ -173,7 +174,7 @@ def test_a_glob_finds_each_checkpoint_once(tmp_path):
         shutil.copytree(source, tmp_path / target)
     shutil.copytree(DATA / "keras3" / "export", tmp_path / "saved")
     shutil.copytree(BERT, tmp_path / "a" / "bert" / "bert_model.ckpt-9_temp_0123abc")
-    jobs = from_glob(f"{tmp_path}/**/*.index", "out", {})
+    jobs = from_glob([f"{tmp_path}/**/*.index"], "out", {})
     assert {
         job.tf_checkpoint.removeprefix(f"{tmp_path}/"): os.path.relpath(job.pytorch_dump_output)
         for job in jobs
@@ -182,8 +183,44 @@ def test_a_glob_finds_each_checkpoint_once(tmp_path):
         "a/b/keras/model.ckpt-1": "out/a/b/keras/model.ckpt-1",
         "saved/variables/variables": "out/saved",
     }
-    (v1,) = from_glob(f"{tmp_path}/v1/model.ckpt-0*", "out", {})
+    (v1,) = from_glob([f"{tmp_path}/v1/model.ckpt-0*"], "out", {})
     assert v1.tf_checkpoint == f"{tmp_path}/v1/model.ckpt"
+
+
+def test_several_globs_are_put_together(tmp_path):
+    for target in ("a/bert", "b/other", "c"):
+        shutil.copytree(BERT, tmp_path / target)
+    patterns = [f"{tmp_path}/{name}/**/*.index" for name in ("a", "b")]
+    jobs = from_glob([*patterns, patterns[0]], "out", {})
+    outputs = [os.path.relpath(job.pytorch_dump_output) for job in jobs]
+    assert outputs == ["out/bert/bert_model.ckpt", "out/other/bert_model.ckpt"]
+    with pytest.raises(click.UsageError, match="nothing.*: no jobs there"):
+        from_glob([patterns[0], f"{tmp_path}/nothing/*.index"], "out", {})
+
+
+def test_a_rows_own_flags_do_not_replace_those_that_may_repeat(tmp_path):
+    line = row(BERT, "out", set={"a": 1, "b": [2]}, ignore="x", dtype="float16")
+    jobs = write_jobs(tmp_path / "jobs.jsonl", line)
+    given = {"set": {"b": 3, "c": 4}, "ignore": ("y",), "dtype": "bfloat16", "vocab": "v.txt"}
+    (job,) = from_file(str(jobs), given)
+    assert job.options["overrides"] == {"a": 1, "b": [2], "c": 4}
+    assert job.options["ignore"] == ("y", "x")
+    assert job.options["dtype"] == "float16"
+    assert job.options["vocab"] == os.path.abspath("v.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.jsonl", '{"tf_checkpoint": "a", "tf_checkpoint": "b"}', "line 1: the key"),
+        ("a.jsonl", '{"tf-checkpoint": "a", "tf_checkpoint": "b"}', "tf_checkpoint is given twice"),
+        ("a.csv", "tf_checkpoint,dtype,dtype\na,b,c\n", "two columns are called 'dtype'"),
+    ],
+)
+def test_no_value_of_a_row_replaces_another(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(click.UsageError, match=message):
+        from_file(str(tmp_path / name), {})
 
 
 def test_one_that_fails_does_not_stop_the_others(tmp_path):
@@ -202,6 +239,7 @@ def test_one_that_fails_does_not_stop_the_others(tmp_path):
     assert by_output["nothing"]["error_type"] == "CheckpointNotFoundError"
     assert "no checkpoint there" in by_output["nothing"]["error"]
     assert "no known family" in by_output["keras"]["error"]
+    assert "\\n" not in result.output  # two lines of an error, in one of the table
     assert by_output["bert"]["architecture"] == "BertForPreTraining"
     assert set(os.listdir(tmp_path / "out")) == {"bert", "keras.bin", "keras.bin.conversion.json"}
     convert(BERT, tmp_path / "alone", dtype="float16")

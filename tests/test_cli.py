@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from bundle_writer import write_bundle
 from click.testing import CliRunner
 from conftest import BERT, DATA
 from tfreader.cli.main import main
+from tfreader.cli.show import printable
 
 
 def run(*arguments, code=0):
@@ -135,6 +139,13 @@ def test_printed_rules_can_be_used(tmp_path):
         (["--dtype", "float12"], 2, "float12"),
         (["--set", "vocab_size=7"], 1, "vocab_size = 7 in --set vocab_size"),
         (["--ignore", "("], 1, "bad regular expression"),
+        (["--config", "a", "--config", "b"], 2, "--config is given 2 times"),
+        (["--dtype=float16", "--dtype", "float16"], 2, "--dtype is given 2 times"),
+        (["--set", "pad_token_id=1", "--set", "pad_token_id=2"], 2, "pad_token_id is set twice"),
+        (["--set", "a=" + "[" * 10_000], 2, "nested more than 64 levels"),
+        (["--set", "hidden_size=" + "9" * 5_000], 2, "4300 digits"),
+        (["--set", "hiden_act=relu"], 1, "is 'hidden_act' meant?"),
+        (["--vocab", "missing.txt"], 1, "missing.txt: no such vocabulary"),
     ],
 )
 def test_what_is_refused_says_why_and_writes_nothing(tmp_path, arguments, code, message):
@@ -209,3 +220,42 @@ def test_a_dry_run_asks_for_what_the_conversion_will(tmp_path):
     result = convert(tmp_path / "out", "--dry-run", checkpoint=source, code=1)
     assert "needs num_attention_heads" in result.stderr
     convert(tmp_path / "out.safetensors", "--dry-run", checkpoint=source)
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.h5", "x.ckpt", "x.pt2", "x.BIN", "x.safetensor"])
+def test_no_folder_is_made_where_a_file_is_meant(tmp_path, name):
+    result = convert(tmp_path / name, code=1)
+    assert "no file ending in" in result.stderr and ".safetensors" in result.stderr
+    assert not list(tmp_path.iterdir())
+    convert(f"{tmp_path / name}/")
+    assert (tmp_path / name / "model.safetensors").is_file()
+
+
+def test_what_cannot_be_printed_is_escaped_and_nothing_else():
+    assert printable("größe/β\x1b[0m\n") == "größe/β\\x1b[0m\\n"
+    assert printable("a\u202eb\ud800") == "a\\u202eb\\ud800"
+
+
+def test_a_full_device_is_no_fault_of_ours(tmp_path):
+    command = [sys.executable, "-m", "tfreader.cli.main", "inspect", str(BERT)]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert result.returncode == 1
+    assert result.stderr == "tfreader: cannot print any more: No space left on device\n"
+
+
+def test_names_that_a_terminal_has_no_letters_for_are_printed_all_the_same(tmp_path):
+    write_bundle(tmp_path / "model", {"größe/β": np.ones(2, np.float32)})
+    command = [sys.executable, "-m", "tfreader.cli.main", "inspect", str(tmp_path / "model")]
+    for encoding, shown in (("utf-8", "größe/β"), ("latin-1", "größe/\\u03b2")):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        result = subprocess.run(command, capture_output=True, env=environment, check=True)
+        assert shown in result.stdout.decode(encoding)
+
+
+def test_every_value_of_a_set_key_is_plain_where_it_is_no_json(tmp_path):
+    convert(tmp_path / "out", "--set", "cls_token=[CLS]", "--set", 'summary=["a"]')
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["cls_token"], config["summary"]) == ("[CLS]", ["a"])

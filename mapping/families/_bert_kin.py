@@ -10,7 +10,14 @@ from tfreader.errors import ConfigError
 from tfreader.files import read_small
 
 from ..family import Beside, Config, SideFiles, check_heads
-from ._tokenizers import is_cased, none_found, tokenizer_config, too_many
+from ._tokenizers import (
+    has_accents,
+    has_capitals,
+    is_wordpiece,
+    tokenizer_config,
+    too_many,
+    words_of,
+)
 
 # Set otherwise, Hugging Face's classes have other layers, or look no further than each word.
 ENCODER_ALONE = {
@@ -31,10 +38,7 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"hidden_act = {config['hidden_act']!r}, known are {', '.join(ACTIVATIONS)}"
         )
-    for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"):
-        if not isinstance(config.get(key, 0.0), int | float):
-            raise ConfigError(f"{key} = {config[key]!r}, expected a number")
-    labels, kinds = len(config.get("id2label", ())), config.get("architectures", ())
+    labels, kinds = len(config.get("id2label") or ()), config.get("architectures", ())
     if any(str(kind).endswith("MultipleChoice") for kind in kinds) and labels != 1:
         raise ConfigError(
             f"{kinds[0]} scores each choice with one row, the checkpoint's head has {labels}"
@@ -44,24 +48,33 @@ def check(config: Config) -> None:
 def side_files(checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
     """vocab.txt and a tokenizer_config.json for it.
 
-    The original release says nowhere in a file whether text is to be lower-cased; the vocabulary
-    does: a cased one has words with capital letters, beside special tokens like [CLS] and <S>.
+    The original release says nowhere in a file whether text is to be lower-cased, which strips its
+    accents too; the vocabulary does: it has words that either would change, beside special tokens
+    like [CLS] and <S>.
     """
-    path = beside.find("vocab.txt")
+    path, found = beside.find_vocabulary(("vocab.txt",), ("*vocab*.txt", "*.vocab"), is_wordpiece)
     if path is None:
-        return none_found(beside, "vocab.txt")
-    contents = read_small(path)
-    words = contents.decode("utf-8", "replace").removesuffix("\n").split("\n")
+        return SideFiles({}, found)
+    contents, words = words_of(read_small(path))
+    plain = [word for word in words if not SPECIAL_TOKEN.fullmatch(word.strip())]
+    accents = has_accents(plain)
     lower, told = config.get("do_lower_case"), "as the config says"
     if lower is None and "do_lower_case" in checkpoint:  # exported by the Garden
         lower, told = bool(checkpoint["do_lower_case"]), "as the module says"
     if lower is None:
-        lower = not is_cased([word for word in words if not SPECIAL_TOKEN.fullmatch(word.strip())])
-        told = f"since vocab.txt has {'few or no' if lower else 'many'} words with capital letters"
+        lower = not accents and not has_capitals(plain)
+        kinds = "accents, which it would strip" if accents else "capital letters"
+        many = "few or no words with accents or" if lower else "many words with"
+        told = f"since {path.name} has {many} {kinds}"
     said = f"tokenizer: do_lower_case = {json.dumps(lower)}, {told}; --set do_lower_case=VALUE"
+    if accents:
+        said += ", with --set strip_accents=false to keep them"
     length = config["max_position_embeddings"]
-    files = tokenizer_config("BertTokenizer", do_lower_case=lower, model_max_length=length)
-    notes = (said, *too_many(path, len(words), "words", config["vocab_size"]))
+    more = {
+        key: config[key] for key in ("strip_accents", "tokenize_chinese_chars") if key in config
+    }
+    files = tokenizer_config("BertTokenizer", do_lower_case=lower, model_max_length=length, **more)
+    notes = (*found, said, *too_many(path, len(words), "words", config["vocab_size"]))
     return SideFiles({"vocab.txt": contents, **files}, notes)
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from typing import Any
+import re
+import unicodedata
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
 
 from tfreader.errors import ConfigError
 from tfreader.files import read_small
+from tfreader.json_text import parse_json
 from tfreader.paths import AnyPath
 from tfreader.wire import fields
 
-from ..family import Beside, SideFiles
+_SCORED = re.compile(r"([^\t]+)\t-?\d+(?:\.\d+)?(?:e-?\d+)?\r?")
 
 
 def tokenizer_config(tokenizer_class: str, **settings: Any) -> dict[str, bytes]:
@@ -20,17 +25,77 @@ def tokenizer_config(tokenizer_class: str, **settings: Any) -> dict[str, bytes]:
     return {"tokenizer_config.json": (json.dumps(settings, indent=2) + "\n").encode()}
 
 
-def none_found(beside: Beside, *names: str) -> SideFiles:
-    return SideFiles({}, (f"no {' or '.join(names)} in {beside}: no tokenizer written",))
-
-
-def is_cased(words: Collection[str]) -> bool:
+def has_capitals(words: Collection[str]) -> bool:
     """Whether a vocabulary was made of text that kept its capital letters.
 
     A lower-cased one may still hold a few words that were added by hand.
     """
-    capital = sum(word != word.lower() for word in words)
-    return capital * 100 > len(words)
+    return sum(word != word.lower() for word in words) * 100 > len(words)
+
+
+def has_accents(words: Collection[str], composed: bool = False) -> bool:
+    """Whether a vocabulary was made of text that kept its accents, as marks of all scripts.
+
+    Text whose accents were stripped is decomposed (NFD, with Hangul in parts) and without marks
+    (Mn), so nothing in it changes when that is done again; `composed` says that it was composed
+    again since, as sentencepiece does. Of the words of bert-base-uncased 0 of 29,524 change, of the
+    cased one 539, of vocabularies for Korean and Kurdish 11,129 of 16,420 and 4,109 of 49,997.
+    """
+    form: Literal["NFC", "NFD"] = "NFC" if composed else "NFD"
+
+    def stripped(word: str) -> str:
+        letters = unicodedata.normalize("NFD", word)
+        kept = "".join(c for c in letters if unicodedata.category(c) != "Mn")
+        return unicodedata.normalize(form, kept)
+
+    changed = sum(not word.isascii() and stripped(word) != word for word in words)
+    return changed * 1000 > len(words)
+
+
+def pieces_settings(
+    path: AnyPath, pieces: Collection[str], config: Mapping[str, Any]
+) -> tuple[dict[str, bool], str]:
+    """Settings of a sentencepiece tokenizer and what to say of them: as the config or letters tell.
+
+    The originals strip accents in any case; Hugging Face's classes keep them where they are told.
+    """
+    keeps = has_accents(pieces, composed=True)
+    settings = {"do_lower_case": not keeps and not has_capitals(pieces), "keep_accents": keeps}
+    told = {key: config[key] for key in settings if key in config}
+    settings |= told
+    values = ", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
+    why = "as the config says" if len(told) == len(settings) else f"as {path.name}'s letters tell"
+    return settings, f"tokenizer: {values}, {why}; --set KEY=VALUE gives another"
+
+
+def words_of(contents: bytes) -> tuple[bytes, list[str]]:
+    """vocab.txt, a word a line, and its words; scores behind them (tab, number) are left out."""
+    words = contents.decode("utf-8", "replace").removesuffix("\n").split("\n")
+    columns = [_SCORED.fullmatch(word) for word in words]
+    if all(columns):
+        words = [found[1] for found in columns if found]
+        contents = "".join(word + "\n" for word in words).encode()
+    return contents, words
+
+
+def is_wordpiece(contents: bytes) -> bool:
+    return "[UNK]" in map(str.strip, words_of(contents)[1])
+
+
+def is_sentencepiece(contents: bytes) -> bool:
+    with suppress(ConfigError):
+        return bool(sentencepieces(Path(), contents))
+    return False
+
+
+def is_words(contents: bytes) -> bool:
+    with suppress(ConfigError):
+        return bool(_word_ids(Path(), contents))
+    return False
+
+
+def is_merges(contents: bytes) -> bool:
+    return any(len(line.split()) == 2 for line in contents.decode("utf-8", "replace").split("\n"))
 
 
 def sentencepieces(path: AnyPath, contents: bytes) -> list[str]:
@@ -58,13 +123,29 @@ def word_ids(path: AnyPath) -> dict[str, int]:
 
     Raises ConfigError where the file is none, OSError where it cannot be read.
     """
+    return _word_ids(path, read_small(path))
+
+
+def _word_ids(path: AnyPath, contents: bytes) -> dict[str, int]:
     try:
-        ids = json.loads(read_small(path).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        ids = parse_json(contents.decode("utf-8"))
+    except ValueError as error:
         raise ConfigError(f"{path}: not a JSON vocabulary: {str(error)[:200]}") from None
-    if not isinstance(ids, dict) or any(type(index) is not int for index in ids.values()):
+    if not isinstance(ids, dict) or any(type(i) is not int or i < 0 for i in ids.values()):
         raise ConfigError(f"{path}: not a JSON vocabulary: ids by word are expected")
     return ids
+
+
+def unfit_merge(contents: bytes, words: Collection[str]) -> str | None:
+    """The first merge of words that a vocabulary lacks, in words: nothing loads the two then."""
+    for number, line in enumerate(contents.decode("utf-8", "replace").split("\n"), 1):
+        parts = line.split()
+        if len(parts) != 2 or (number == 1 and line.startswith("#version")):
+            continue
+        missing = next((word for word in (*parts, "".join(parts)) if word not in words), None)
+        if missing is not None:
+            return f"line {number} merges {line.strip()!r}, but there is no {missing!r}"
+    return None
 
 
 def too_many(path: AnyPath, count: int, noun: str, rows: int) -> tuple[str, ...]:

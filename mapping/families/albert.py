@@ -7,7 +7,6 @@ number of layers.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -24,7 +23,14 @@ from . import _builders
 from ._bert_kin import BERT, ENCODER_ALONE, ROOT, check, remarks
 from ._bert_kin import side_files as word_pieces
 from ._builders import dense, output_layer
-from ._tokenizers import none_found, sentencepieces, tokenizer_config, too_many
+from ._tokenizers import (
+    is_sentencepiece,
+    is_wordpiece,
+    pieces_settings,
+    sentencepieces,
+    tokenizer_config,
+    too_many,
+)
 
 INNER = BERT + r"/encoder/transformer/group_(?P<group>\d+)/inner_group_(?P<inner>\d+)"
 TO_INNER = "albert.encoder.albert_layer_groups.{group}.albert_layers.{inner}"
@@ -183,21 +189,22 @@ class Albert(Family):
 
     def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
         """The sentencepiece model (the release's: 30k-clean.model); Chinese ones have words."""
-        names = ("spiece.model", "30k-clean.model")
-        path = beside.find(*names)
-        if path is None and beside.find("vocab.txt"):
-            return word_pieces(checkpoint, beside, config)
+        names = ("spiece.model", "30k-clean.model", "vocab.txt")
+        path, found = beside.find_vocabulary(
+            names,
+            ("*.model", "*vocab*.txt", "*.vocab"),
+            lambda contents: is_sentencepiece(contents) or is_wordpiece(contents),
+        )
         if path is None:
-            return none_found(beside, *names, "vocab.txt")
+            return SideFiles({}, found)
+        if path.suffix in (".txt", ".vocab"):
+            return word_pieces(checkpoint, beside, config)
         contents = read_small(path)
         pieces = sentencepieces(path, contents)
-        lower = config.get("do_lower_case", True)
+        settings, said = pieces_settings(path, pieces, config)
         length = config["max_position_embeddings"]
-        files = tokenizer_config("AlbertTokenizer", do_lower_case=lower, model_max_length=length)
-        notes = (
-            f"tokenizer: do_lower_case = {json.dumps(lower)}; the released models lower-case",
-            *too_many(path, len(pieces), "pieces", config["vocab_size"]),
-        )
+        files = tokenizer_config("AlbertTokenizer", **settings, model_max_length=length)
+        notes = (*found, said, *too_many(path, len(pieces), "pieces", config["vocab_size"]))
         return SideFiles({"spiece.model": contents, **files}, notes)
 
 

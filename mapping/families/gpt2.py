@@ -7,16 +7,19 @@ the original's kernels have a leading axis of 1, the width of a convolution.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from tfreader.checkpoint import Checkpoint
+from tfreader.errors import ConfigError
 from tfreader.files import read_small
 
+from ..config_keys import ALIASES
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, check_heads, same_keys
 from ..ops import Squeeze
 from ..rule import Architecture, Rule, RuleSet, Tie
-from ._tokenizers import none_found, tokenizer_config, too_many, word_ids
+from ._tokenizers import is_merges, is_words, tokenizer_config, unfit_merge, word_ids
 
 END = "<|endoftext|>"
 LAYER = r"model/h(?P<layer>\d+)"
@@ -61,23 +64,47 @@ RULES = RuleSet(
 )
 
 
+ENCODER = ("encoder.json", "vocab.json"), ("*encoder*.json", "*vocab*.json"), is_words
+MERGES = ("vocab.bpe", "merges.txt"), ("*.bpe", "*merges*.txt")
+
+
 def bpe_files(
-    beside: Beside, names: Mapping[str, str], tokenizer_class: str, config: Mapping[str, Any]
+    beside: Beside,
+    encoder: tuple[tuple[str, ...], tuple[str, ...], Callable[[bytes], bool]],
+    merges: tuple[tuple[str, ...], tuple[str, ...]],
+    tokenizer_class: str,
+    config: Mapping[str, Any],
 ) -> SideFiles:
-    """A byte-pair tokenizer: the original's files under the names that transformers gives them."""
-    found = {new: path for old, new in names.items() if (path := beside.find(old))}
-    if len(found) < len(names):
-        return none_found(beside, " and ".join(names))
-    ids = word_ids(found["vocab.json"])
+    """A byte-pair tokenizer: words with ids, and merges of words beside them.
+
+    `encoder` and `merges` are what `Beside.find_vocabulary` is told of the files.
+    """
+    path, found = beside.find_vocabulary(*encoder)
+    if path is None:
+        return SideFiles({}, found)
+    places = Beside.within([path.parent]) if beside.vocab else beside
+    merges_path, also_found = places.find_vocabulary(*merges, is_merges)
+    if merges_path is None:
+        return SideFiles({}, also_found)
+    ids, contents = word_ids(path), read_small(merges_path)
+    unfit = unfit_merge(contents, ids)
+    if unfit is not None:
+        why = f"{merges_path.name} and {path.name} do not belong together: {unfit}"
+        return SideFiles({}, (f"{why}; no tokenizer written, --vocab names another",))
     rows, own = config["vocab_size"], config.get("eos_token_id")
-    notes = too_many(found["vocab.json"], max(ids.values(), default=-1) + 1, "ids", rows)
-    if own != ids.get(END, own):
+    notes = (*found, *also_found)
+    if max(ids.values(), default=0) >= rows:
         notes += (
-            f"encoder.json has {END} as {ids[END]}, the model's last row is {own}: its vocabulary "
-            f"is padded; --set eos_token_id={ids[END]} and bos_token_id likewise",
+            f"{path.name} has ids up to {max(ids.values())}, the model only {rows} rows: it may "
+            "belong to another checkpoint",
+        )
+    if END in ids and own != ids[END]:
+        notes += (
+            f"{path.name} has {END} as {ids[END]}, but eos_token_id = {own}, as the config or "
+            f"--set says: --set eos_token_id={ids[END]} is what its texts end with",
         )
     files = tokenizer_config(tokenizer_class, model_max_length=config["n_positions"])
-    return SideFiles(files | {new: read_small(path) for new, path in found.items()}, notes)
+    return SideFiles(files | {"vocab.json": read_small(path), "merges.txt": contents}, notes)
 
 
 class Original(Layout):
@@ -85,7 +112,7 @@ class Original(Layout):
     evidence = (r"model/wte", r"model/h\d+/attn/c_attn/w")
 
     def describe(self, config: Config, variables: Variables) -> Config:
-        """The id of <|endoftext|>, which the original's vocabulary has at its end."""
+        """The id of <|endoftext|>: without a vocabulary the last, as in the original's."""
         told: Config = {}
         words, inner = variables.get("model/wte"), variables.get("model/h0/mlp/c_fc/w")
         if words is not None and words.shape:
@@ -115,14 +142,23 @@ class GPT2(Family):
 
     def translate(self, original: Mapping[str, Any]) -> Config:
         """Hugging Face's config from hparams.json, which calls two of the sizes otherwise."""
-        return same_keys(original, {"n_vocab": "vocab_size", "n_ctx": "n_positions"})
+        return same_keys(original, ALIASES["gpt2"])
+
+    def tell(self, beside: Beside, variables: Variables) -> Config:
+        """The id of <|endoftext|> in encoder.json: a table of words may be padded behind it."""
+        path, _ = beside.find_vocabulary(*ENCODER)
+        words = variables.get("model/wte")
+        with suppress(ConfigError, OSError):  # what is wrong with it is told where it is needed
+            end = word_ids(path).get(END) if path is not None else None
+            if end is not None and words is not None and words.shape and end < words.shape[0]:
+                return {"bos_token_id": end, "eos_token_id": end}
+        return {}
 
     def check(self, config: Config) -> None:
         check_heads(config, "n_embd", "n_head")
 
     def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
-        names = {"encoder.json": "vocab.json", "vocab.bpe": "merges.txt"}
-        return bpe_files(beside, names, "GPT2Tokenizer", config)
+        return bpe_files(beside, ENCODER, MERGES, "GPT2Tokenizer", config)
 
 
 FAMILY = GPT2()

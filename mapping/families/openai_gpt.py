@@ -12,9 +12,11 @@ from typing import Any, ClassVar
 from tfreader.checkpoint import Checkpoint
 from tfreader.paths import AnyPath
 
+from ..config_keys import ALIASES
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, check_heads, same_keys
 from ..rule import Architecture, Drop, Rule, RuleSet, Tie
 from ..sources.npy import open_params
+from ._tokenizers import is_words
 from .gpt2 import LAYER, TO_LAYER, bpe_files, conv1d, layer_norm
 
 RULES = RuleSet(
@@ -73,7 +75,7 @@ class OpenAIGPT(Family):
         return open_params(path)
 
     def translate(self, original: Mapping[str, Any]) -> Config:
-        config = same_keys(original, {"n_ctx": "n_positions"})  # its older name
+        config = same_keys(original, ALIASES["openai-gpt"])
         # Rows that fine-tuning adds behind the vocabulary (_start_, _delimiter_, _classify_).
         special = config.pop("n_special", 0)
         if isinstance(special, int) and isinstance(config.get("vocab_size"), int):
@@ -88,8 +90,10 @@ class OpenAIGPT(Family):
         check_heads(config, "n_embd", "n_head")
 
     def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
-        names = {"encoder_bpe_40000.json": "vocab.json", "vocab_40000.bpe": "merges.txt"}
-        return bpe_files(beside, names, "OpenAIGPTTokenizer", config)
+        names = ("encoder_bpe_40000.json", "vocab.json")
+        encoder = names, ("*encoder*.json", "*vocab*.json"), is_words
+        merges = ("vocab_40000.bpe", "merges.txt"), ("*.bpe", "*merges*.txt")
+        return bpe_files(beside, encoder, merges, "OpenAIGPTTokenizer", config)
 
 
 FAMILY = OpenAIGPT()

@@ -16,10 +16,11 @@ from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError
 from tfreader.files import read_small
 
+from ..config_keys import ALIASES
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..ops import Op, Reshape, Transpose
 from ..rule import Architecture, Rule, RuleSet, Tie
-from ._tokenizers import none_found, sentencepieces, tokenizer_config, too_many
+from ._tokenizers import is_sentencepiece, sentencepieces, tokenizer_config, too_many
 
 NORM = "(?:layer_norm|rms_norm)/scale"
 FINAL_NORM = "(?:final_layer_norm|rms_norm)/scale"
@@ -160,13 +161,6 @@ def _usual_activation(gated: bool) -> str:
 
 
 ACTIVATION = re.compile("(?:gated-)?(?:relu|gelu|gelu_new|silu|swish|sigmoid|tanh)")
-# transformers knows some keys by two names.
-KEYS = {
-    "head_dim": "d_kv",
-    "hidden_size": "d_model",
-    "num_attention_heads": "num_heads",
-    "num_hidden_layers": "num_layers",
-}
 # What transformers 5 writes for itself and works out anew.
 DERIVED = ("dense_act_fn", "is_gated_act", "scale_decoder_outputs")
 
@@ -308,7 +302,7 @@ class T5(Family):
 
     def translate(self, original: Mapping[str, Any]) -> Config:
         """Hugging Face's config, from one of theirs or from what `read` makes of a gin file."""
-        config = same_keys(original, KEYS)
+        config = same_keys(original, ALIASES["t5"])
         if "scale_decoder_outputs" in config:  # beside it, tie_word_embeddings is always true
             config["tie_word_embeddings"] = config["scale_decoder_outputs"]
         config = {key: value for key, value in config.items() if key not in DERIVED}
@@ -336,16 +330,16 @@ class T5(Family):
         if config["vocab_size"] == BYT5_VOCABULARY:
             note = f"tokenizer: ByT5Tokenizer, as {BYT5_VOCABULARY} rows are those of bytes"
             return SideFiles(tokenizer_config("ByT5Tokenizer"), (note,))
-        path = beside.find("spiece.model")
+        path, found = beside.find_vocabulary(("spiece.model",), ("*.model",), is_sentencepiece)
         if path is None:
-            return none_found(beside, "spiece.model")
+            return SideFiles({}, found)
         contents = read_small(path)
         extra = 0 if config.get("model_type") == "mt5" else 100
         count = len(sentencepieces(path, contents)) + extra
         length = config.get("n_positions", 512)
         files = tokenizer_config("T5Tokenizer", extra_ids=extra, model_max_length=length)
         notes = too_many(path, count, f"pieces with {extra} extra ids", config["vocab_size"])
-        return SideFiles({"spiece.model": contents, **files}, notes)
+        return SideFiles({"spiece.model": contents, **files}, (*found, *notes))
 
 
 FAMILY = T5()

@@ -7,19 +7,22 @@ clusters, each with a bias, a width and projections of its own; which there are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import accumulate, count, takewhile
+from itertools import accumulate, count, islice, takewhile
+from operator import le
 from typing import Any, ClassVar
 
 from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError
 from tfreader.files import read_small
 
+from ..config_keys import ALIASES
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..ops import Concat, Repeat, Transpose, Unstack
 from ..rule import Architecture, Fill, Rule, RuleSet, Tie
-from ._tokenizers import none_found, tokenizer_config
+from ._tokenizers import tokenizer_config
 
 LAYER = r"transformer/layer_(?P<layer>\d+)"
 TO_LAYER = "transformer.layers.{layer}"
@@ -30,13 +33,6 @@ TO_OUTPUT = "crit.out_layers.{}"
 PROJECTION, TO_PROJECTION = "/proj_W", "transformer.word_emb.emb_projs.{}"
 OUT_PROJECTION, TO_OUT_PROJECTION = "/proj", "crit.out_projs.{}"
 RELATIVE_BIASES = ("r_w_bias", "r_r_bias")
-# transformers knows some keys by two names.
-KEYS = {
-    "n_token": "vocab_size",
-    "hidden_size": "d_model",
-    "num_attention_heads": "n_head",
-    "num_hidden_layers": "n_layer",
-}
 RELEASES = "transformers>=4.30,<4.38"  # from 4.38 on its forward pass fails, from 5 on it is gone
 
 
@@ -261,13 +257,18 @@ def _divisor(words: Vocabulary, configured: Any) -> int:
         return 1
     first, *others = words.widths
 
-    def fits(divisor: int) -> bool:
-        return all(first // divisor**i == width for i, width in enumerate(others, 1))
+    def widths(divisor: int) -> Iterator[int]:
+        narrower = accumulate(others, lambda width, _: width // divisor, initial=first)
+        return islice(narrower, 1, None)
 
-    candidates = ([configured] if isinstance(configured, int) and configured > 1 else []) + list(
-        range(2, first + 2)
-    )
-    divisor = next(filter(fits, candidates), None)
+    def fits(divisor: Any) -> bool:
+        return isinstance(divisor, int) and divisor > 1 and list(widths(divisor)) == others
+
+    # The larger it is, the narrower all others are, so the first that is enough is found by halves.
+    usual = range(2, first + 2)
+    enough = bisect_left(usual, True, key=lambda divisor: all(map(le, widths(divisor), others)))
+    candidates = [configured, *usual[enough : enough + 1]]
+    divisor: int | None = next(filter(fits, candidates), None)
     if divisor is None:
         raise ConfigError(
             f"clusters of widths {list(words.widths)}: no div_val makes them, and transformers' "
@@ -336,7 +337,7 @@ class TransfoXL(Family):
 
     def translate(self, original: Mapping[str, Any]) -> Config:
         """Hugging Face's config, from one of theirs or from the original's corpus-info.json."""
-        config = same_keys(original, KEYS)
+        config = same_keys(original, ALIASES["transfo-xl"])
         config.pop("dataset", None)
         for key in ("pre_lnorm", "attn_type"):
             if config.pop(key, False):
@@ -377,11 +378,12 @@ class TransfoXL(Family):
         """
         card = {"README.md": CARD.encode()}
         names = ("vocab.txt", "1b_word_vocab.txt")
-        vocabulary = beside.find(*names)
+        # Words of any kind are its vocabulary, so the only file of some name tells too little.
+        vocabulary, found = beside.find_vocabulary(names, (), bool)
         if vocabulary is None:
-            return SideFiles(card, none_found(beside, *names).notes)
+            return SideFiles(card, found)
         files = tokenizer_config("TransfoXLTokenizer", lower_case=False)
-        return SideFiles({**card, **files, "vocab.txt": read_small(vocabulary)})
+        return SideFiles({**card, **files, "vocab.txt": read_small(vocabulary)}, found)
 
 
 FAMILY = TransfoXL()

@@ -20,7 +20,7 @@ from tfreader.paths import AnyPath
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, check_heads
 from ..rule import Architecture, Drop, Rule, RuleSet, Tie
 from ..sources.pth import PthCheckpoint, TorchFile, is_pth, load
-from ._tokenizers import is_cased, tokenizer_config
+from ._tokenizers import has_accents, has_capitals, tokenizer_config
 
 HIDDEN = "emb_dim"
 LAYER = r"(?P<layer>\d+)"
@@ -229,8 +229,9 @@ def _vocabulary(ids: Mapping[str, int]) -> dict[str, int]:
 def _tokenizer_config(
     ids: Mapping[str, int], config: Mapping[str, Any]
 ) -> tuple[dict[str, bytes], str]:
-    """No file says whether text is to be lower-cased; a cased vocabulary has capital letters."""
-    lower = not is_cased([word for word, index in ids.items() if index >= SPECIAL])
+    """No file says whether text is lower-cased, without accents; a vocabulary's letters do."""
+    words = [word for word, index in ids.items() if index >= SPECIAL]
+    lower = config.get("do_lower_case", not has_capitals(words) and not has_accents(words))
     files = tokenizer_config(
         "XLMTokenizer",
         do_lowercase_and_remove_accent=lower,
@@ -239,9 +240,18 @@ def _tokenizer_config(
     )
     note = (
         f"tokenizer: do_lowercase_and_remove_accent = {json.dumps(lower)}, as the dictionary's "
-        "letters tell; Hugging Face's begins a text with <s>, the original with </s>"
+        "letters tell (--set do_lower_case=VALUE); Hugging Face's begins a text with <s>, the "
+        "original with </s>"
     )
     return files, note
+
+
+def _tail_width(size: int, divisor: float, tail: int) -> int:
+    """How wide the tail of that number is, as torch's AdaptiveLogSoftmaxWithLoss has it."""
+    try:
+        return int(size // divisor ** (tail + 1))
+    except (OverflowError, ZeroDivisionError):  # a divisor that is out of all proportion
+        return 0
 
 
 class Original(Layout):
@@ -272,12 +282,9 @@ class Original(Layout):
         if ADAPTIVE not in variables:
             return RULES
         told = _clusters(config, variables)
-        divisor = told["asm_div_value"]
-        if not isinstance(divisor, int | float) or divisor <= 0:
-            raise ConfigError(f"asm_div_value = {divisor!r}: expected a positive number")
         tails: list[Rule] = []
         for i, (start, end) in enumerate(pairwise([*told["asm_cutoffs"], told["vocab_size"]])):
-            width = int(told["emb_dim"] // divisor ** (i + 1))
+            width = _tail_width(told["emb_dim"], told["asm_div_value"], i)
             tail = rf"pred_layer\.proj\.tail\.{i}"
             tails.append(weight(rf"{tail}\.0\.weight", width, HIDDEN, part="lm"))
             tails.append(weight(rf"{tail}\.1\.weight", end - start, width, part="lm"))
@@ -367,10 +374,13 @@ class XLM(Family):
                 f"the dictionary has {len(ids)} words, the model {config['vocab_size']} rows"
             )
         codes = beside.matching("codes*")
+        if beside.vocab is not None:
+            codes = [beside.vocab]
         if len(codes) != 1:
             names = ", ".join(file.name for file in codes) or "none"
             notes.append(
-                f"merges.txt needs one file of BPE codes (codes*) in {beside}, found {names}"
+                f"merges.txt needs one file of BPE codes (codes*) in {beside}, found {names}: name "
+                "it with --vocab"
             )
             return SideFiles(files, tuple(notes))
         files["merges.txt"] = read_small(codes[0]).rstrip(b"\n") + b"\n"

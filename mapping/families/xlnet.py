@@ -6,7 +6,6 @@ run_squad.py; tensor names and shapes those of transformers' modeling_xlnet.py.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -16,12 +15,19 @@ from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError
 from tfreader.files import read_small
 
+from ..config_keys import ALIASES
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..ops import Repeat, Unstack
 from ..rule import Architecture, Drop, Fill, Rule, RuleSet, Tie
 from . import _builders
 from ._builders import dense
-from ._tokenizers import is_cased, none_found, sentencepieces, tokenizer_config, too_many
+from ._tokenizers import (
+    is_sentencepiece,
+    pieces_settings,
+    sentencepieces,
+    tokenizer_config,
+    too_many,
+)
 
 ENCODER = "model/transformer/"
 LAYER = ENCODER + r"layer_(?P<layer>\d+)"
@@ -33,13 +39,6 @@ TASK_HEAD = r"model/(?:classification|regression)_(?P<task>[^/]+)/logit"
 RACE_HEAD = "logits/dense"
 RELATIVE_BIASES = tuple(ENCODER + name for name in ("r_w_bias", "r_r_bias", "r_s_bias"))
 LM_WEIGHT = "model/lm_loss/weight"
-# transformers knows some keys of XLNet's config by two names; files have these.
-KEYS = {
-    "n_token": "vocab_size",
-    "hidden_size": "d_model",
-    "num_hidden_layers": "n_layer",
-    "num_attention_heads": "n_head",
-}
 # The original knows these two and calls the tanh form gelu, transformers the erf form.
 ACTIVATIONS = {"gelu": "gelu_new", "gelu_new": "gelu_new", "relu": "relu"}
 
@@ -220,7 +219,7 @@ class XLNet(Family):
 
     def translate(self, original: Mapping[str, Any]) -> Config:
         """Hugging Face's config from xlnet_config.json, which has the same keys but for n_token."""
-        config = same_keys(original, KEYS)
+        config = same_keys(original, ALIASES["xlnet"])
         if config.get("vocab_size") == -1:  # as brightmart/xlnet_zh has it
             del config["vocab_size"]
         activation = config.get("ff_activation", "gelu")
@@ -261,20 +260,16 @@ class XLNet(Family):
     def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
         """spiece.model and a tokenizer_config.json for it.
 
-        No file says whether the original lower-cased its text (--uncased); the vocabulary does: a
-        cased one has pieces with capital letters.
+        No file says whether the original lower-cased its text (--uncased); the vocabulary does.
         """
-        path = beside.find("spiece.model")
+        path, found = beside.find_vocabulary(("spiece.model",), ("*.model",), is_sentencepiece)
         if path is None:
-            return none_found(beside, "spiece.model")
+            return SideFiles({}, found)
         contents = read_small(path)
         pieces = sentencepieces(path, contents)
-        lower = config.get("do_lower_case", not is_cased(pieces))
-        said = (
-            f"tokenizer: do_lower_case = {json.dumps(lower)}, as the letters of spiece.model tell"
-        )
-        files = tokenizer_config("XLNetTokenizer", do_lower_case=lower)
-        notes = (said, *too_many(path, len(pieces), "pieces", config["vocab_size"]))
+        settings, said = pieces_settings(path, pieces, config)
+        files = tokenizer_config("XLNetTokenizer", **settings)
+        notes = (*found, said, *too_many(path, len(pieces), "pieces", config["vocab_size"]))
         return SideFiles({"spiece.model": contents, **files}, notes)
 
 

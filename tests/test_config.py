@@ -1,0 +1,245 @@
+"""Configs: which keys and values are taken, named or refused, and where the files are found."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+import transformers
+from bundle_writer import write_bundle
+from conftest import BERT, DATA
+from tfreader.mapping import convert, make_plan
+from tfreader.mapping.config_checks import near
+from tfreader.mapping.config_keys import CLASSES, class_keys
+from tfreader.mapping.families.transfo_xl import Vocabulary, _divisor
+from tfreader.mapping.family import families
+
+import tfreader
+
+BERT_CONFIG = json.loads((BERT / "bert_config.json").read_text())
+CONFIGS = {name: name for name in CLASSES if name != "transfo-xl"}  # which transformers 5 lacks
+
+
+def plan(folder=BERT, **options):
+    with tfreader.open(folder) as checkpoint:
+        return make_plan(checkpoint, **options)
+
+
+def changed(**keys):
+    return {**BERT_CONFIG, **keys}
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_the_table_has_every_key_of_transformers_class_and_takes_its_defaults(model_type):
+    config = transformers.AutoConfig.for_model(model_type).to_dict()
+    kinds = class_keys(model_type)
+    assert config.keys() - kinds.keys() == set()
+    values = {key: value for key, value in config.items() if value is not None}
+    assert [key for key, value in values.items() if not kinds[key].fits(value)] == []
+
+
+def test_every_family_has_a_table():
+    assert set(families()) == set(CLASSES)
+
+
+def test_a_key_that_nobody_knows_is_named_but_not_the_originals_own():
+    config = changed(directionality="bidi", pooler_type="first", do_lower_case=True, my_gate=1)
+    (note,) = (note for note in plan(config=config).notes if "nor transformers knows" in note)
+    assert "'my_gate'" in note.replace('"', "'")
+    assert "directionality" not in note and "pooler" not in note
+    assert not any("nor transformers" in note for note in plan(config=BERT_CONFIG).notes)
+    assert any("my_gate" in note for note in plan(overrides={"my_gate": 1}).notes)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("hiden_act", "hidden_act"),
+        ("hidden-size", "hidden_size"),
+        ("num_atention_head", "num_attention_heads"),
+        ("laeyr_norm_eps", "layer_norm_eps"),
+        ("use_realtive_position", "use_relative_position"),
+    ],
+)
+def test_a_misspelled_key_is_refused_with_what_is_meant(key, meant):
+    for options in ({"config": changed(**{key: 1})}, {"overrides": {key: 1}}):
+        with pytest.raises(tfreader.ConfigError, match=f"'{key}': is '{meant}' meant"):
+            plan(**options)
+
+
+def test_keys_that_are_alike_by_nature_are_no_misspellings():
+    assert near("amp", ["asm"]) is None
+    assert near("num_heads", ["num_beams", "num_attention_heads"]) is None
+    assert near("is_encoder", ["is_decoder"]) is None
+    assert near("n_heads", ["n_head", "n_embd"]) == "n_head"
+
+
+@pytest.mark.parametrize(
+    ("key", "refused", "harmless"),
+    [
+        ("use_running_mean", [True, False], []),
+        ("ln_type", ["preln"], ["postln"]),
+        ("use_relative_position", [True], [False]),
+        ("norm_first", [True], [False]),
+        ("attention_type", ["block_sparse"], ["original_full"]),
+        ("position_embedding_type", ["relative_key"], ["absolute"]),
+        ("trigram_input", [True], [False]),
+    ],
+)
+def test_a_key_of_other_arithmetic_is_refused_unless_its_value_changes_nothing(
+    key, refused, harmless
+):
+    for value in refused:
+        for options in ({"config": changed(**{key: value})}, {"overrides": {key: value}}):
+            with pytest.raises(tfreader.ConfigError, match=f"{key} = .* no conversion is right"):
+                plan(**options)
+    for value in harmless:
+        assert not any(key in note for note in plan(config=changed(**{key: value})).notes)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"hidden_size": "24"}, 'hidden_size = "24", expected a whole number'),
+        ({"hidden_size": True}, "hidden_size = true"),
+        ({"hidden_size": 24.0}, "hidden_size = 24.0"),
+        ({"num_hidden_layers": 10**6}, "a whole number up to 10000"),
+        ({"layer_norm_eps": float("inf")}, "layer_norm_eps = Infinity"),
+        ({"hidden_act": ["gelu"]}, "hidden_act = "),
+        ({"hidden_act": None}, "hidden_act: null"),
+        ({"tie_word_embeddings": "yes"}, "true or false"),
+        ({"pad_token_id": [[0]]}, "the number of a token"),
+        ({"architectures": 5}, "--architecture"),
+        ({"model_type": "roberta"}, "--model_type"),
+        ({"id2label": "no"}, "a list of names"),
+        ({"id2label": [["a"], "b", "c", "d"]}, "must name the labels 0 to N - 1"),
+        ({"id2label": {"1": "a", "2": "b", "3": "c", "4": "d"}}, "must name the labels"),
+        ({"id2label": ["a", "b", "b", "c"]}, "must name the labels"),
+        ({"id2label": ["a", "b"]}, "names 2 labels, the checkpoint's head has 4"),
+        ({"id2label": list("abcd"), "label2id": list("abdc")}, "different labels"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(overrides, message):
+    with pytest.raises(tfreader.ConfigError, match=message):
+        plan(DATA / "classifier", overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"id2label": list("abcd")},
+        {"id2label": dict(zip("0123", "abcd", strict=True))},
+        {"label2id": {name: i for i, name in enumerate("abcd")}},
+    ],
+)
+def test_labels_are_named_both_ways(overrides):
+    stale = {"label2id": {f"LABEL_{i}": i for i in range(4)}}
+    config = json.loads((DATA / "classifier" / "bert_config.json").read_text())
+    for options in ({"overrides": overrides}, {"config": {**config, **stale, **overrides}}):
+        written = plan(DATA / "classifier", **options).config
+        assert written["id2label"] == {"0": "a", "1": "b", "2": "c", "3": "d"}
+        assert written["label2id"] == {"a": 0, "b": 1, "c": 2, "d": 3}
+
+
+def test_null_clears_a_key():
+    written = plan(DATA / "classifier", overrides={"id2label": None, "pad_token_id": None}).config
+    assert written["label2id"] == {f"LABEL_{i}": i for i in range(4)}
+    assert written["pad_token_id"] is None
+
+
+def test_another_name_of_a_key_is_that_key():
+    assert plan(DATA / "gpt2", overrides={"num_attention_heads": 6}).config["n_head"] == 6
+    with pytest.raises(tfreader.ConfigError, match="--set n_head: is n_head, which is set too"):
+        plan(DATA / "gpt2", overrides={"num_attention_heads": 6, "n_head": 6})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"hidden_size": 24, "hidden_size": 48}', "'hidden_size' stands twice"),
+        ('{"a": ' + "[" * 200 + "]" * 200 + "}", "nested more than 64"),
+        ('{"a": ' + "[" * 100_000, "nested more than 64"),
+        ("[1]", "not a JSON object"),
+    ],
+)
+def test_a_file_that_is_no_config(tmp_path, text, message):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(tfreader.ConfigError, match=message):
+        plan(config=tmp_path / "config.json")
+
+
+def test_a_million_layers_are_refused_before_they_are_made(tmp_path):
+    layers = {f"model/transformer/{n}": np.ones((3, 4), np.float32) for n in ("r_w_bias",)}
+    write_bundle(tmp_path / "model.ckpt", layers)
+    for number, error in ((10**6, tfreader.ConfigError), (10**4, tfreader.PlanError)):
+        start = time.monotonic()
+        with pytest.raises(error):
+            plan(
+                tmp_path / "model.ckpt",
+                model_type="xlnet",
+                config={"n_layer": number, "n_head": 3, "d_head": 4},
+            )
+        assert time.monotonic() - start < 2
+
+
+def test_the_divisor_of_wide_clusters_is_found_at_once():
+    def words(*widths):
+        return Vocabulary((1,) * len(widths), widths, 8, False, frozenset(), frozenset())
+
+    assert _divisor(words(1024, 256, 64, 16), None) == 4
+    assert _divisor(words(10, 3, 1), None) == 3
+    assert _divisor(words(10, 3, 1), 3.0) == 3
+    assert _divisor(words(8, 2, 0), 4) == 4  # 8 // 16
+    for widths in ((1 << 40, 1, 1), (1 << 40, 7), (0, 0), (8, 9)):
+        start = time.monotonic()
+        if widths == (1 << 40, 7):
+            assert (1 << 40) // _divisor(words(*widths), None) == 7
+        else:
+            with pytest.raises(tfreader.ConfigError, match="no div_val"):
+                _divisor(words(*widths), None)
+        assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e308])
+def test_no_parameter_of_xlm_is_out_of_all_bounds(value, tmp_path):
+    path = DATA / "xlm" / "adaptive" / "checkpoint.pth"
+    for key in ("n_heads", "dropout", "emb_dim", "asm_div_value", "n_langs", "layer_norm_eps"):
+        if (key, value) not in [("dropout", 1e308), ("layer_norm_eps", 1e308)]:
+            with pytest.raises(
+                (tfreader.ConfigError, tfreader.PlanError), match=f"{key}|dimension of 0"
+            ):
+                convert(path, tmp_path / "out", overrides={key: value})
+
+
+def test_a_folder_may_be_given_for_the_config(tmp_path):
+    write_bundle(tmp_path / "alone" / "model.ckpt", read(BERT))
+    found = plan(tmp_path / "alone", config=BERT)
+    assert found.config_path == str(BERT / "bert_config.json")
+    with pytest.raises(tfreader.ConfigError, match=r"none of bert_config\.json in it"):
+        plan(config=tmp_path / "alone")
+
+
+def read(folder):
+    with tfreader.open(folder) as checkpoint:
+        return {name: checkpoint[name] for name in checkpoint}
+
+
+def test_the_only_config_of_another_name_is_taken_and_said(tmp_path):
+    write_bundle(tmp_path / "model.ckpt", read(BERT))
+    for name in ("tokenizer_config", "notes"):
+        (tmp_path / f"{name}.json").write_text('{"do_lower_case": true, "hidden_size": 3}')
+    (tmp_path / "albert_config.json").write_text(json.dumps(changed(embedding_size=2)))
+    (tmp_path / "t5.json").write_text(json.dumps(changed(model_type="t5")))
+    (tmp_path / "bert_config_small.json").write_text(json.dumps(changed(hidden_act="relu")))
+    found = plan(tmp_path)
+    assert found.config["hidden_act"] == "relu"
+    assert any("bert_config_small.json, by its keys the only one" in note for note in found.notes)
+    (tmp_path / "other.json").write_text(json.dumps(BERT_CONFIG))
+    found = plan(tmp_path, overrides={"num_attention_heads": 2})
+    assert any("any of bert_config_small.json, other.json could be" in n for n in found.notes)
+    with pytest.raises(tfreader.ConfigError, match="several that could be the config"):
+        plan(tmp_path, config=tmp_path)
+    with pytest.raises(tfreader.ConfigError, match="needs num_attention_heads"):
+        convert(tmp_path, tmp_path / "out")
