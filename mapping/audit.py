@@ -27,7 +27,7 @@ from .family import open_source
 from .manifest import Hashed, Manifest, load, wrong_sizes
 from .output import RECORD, WEIGHTS, find_record, is_torch_file
 from .planner import PlanOptions, make_plan
-from .rule import parse_rules
+from .rule_file import parse_rules
 from .writers import safetensors
 
 Described = dict[str, Any]

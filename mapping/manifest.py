@@ -24,7 +24,7 @@ from .execute import Write
 from .family import SideFiles
 from .output import RECORD, is_torch_file, record_of
 from .plan import Entry, Plan
-from .rule import dump_rules
+from .rule_file import dump_rules
 from .writers.safetensors import layout
 
 FORMAT_VERSION = 1

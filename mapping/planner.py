@@ -22,7 +22,8 @@ from .findings import Findings, count, some
 from .matching import Matches, account, extended, ignored, inside, match, report_unknown
 from .model_class import model_class
 from .plan import FLOATS, Entry, Plan
-from .rule import RuleSet, load_rules
+from .rule import RuleSet
+from .rule_file import load_rules
 from .variables import Chosen, Seen, choose, look
 
 

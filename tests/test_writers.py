@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tfreader.mapping import convert, load_state_dict, make_plan
 from tfreader.mapping.execute import stream
 from tfreader.mapping.plan import Entry
-from tfreader.mapping.rule import rules_from_data
+from tfreader.mapping.rule_file import rules_from_data
 from tfreader.mapping.writers.safetensors import SafetensorsFile, parse_size, shards
 
 import tfreader
