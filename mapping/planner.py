@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError, PlanError
 
+from .advice import advise
 from .config import SourceConfig, finish_config, read_config
 from .detect import detect, fitting, not_built_in
 from .dimensions import Dimensions
@@ -146,7 +147,10 @@ def make_plan(
         config=finished,
         original_config=source.original,
         config_path=source.path,
-        notes=tuple(findings.notes),
+        notes=(
+            *findings.notes,
+            *(advise(entries, variables.values(), seen.names) if given else ()),
+        ),
         shown=seen.shown,
     )
     if findings.problems:
@@ -251,9 +255,9 @@ def _ties(
     entries: Iterable[Entry],
 ) -> dict[str, str]:
     """The other names of tensors, but those to which a variable of its own gives a tensor."""
+    tied = (names for tie in rules.ties if tie.part in parts for names in tie.names(counts))
+    stripped = ((a.removeprefix(strip), t.removeprefix(strip)) for a, t in tied)
     targets = {entry.target for entry in entries}
-    tied = [names for tie in rules.ties if tie.part in parts for names in tie.names(counts)]
-    stripped = [(a.removeprefix(strip), t.removeprefix(strip)) for a, t in tied]
     return {alias: t for alias, t in stripped if t in targets and alias not in targets}
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tfreader.mapping import dump_rules, load_rules
 from tfreader.mapping.family import families
-from tfreader.mapping.ops import Permute, Repeat, Slice, Unstack
+from tfreader.mapping.ops import OPS, Permute, Repeat, Slice, Unstack
 from tfreader.mapping.rule import (
     Architecture,
     Drop,
@@ -119,6 +121,21 @@ def test_mistakes_are_explained_with_their_place(text, message):
         parse_rules(text, "mine.toml")
     assert str(caught.value).startswith("mine.toml: ")
     assert len(str(caught.value)) < 1000
+
+
+def test_the_rule_files_and_operations_of_the_docs():
+    text = (ROOT / "docs" / "rules.md").read_text()
+    for block in re.findall("```toml\n(.*?)```", text, re.DOTALL):
+        assert parse_rules(block, "docs").rules
+    shown = re.findall(r"^\| `(\"\w+\"|\{ op = .*?\})` \|", text, re.MULTILINE)
+    assert len(shown) == len(OPS)
+    sources = {"concat": '["a", "b"]', "stack": '["a", "b"]'}
+    targets = {"split": '["x", "y"]', "unstack": '"{layer}"'}
+    for op in shown:
+        (name,) = re.findall(r"^\"(\w+)|op = \"(\w+)", op)
+        name = "".join(name)
+        source, target = sources.get(name, '"a"'), targets.get(name, '"x"')
+        parse_rules(f"[[rule]]\nsource = {source}\ntarget = {target}\nops = [{op}]", "docs")
 
 
 def test_a_file_that_is_no_text(tmp_path):
