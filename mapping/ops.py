@@ -24,7 +24,7 @@ Shape = tuple[int, ...]
 
 # More than any model has; what claims more is refused before it is made.
 MAX_PIECES = 1 << 14  # tensors made of one variable
-MAX_REPEATED = 1 << 40  # elements
+MAX_ELEMENTS = 1 << 40  # of a tensor that is not read but made
 
 
 @dataclass(frozen=True)
@@ -273,7 +273,7 @@ class Repeat(Step):
         times = int(self.times)
         if times < 0:
             raise ValueError(f"{self} is less than nothing")
-        if times * prod(shape) > MAX_REPEATED or times > MAX_REPEATED:
+        if times * prod(size or 1 for size in shape) > MAX_ELEMENTS:
             raise ValueError(f"{self} of the shape {list(shape)} is larger than any tensor")
         return times, *shape
 

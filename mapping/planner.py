@@ -23,7 +23,7 @@ from .findings import Findings, count, some
 from .matching import Matches, account, extended, ignored, inside, match, report_unknown
 from .model_class import model_class
 from .plan import FLOATS, Entry, Plan
-from .rule import RuleSet
+from .rule import RuleSet, resolve_ties
 from .rule_file import load_rules
 from .variables import Chosen, Seen, choose, look
 
@@ -98,7 +98,7 @@ def make_plan(
     if own_rules:
         own_rules = frozenset(followed.rules[: len(own_rules)])
 
-    matches = match(chosen.variables, seen, followed)
+    matches = match(chosen, seen, followed)
     present = {found.rule.part for key in variables for found in matches[key]}
     kind = model_class(checkpoint.path, followed, present, architecture, findings)
     parts = kind.all_parts if kind else followed.parts
@@ -130,7 +130,7 @@ def make_plan(
     names = [seen.shown[key] for key in unknown]
     check_required(followed, parts, kind, active, counts, entries, usual, names, findings)
 
-    ties = _ties(followed, parts, counts, strip, entries)
+    ties = _ties(followed, parts, counts, strip, entries, findings)
 
     finished: Config | None = None
     if family is not None and not findings.problems:
@@ -253,12 +253,15 @@ def _ties(
     counts: Mapping[str, int],
     strip: str,
     entries: Iterable[Entry],
+    findings: Findings,
 ) -> dict[str, str]:
     """The other names of tensors, but those to which a variable of its own gives a tensor."""
     tied = (names for tie in rules.ties if tie.part in parts for names in tie.names(counts))
     stripped = ((a.removeprefix(strip), t.removeprefix(strip)) for a, t in tied)
-    targets = {entry.target for entry in entries}
-    return {alias: t for alias, t in stripped if t in targets and alias not in targets}
+    ties, problems = resolve_ties(stripped, {entry.target for entry in entries})
+    if problems and not findings.problems:  # else they are likely to come from those
+        findings.problem(f"{count(problems, 'tie')} to no tensor: {some(problems)}", problems)
+    return ties
 
 
 def _error(plan: Plan, seen: Seen, chosen: Chosen, findings: Findings) -> PlanError:

@@ -14,6 +14,7 @@ from tfreader.mapping import convert as convert_file
 from tfreader.mapping import dump_rules, load_rules, make_plan
 from tfreader.mapping.execute import stream
 from tfreader.mapping.family import Family, Layout
+from tfreader.mapping.matching import extended
 from tfreader.mapping.ops import (
     Concat,
     Permute,
@@ -27,7 +28,7 @@ from tfreader.mapping.ops import (
     Unstack,
     part_of,
 )
-from tfreader.mapping.rule import Rule, RuleSet, literal_tail
+from tfreader.mapping.rule import Fill, Rule, RuleSet, Tie, literal_tail
 from tfreader.mapping.rule_file import rules_from_data
 
 import tfreader
@@ -380,3 +381,117 @@ def test_what_the_variables_tell_must_agree_with_the_config(monkeypatch, tmp_pat
             assert plan.config["gated"] == gated
             with pytest.raises(tfreader.PlanError, match="gated = .* belongs to another model"):
                 make_plan(checkpoint, "made-up", config={"gated": not gated})
+
+
+def test_axes_may_be_counted_from_the_end(tmp_path):
+    tensors = {"qkv": X, "stacked": X.reshape(4, 3, 2)}
+    rules = [
+        {
+            "source": "qkv",
+            "target": ["q", "k", "v"],
+            "ops": [{"op": "split", "axis": -1}],
+        },
+        {
+            "source": "stacked",
+            "target": "layer.{i}.w",
+            "ops": [{"op": "unstack", "axis": -2, "index": "i"}],
+        },
+    ]
+    found = convert(tmp_path, tensors, {"rule": rules})
+    for i, name in enumerate("qkv"):
+        np.testing.assert_array_equal(found[name], X[:, 2 * i : 2 * i + 2])
+        np.testing.assert_array_equal(found[f"layer.{i}.w"], tensors["stacked"][:, i])
+
+
+def test_a_variable_is_not_taken_by_a_special_and_a_general_rule(tmp_path):
+    special = {"source": "dense_out/kernel", "target": "out.weight"}
+    general = {"source": "dense_(?P<n>.*)/kernel", "target": "{n}.weight"}
+    tensors = {"dense_out/kernel": X, "dense_in/kernel": X}
+    with pytest.raises(
+        tfreader.PlanError,
+        match=r"two rules.*: dense_out/kernel by '\w+/kernel' and by 'dense_\(\?P",
+    ):
+        convert(tmp_path, tensors, {"rule": [special, general]})
+    # The same source twice is meant: two parts of one kernel.
+    parts = [
+        {
+            **general,
+            "target": f"{{n}}.{i}",
+            "ops": [{"op": "slice", "axis": 0, "start": i, "stop": 4}],
+        }
+        for i in range(2)
+    ]
+    assert convert(tmp_path, tensors, {"rule": parts}).keys() == {"out.0", "out.1", "in.0", "in.1"}
+
+
+def test_ties_lead_to_a_tensor(tmp_path):
+    rules = {
+        "rule": [{"source": "a", "target": "x"}],
+        "tie": [{"alias": "z", "target": "y"}, {"alias": "y", "target": "x"}],
+    }
+    with tfreader.open(write_bundle(tmp_path / "m", {"a": X})) as checkpoint:
+        plan = make_plan(checkpoint, rules=rules_from_data(rules, "test"))
+        assert plan.ties == {"z": "x", "y": "x"}
+        rules["tie"].append({"alias": "w", "target": "nothing"})
+        with pytest.raises(tfreader.PlanError, match="w is tied to nothing"):
+            make_plan(checkpoint, rules=rules_from_data(rules, "test"))
+
+
+@pytest.mark.parametrize("source", [r"layer_\d/w", r"layer_(\d)/w", r"layer_(?P<i>\d)/w"])
+def test_several_variables_for_one_tensor_are_told_how_to_differ(tmp_path, source):
+    rules = {"rule": [{"source": source, "target": "w"}]}
+    with pytest.raises(tfreader.PlanError, match=r"w .*layer_0/w.*layer_1/w.*\{.*\} in the target"):
+        convert(tmp_path, {"layer_0/w": X, "layer_1/w": X}, rules)
+
+
+def test_what_a_file_fills_or_ties_goes_before_the_family_s():
+    fill = Fill("x", (1,), "zeros", "theirs")
+    base = RuleSet((Rule(("a",), ("b",)),), fills=(fill,), ties=(Tie("y", "b"),), family="bert")
+    mine = Fill("x", (1,), "ones", "mine", "other")
+    own = RuleSet((), fills=(mine,), ties=(Tie("y", "x"),), extends="bert")
+    merged = extended(base, own)
+    assert merged.fills == (mine,)
+    assert merged.ties == (Tie("y", "x"),)
+
+
+def test_a_tensor_is_filled_once(tmp_path):
+    fill = {"target": "x", "shape": [1], "value": "zeros", "reason": "none"}
+    rules = {
+        "rule": [
+            {"source": "a", "target": "y", "part": "one"},
+            {"source": "b", "target": "z", "part": "two"},
+        ],
+        "fill": [{**fill, "part": "one"}, {**fill, "part": "two"}],
+    }
+    with pytest.raises(tfreader.PlanError, match="x is filled twice"):
+        convert(tmp_path, {"a": X, "b": X}, rules)
+
+
+def test_sizes_that_no_tensor_has_are_refused_before_anything_is_made(tmp_path):
+    tensors = {"a": np.zeros((1 << 15, 0), np.float32)}
+    unstack = {"op": "unstack", "axis": 0, "index": "i"}
+    repeat = {"op": "repeat", "times": "n_layer"}
+    for ops in ([unstack], [repeat, unstack]):
+        rules = {"rule": [{"source": "a", "target": "x.{i}", "ops": ops}]}
+        with pytest.raises(tfreader.PlanError, match="at most 16384"):
+            convert(tmp_path, tensors, rules, config={"n_layer": 1 << 24})
+    rules = {"rule": [{"source": "a", "target": "x", "ops": [{"op": "reshape", "to": [0, "n"]}]}]}
+    with pytest.raises(tfreader.PlanError, match="no tensor can have"):
+        convert(tmp_path, tensors, rules, config={"n": (1 << 63) - 1})
+    for size in (10**400, -1, 1 << 62):
+        fill = {"target": "x", "shape": ["n*n*n", 0], "value": "zeros", "reason": "none"}
+        rules = {"rule": [{"source": "a", "target": "a"}], "fill": [fill]}
+        with pytest.raises(tfreader.TFReaderError, match="n"):
+            convert(tmp_path, tensors, rules, config={"n": size})
+
+
+def test_many_counted_groups_do_not_multiply(tmp_path):
+    groups = "abcdef"
+    source = "x" + "".join(rf"_(?P<{group}>\d+)" for group in groups)
+    rules = {
+        "counts": {group: f"n_{group}" for group in groups},
+        "rule": [{"source": source, "target": ".".join(f"{{{group}}}" for group in groups)}],
+    }
+    tensors = {"x" + f"_{i}" * len(groups): np.zeros(1, np.float32) for i in range(30)}
+    with pytest.raises(tfreader.PlanError, match="no variable fills"):
+        convert(tmp_path, tensors, rules)
