@@ -7,7 +7,8 @@
 from .convert import Report, convert, load_state_dict
 from .plan import Entry, Plan
 from .planner import make_plan
-from .rule import Rule, RuleSet, dump_rules, load_rules
+from .rule import Rule, RuleSet
+from .rule_file import dump_rules, load_rules
 
 __all__ = [
     "Entry",

@@ -15,7 +15,7 @@ from .manifest import Hashed, Manifest, load
 from .places import RECORD, find_record, overrules
 from .planner import PlanOptions, make_plan
 from .recorded import Recorded, differences
-from .rule import parse_rules
+from .rule_file import parse_rules
 
 
 def verify_output(output: str | PathLike[str]) -> VerifyReport:

@@ -12,6 +12,7 @@ from .config import SourceConfig
 from .family import Config
 from .findings import Findings, some
 from .matching import Match
+from .schema import NUMBER
 
 
 class Dimensions:
@@ -30,7 +31,9 @@ class Dimensions:
 
         Raises ConfigError for what has no value.
         """
-        first, *rest = re.split("([*/])", str(dimension))
+        if isinstance(dimension, int):
+            return dimension
+        first, *rest = re.split("([*/])", dimension)
         value = self._factor(first)
         for operator, factor in zip(rest[::2], rest[1::2], strict=True):
             other = self._factor(factor)
@@ -40,10 +43,10 @@ class Dimensions:
         return value
 
     def _factor(self, factor: str) -> int:
-        if re.fullmatch("-?[0-9]{1,18}", factor):
+        if NUMBER.fullmatch(factor):
             return int(factor)
         value = self.config.get(factor)
-        if type(value) is not int:
+        if type(value) is not int or abs(value) >= 1 << 63:
             raise ConfigError(
                 f"{self._source.origin(factor)}: the rules need an integer {factor!r}; "
                 f"give it with --set {factor}=N"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,16 @@ from tfreader.errors import ConfigError
 from .dimensions import Dimensions
 from .findings import Findings, count, some
 from .matching import Match
-from .ops import Join, Shape, Slice, Split, Squeeze, Step, Unstack
+from .ops import MAX_ELEMENTS, Join, Shape, Split, Step, Unstack
 from .plan import CASTABLE, FLOATS, Entry
-from .rule import Architecture, Rule, RuleSet
+from .rule import Architecture, Rule, RuleSet, fill_in
 
-MOST_UNSTACKED = 1 << 14  # tensors that one variable may be cut into: layers, all in all
+_DIFFER = (
+    "where one rule takes several variables, a group such as (?P<n>...) in the source and {n} in "
+    "the target tell their tensors apart; else narrow the source, or leave out with --ignore REGEX"
+)
+_MOST_ELEMENTS = 1 << 58  # of 16 bytes, that can be addressed
+_MOST_MISSING = 1000  # tensors that are listed
 _MOST_HINTS = 100  # tensors without a variable, and variables, that are compared
 _MOST_NAMES = 2000
 
@@ -45,11 +50,11 @@ def make_entries(
         found.sort(key=lambda match: match.source)
         rule = found[0].rule
         if [match.source for match in found] != list(range(len(rule.sources))):
-            names = ", ".join(shown[match.info.name] for match in found)
+            names = some([shown[match.info.name] for match in found], 8)
             targets = ", ".join(fill_in(t, found[0].groups) for t in rule.targets)
             findings.problem(
                 f"{targets} is made of {count(rule.sources, 'variable')}, found {names}; "
-                "leave out what is too much with --ignore REGEX"
+                + (_DIFFER if len(found) > len(rule.sources) else "the rule joins them all")
             )
             continue
         try:
@@ -66,15 +71,12 @@ def make_entries(
                 dropped[entry.sources[0]] = f"{entry.target} is made of {other} instead"
                 continue
             if other:
-                findings.problem(f"{entry.target} is filled twice: by {other} and by {name}")
+                findings.problem(
+                    f"{entry.target} is filled twice: by {other} and by {name}; {_DIFFER}"
+                )
             filled[entry.target] = name, rule in own
             entries.append(entry)
     return entries
-
-
-def fill_in(template: str, groups: Mapping[str, str]) -> str:
-    """A target's name: each `{group}` replaced by its value."""
-    return re.sub(r"\{(\w+)\}", lambda match: groups[match[1]], template)
 
 
 def _apply(
@@ -97,6 +99,8 @@ def _apply(
             shapes = [op.join_shapes(shapes)]
         else:
             shapes = [op.shape(shape) for shape in shapes]
+        if too_large := [shape for shape in shapes if _volume(shape) > _MOST_ELEMENTS]:
+            raise ValueError(f"{op} makes the shape {list(too_large[0])}, which no tensor can have")
     (shape,) = shapes
     output = FLOATS[dtype] if dtype != "keep" and numpy in CASTABLE else numpy
 
@@ -118,35 +122,24 @@ def _apply(
     return entries
 
 
+def _volume(shape: Shape) -> int:
+    """The elements of a shape, axes without any aside: numpy counts so what it can address."""
+    return prod(size or 1 for size in shape)
+
+
 def _outputs(
     rule: Rule, groups: Mapping[str, str], shape: Shape
 ) -> list[tuple[str, Mapping[str, str], tuple[Step, ...]]]:
     """Per tensor that a rule makes: its target template, group values and last operations."""
     last = rule.ops[-1] if rule.ops else None
-    if isinstance(last, Unstack | Split) and not 0 <= last.axis < len(shape):
-        raise ValueError(f"{last} does not fit the shape {list(shape)}")
     if isinstance(last, Unstack):
-        if shape[last.axis] > MOST_UNSTACKED:
-            raise ValueError(
-                f"{last} would make {shape[last.axis]} tensors of the shape {list(shape)}, at most "
-                f"{MOST_UNSTACKED} are made of one"
-            )
         return [
-            (
-                rule.targets[0],
-                {**groups, last.index: str(i)},
-                (Slice(last.axis, i, i + 1), Squeeze(last.axis)),
-            )
-            for i in range(shape[last.axis])
+            (rule.targets[0], {**groups, last.index: str(i)}, ops)
+            for i, ops in enumerate(last.pieces(shape))
         ]
     if isinstance(last, Split):
-        size, rest = divmod(shape[last.axis], len(rule.targets))
-        if rest:
-            raise ValueError(f"{list(shape)} cannot be split into {len(rule.targets)} equal parts")
-        return [
-            (target, groups, (Slice(last.axis, i * size, (i + 1) * size),))
-            for i, target in enumerate(rule.targets)
-        ]
+        pieces = last.pieces(shape, len(rule.targets))
+        return [(target, groups, ops) for target, ops in zip(rule.targets, pieces, strict=True)]
     return [(rule.targets[0], groups, ())]
 
 
@@ -174,6 +167,9 @@ def make_fills(
             shape = tuple(map(dimensions.value, fill.shape))
         except ConfigError as error:
             findings.problem(str(error))
+            continue
+        if min(shape, default=0) < 0 or _volume(shape) > MAX_ELEMENTS:
+            findings.problem(f"{target}: a tensor cannot be of the shape {list(shape)}")
             continue
         if fill.value == "identity" and shape[0] != shape[1]:
             findings.problem(
@@ -221,6 +217,8 @@ def check_required(
                 missing.setdefault(rule.targets[0], (rule.sources[0], rule))
             continue
         for groups in domains:
+            if len(missing) >= _MOST_MISSING:
+                break  # of several groups there may be very many combinations
             for target in rule.targets:
                 name = fill_in(target, groups).removeprefix(strip)
                 if name not in filled:

@@ -25,7 +25,7 @@ from .execute import Write
 from .family import SideFiles
 from .places import RECORD, is_torch_file, record_of
 from .plan import Entry, Plan
-from .rule import dump_rules
+from .rule_file import dump_rules
 from .writers.safetensors import layout
 
 FORMAT_VERSION = 1

@@ -12,8 +12,11 @@ from tfreader.checkpoint import TensorInfo
 from tfreader.errors import RuleError
 
 from .findings import Findings, count, some
-from .rule import Architecture, Rule, RuleSet, literal_tail
+from .rule import Architecture, Rule, RuleSet, compiled, literal_tail
+from .schema import quoted
 from .variables import Chosen, Seen, matching
+
+_GROUP = re.compile(r"\(\?P<\w+>")  # by whichever names: rules of one source may name them apart
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,16 @@ class Match:
     info: TensorInfo
     name: str
 
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        return self.rule.patterns[self.source]
+
 
 Matches = Mapping[str, Sequence[Match]]
 """By the key of each variable, in the order of the rules."""
 
 
-def match(variables: Mapping[str, TensorInfo], seen: Seen, rules: RuleSet) -> Matches:
+def match(chosen: Chosen, seen: Seen, rules: RuleSet) -> Matches:
     """The matches of all variables; the first of its names that any rule knows decides."""
     # Most rules end in plain text, by which the few that can match a name are found.
     sources: dict[str, list[tuple[int, Rule, int, re.Pattern[str]]]] = defaultdict(list)
@@ -52,10 +59,14 @@ def match(variables: Mapping[str, TensorInfo], seen: Seen, rules: RuleSet) -> Ma
             found.sort(key=lambda item: item[0])
         return [match for _, match in found]
 
-    return {
+    found = {
         key: next(filter(None, (matches(name, info) for name in seen.names.get(key, (key,)))), [])
-        for key, info in variables.items()
+        for key, info in chosen.variables.items()
     }
+    for key, patterns in chosen.explicit.items():
+        if key in found:
+            found[key] = [match for match in found[key] if match.pattern in patterns]
+    return found
 
 
 def _groups(match: re.Match[str], counts: Mapping[str, str]) -> dict[str, str]:
@@ -80,14 +91,16 @@ def extended(base: RuleSet, own: RuleSet) -> RuleSet:
         own_parts = [part for regex, part in parts if regex.fullmatch(rule.targets[0])]
         return replace(rule, part=own_parts[0]) if rule.part == "model" and own_parts else rule
 
+    filled = {fill.target for fill in own.fills}
+    tied = {tie.alias for tie in own.ties}
     return replace(
         own,
         rules=(*map(placed, own.rules), *base.rules),
         counts={**base.counts, **own.counts},
         architectures=(*own.architectures, *base.architectures),
         drops=(*own.drops, *base.drops),
-        ties=(*own.ties, *base.ties),
-        fills=(*own.fills, *base.fills),
+        ties=(*own.ties, *(tie for tie in base.ties if tie.alias not in tied)),
+        fills=(*own.fills, *(fill for fill in base.fills if fill.target not in filled)),
         family=base.family,
         extends=None,
     )
@@ -103,9 +116,9 @@ def ignored(
     """The keys of the variables to map that the user wants to leave out."""
     found: dict[str, None] = {}
     for pattern in patterns:
-        keys = matching(regex(pattern), seen)
+        keys = matching(compiled(pattern, option), seen)
         if not keys:
-            findings.problem(f"{option} {pattern!r} matches no variable")
+            findings.problem(f"{option} {quoted(pattern)} matches no variable")
         found |= dict.fromkeys(key for key in keys if key in chosen.variables)
     return list(found)
 
@@ -125,14 +138,19 @@ def account(
 
     All others are dropped with a reason. Rules of the user's `own` go before those of a family.
     """
-    drops = [(regex(drop.source), drop.reason) for drop in rules.drops]
+    drops = [(compiled(drop.source, "drop"), drop.reason) for drop in rules.drops]
     active: list[Match] = []
     unknown: list[str] = []
+    clashes: list[str] = []
     for key, info in variables.items():
         names = seen.names.get(key, (key,))
         reason = next((why for drop, why in drops if any(map(drop.fullmatch, names))), None)
         mine = [match for match in matches[key] if match.rule.part in parts]
         mine = [match for match in mine if match.rule in own] or mine
+        sources = {_GROUP.sub("(", text): text for text in (m.pattern.pattern for m in mine)}
+        if len(sources) > 1:
+            by = " and by ".join(map(quoted, sources.values()))
+            clashes.append(f"{seen.shown[key]} by {by}")
         if reason is not None and not any(match.rule in own for match in mine):
             chosen.dropped[info.name] = reason
         elif mine:
@@ -142,6 +160,13 @@ def account(
             chosen.dropped[info.name] = f"{matches[key][0].rule.part}: not in {kind}"
         else:
             unknown.append(key)
+    if clashes:
+        findings.problem(
+            f"{count(clashes, 'variable')} taken by two rules with different sources: "
+            f"{some(clashes)}; narrow one of them, or give both the same source where each is to "
+            "make a tensor of it",
+            [f"variable taken by two rules: {clash}" for clash in clashes],
+        )
     return active, unknown
 
 
@@ -183,10 +208,3 @@ def report_unknown(
                 f"{count(keys, 'variable')}{where} that no rule knows: {some(described)}; {advice}",
                 [f"variable {one}{where}: no rule knows it" for one in described],
             )
-
-
-def regex(source: str) -> re.Pattern[str]:
-    try:
-        return re.compile(source)
-    except re.error as error:
-        raise RuleError(f"bad regular expression {source!r}: {error}") from None

@@ -3,12 +3,14 @@
 All of them are exact: they move values and never change one. (Casts belong to the output, see
 `tfreader.mapping.execute`.) Any of them can make a part of its result from a part of its input, so
 that tensors of any size go through in parts; the whole is the largest part.
+
+Axes are counted as numpy counts them: negative ones from the end.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from math import prod
@@ -18,9 +20,12 @@ import numpy as np
 
 from tfreader.checkpoint import Box
 from tfreader.dtypes import Array
-from tfreader.errors import RuleError
 
 Shape = tuple[int, ...]
+
+# More than any model has; what claims more is refused before it is made.
+MAX_PIECES = 1 << 14  # tensors made of one variable
+MAX_ELEMENTS = 1 << 40  # of a tensor that is not read but made
 
 
 @dataclass(frozen=True)
@@ -91,13 +96,15 @@ class Permute(Step):
     name = "permute"
 
     def shape(self, shape: Shape) -> Shape:
-        if sorted(self.axes) != list(range(len(shape))):
+        rank = len(shape)
+        if sorted(axis + rank * (axis < 0) for axis in self.axes) != list(range(rank)):
             raise ValueError(f"permute {list(self.axes)} does not fit the shape {list(shape)}")
         return tuple(shape[axis] for axis in self.axes)
 
     def part(self, box: Box, shape: Shape, read: Read) -> Array:
-        needed = tuple(box[self.axes.index(axis)] for axis in range(len(shape)))
-        return read(needed).transpose(self.axes)
+        axes = [axis % len(shape) for axis in self.axes]
+        needed = tuple(box[axes.index(axis)] for axis in range(len(shape)))
+        return read(needed).transpose(axes)
 
 
 LONG_RUN = 1 << 10  # elements that are read by themselves wherever they lie
@@ -252,12 +259,14 @@ class Squeeze(Step):
     name = "squeeze"
 
     def shape(self, shape: Shape) -> Shape:
-        if not 0 <= self.axis < len(shape) or shape[self.axis] != 1:
+        axis = _axis(self, shape)
+        if shape[axis] != 1:
             raise ValueError(f"axis {self.axis} of the shape {list(shape)} is not of size 1")
-        return shape[: self.axis] + shape[self.axis + 1 :]
+        return shape[:axis] + shape[axis + 1 :]
 
     def part(self, box: Box, shape: Shape, read: Read) -> Array:
-        return read((*box[: self.axis], range(1), *box[self.axis :])).squeeze(self.axis)
+        axis = _axis(self, shape)
+        return read((*box[:axis], range(1), *box[axis:])).squeeze(axis)
 
 
 @dataclass(frozen=True)
@@ -271,9 +280,12 @@ class Repeat(Step):
         return Repeat(dimension(self.times))
 
     def shape(self, shape: Shape) -> Shape:
-        if int(self.times) < 0:
+        times = int(self.times)
+        if times < 0:
             raise ValueError(f"{self} is less than nothing")
-        return int(self.times), *shape
+        if times * prod(size or 1 for size in shape) > MAX_ELEMENTS:
+            raise ValueError(f"{self} of the shape {list(shape)} is larger than any tensor")
+        return times, *shape
 
     def part(self, box: Box, shape: Shape, read: Read) -> Array:
         return np.broadcast_to(read(box[1:]), tuple(map(len, box)))
@@ -292,15 +304,15 @@ class Slice(Step):
         return Slice(self.axis, dimension(self.start), dimension(self.stop))
 
     def shape(self, shape: Shape) -> Shape:
-        start, stop = int(self.start), int(self.stop)
-        if not (0 <= self.axis < len(shape) and 0 <= start <= stop <= shape[self.axis]):
+        axis, start, stop = _axis(self, shape), int(self.start), int(self.stop)
+        if not 0 <= start <= stop <= shape[axis]:
             raise ValueError(f"slice {start}:{stop} of axis {self.axis} leaves {list(shape)}")
-        return (*shape[: self.axis], stop - start, *shape[self.axis + 1 :])
+        return (*shape[:axis], stop - start, *shape[axis + 1 :])
 
     def part(self, box: Box, shape: Shape, read: Read) -> Array:
-        start, kept = int(self.start), box[self.axis]
-        shifted = range(kept.start + start, kept.stop + start)
-        return read((*box[: self.axis], shifted, *box[self.axis + 1 :]))
+        axis, start = _axis(self, shape), int(self.start)
+        shifted = range(box[axis].start + start, box[axis].stop + start)
+        return read((*box[:axis], shifted, *box[axis + 1 :]))
 
 
 @dataclass(frozen=True)
@@ -310,6 +322,14 @@ class Split(Op):
     axis: int
     name = "split"
 
+    def pieces(self, shape: Shape, count: int) -> list[tuple[Step, ...]]:
+        """What makes each of so many parts. Raises ValueError where they are not equal."""
+        axis = _axis(self, shape)
+        size, rest = divmod(shape[axis], count)
+        if rest:
+            raise ValueError(f"{list(shape)} cannot be split into {count} equal parts")
+        return [(Slice(axis, i * size, (i + 1) * size),) for i in range(count)]
+
 
 @dataclass(frozen=True)
 class Unstack(Op):
@@ -318,6 +338,16 @@ class Unstack(Op):
     axis: int
     index: str
     name = "unstack"
+
+    def pieces(self, shape: Shape) -> list[tuple[Step, ...]]:
+        """What makes the tensor of each index. Raises ValueError where there are too many."""
+        axis = _axis(self, shape)
+        if shape[axis] > MAX_PIECES:
+            raise ValueError(
+                f"{self} of the shape {list(shape)} would make {shape[axis]} tensors, at most "
+                f"{MAX_PIECES} are made of one variable"
+            )
+        return [(Slice(axis, i, i + 1), Squeeze(axis)) for i in range(shape[axis])]
 
 
 class Join(Op, ABC):
@@ -340,15 +370,13 @@ class Concat(Join):
     name = "concat"
 
     def join_shapes(self, shapes: Sequence[Shape]) -> Shape:
-        axis, first = self.axis, shapes[0]
-        if not 0 <= axis < len(first) or any(
-            s[:axis] != first[:axis] or s[axis + 1 :] != first[axis + 1 :] for s in shapes
-        ):
-            raise ValueError(f"shapes {[*map(list, shapes)]} cannot be joined on axis {axis}")
+        axis, first = _axis(self, shapes[0]), shapes[0]
+        if any(s[:axis] != first[:axis] or s[axis + 1 :] != first[axis + 1 :] for s in shapes):
+            raise ValueError(f"shapes {[*map(list, shapes)]} cannot be joined on axis {self.axis}")
         return (*first[:axis], sum(s[axis] for s in shapes), *first[axis + 1 :])
 
     def part(self, box: Box, shapes: Sequence[Shape], reads: Sequence[Read]) -> Array:
-        axis, start = self.axis, 0
+        axis, start = _axis(self, shapes[0]), 0
         parts: list[Array] = []
         for shape, read in zip(shapes, reads, strict=True):
             end = start + shape[axis]
@@ -367,39 +395,28 @@ class Stack(Join):
     name = "stack"
 
     def join_shapes(self, shapes: Sequence[Shape]) -> Shape:
-        axis, first = self.axis, shapes[0]
-        if any(shape != first for shape in shapes) or not 0 <= axis <= len(first):
-            raise ValueError(f"shapes {[*map(list, shapes)]} cannot be stacked on axis {axis}")
+        first = shapes[0]
+        axis = _axis(self, (*first, len(shapes)))  # of the result, which has one more
+        if any(shape != first for shape in shapes):
+            raise ValueError(f"shapes {[*map(list, shapes)]} cannot be stacked")
         return (*first[:axis], len(shapes), *first[axis:])
 
     def part(self, box: Box, shapes: Sequence[Shape], reads: Sequence[Read]) -> Array:
-        axis = self.axis
+        axis = _axis(self, (*shapes[0], len(shapes)))
         rest = (*box[:axis], *box[axis + 1 :])
         if not box[axis]:
             return np.stack([reads[0](rest)], axis)[(slice(None),) * axis + (slice(0),)]
         return np.stack([reads[i](rest) for i in box[axis]], axis)
 
 
+def _axis(op: Squeeze | Slice | Split | Unstack | Concat | Stack, shape: Shape) -> int:
+    """An operation's axis, counted from the front. Raises ValueError where there is none."""
+    if not -len(shape) <= op.axis < len(shape):
+        raise ValueError(f"{op} does not fit the shape {list(shape)}, it has no axis {op.axis}")
+    return op.axis % len(shape)
+
+
 OPS: dict[str, type[Op]] = {
     op.name: op
     for op in (Transpose, Permute, Reshape, Squeeze, Repeat, Slice, Split, Unstack, Concat, Stack)
 }
-
-
-def op_from_data(data: str | Mapping[str, Any]) -> Op:
-    """An operation as a rule file spells it: "transpose" or {op = "permute", axes = [2, 0, 1]}."""
-    arguments = {} if isinstance(data, str) else dict(data)
-    name = data if isinstance(data, str) else arguments.pop("op", None)
-    if name not in OPS:
-        raise RuleError(f"unknown operation {name!r}; there are {', '.join(OPS)}")
-    kind = OPS[name]
-    try:
-        return kind(
-            **{
-                key: tuple(value) if isinstance(value, list) else value
-                for key, value in arguments.items()
-            }
-        )
-    except TypeError:
-        wanted = ", ".join(field.name for field in fields(kind)) or "no arguments"
-        raise RuleError(f"operation {name!r} takes {wanted}, not {sorted(arguments)}") from None

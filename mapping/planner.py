@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError, PlanError
 
+from .advice import advise
 from .config import SourceConfig, finish_config, read_config
 from .detect import detect, fitting, not_built_in
 from .dimensions import Dimensions
@@ -22,7 +23,8 @@ from .findings import Findings, count, some
 from .matching import Matches, account, extended, ignored, inside, match, report_unknown
 from .model_class import model_class
 from .plan import FLOATS, Entry, Plan
-from .rule import RuleSet, load_rules
+from .rule import RuleSet, resolve_ties
+from .rule_file import load_rules
 from .variables import Chosen, Seen, choose, look
 
 
@@ -105,7 +107,7 @@ def make_plan(
     if own_rules:
         own_rules = frozenset(followed.rules[: len(own_rules)])
 
-    matches = match(chosen.variables, seen, followed)
+    matches = match(chosen, seen, followed)
     present = {found.rule.part for key in variables for found in matches[key]}
     kind = model_class(checkpoint.path, followed, present, architecture, findings)
     parts = kind.all_parts if kind else followed.parts
@@ -137,7 +139,7 @@ def make_plan(
     names = [seen.shown[key] for key in unknown]
     check_required(followed, parts, kind, active, counts, entries, usual, names, findings)
 
-    ties = _ties(followed, parts, counts, strip, entries)
+    ties = _ties(followed, parts, counts, strip, entries, findings)
 
     finished: Config | None = None
     if family is not None and not findings.problems:
@@ -155,7 +157,10 @@ def make_plan(
         original_config=source.original,
         config_path=source.path,
         beside=source.beside,
-        notes=tuple(findings.notes),
+        notes=(
+            *findings.notes,
+            *(advise(entries, variables.values(), seen.names) if given else ()),
+        ),
         shown=seen.shown,
     )
     if findings.problems:
@@ -260,12 +265,15 @@ def _ties(
     counts: Mapping[str, int],
     strip: str,
     entries: Iterable[Entry],
+    findings: Findings,
 ) -> dict[str, str]:
     """The other names of tensors, but those to which a variable of its own gives a tensor."""
-    targets = {entry.target for entry in entries}
-    tied = [names for tie in rules.ties if tie.part in parts for names in tie.names(counts)]
-    stripped = [(a.removeprefix(strip), t.removeprefix(strip)) for a, t in tied]
-    return {alias: t for alias, t in stripped if t in targets and alias not in targets}
+    tied = (names for tie in rules.ties if tie.part in parts for names in tie.names(counts))
+    stripped = ((a.removeprefix(strip), t.removeprefix(strip)) for a, t in tied)
+    ties, problems = resolve_ties(stripped, {entry.target for entry in entries})
+    if problems and not findings.problems:  # else they are likely to come from those
+        findings.problem(f"{count(problems, 'tie')} to no tensor: {some(problems)}", problems)
+    return ties
 
 
 def _error(plan: Plan, seen: Seen, chosen: Chosen, findings: Findings) -> PlanError:

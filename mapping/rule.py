@@ -9,23 +9,48 @@ is checked.
 from __future__ import annotations
 
 import itertools
-import json
 import re
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from os import PathLike
-from typing import Any
 
-from tfreader.errors import RemoteError, RuleError
-from tfreader.files import read_small
-from tfreader.paths import as_path
+from tfreader.errors import RuleError
 
-from .ops import Join, Op, Split, Unstack, op_from_data
+from .ops import Join, Op, Split, Unstack
+from .schema import quoted
 
 _GROUP = re.compile(r"\(\?P<(\w+)>([^()]*)\)")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _WORDS = re.compile(r"\w+(?:\|\w+)+")
+
+
+def fill_in(template: str, groups: Mapping[str, object]) -> str:
+    """The name that a template makes of the values of its groups.
+
+    >>> fill_in("layer.{layer}.weight", {"layer": 3})
+    'layer.3.weight'
+    """
+    return _PLACEHOLDER.sub(lambda match: str(groups[match[1]]), template)
+
+
+def placeholders(template: str, what: str) -> set[str]:
+    """The names in a template's braces. Raises RuleError where it is no template."""
+    if "\\" in template:
+        raise RuleError(
+            f"{what} {quoted(template)}: it is no regular expression and has no backslashes: name "
+            "a group in the source, (?P<n>...), and say {n} here"
+        )
+    if set("{}") & set(_PLACEHOLDER.sub("", template)):
+        raise RuleError(f"{what} {quoted(template)}: braces go around a group's name")
+    return set(_PLACEHOLDER.findall(template))
+
+
+def compiled(source: str, what: str) -> re.Pattern[str]:
+    """The regular expression of a source. Raises RuleError."""
+    try:
+        return re.compile(source)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise RuleError(f"{what} {quoted(source)}: bad regular expression: {error}") from None
 
 
 def literal_tail(pattern: str) -> str:
@@ -67,38 +92,65 @@ class Rule:
     patterns: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        try:
-            patterns = tuple(re.compile(source) for source in self.sources)
-        except re.error as error:
-            raise RuleError(f"rule {self.sources}: bad regular expression: {error}") from None
+        if not self.sources or not self.targets:
+            raise RuleError("a rule needs a source and a target")
+        named = f"rule {', '.join(map(quoted, self.sources))}"
+        patterns = tuple(compiled(source, "rule") for source in self.sources)
         object.__setattr__(self, "patterns", patterns)
-        groups = set(patterns[0].groupindex) if patterns else set()
-        if not patterns or any(set(p.groupindex) != groups for p in patterns):
-            raise RuleError(f"rule {self.sources}: all sources need the same named groups")
+        groups = set(patterns[0].groupindex)
+        if any(set(p.groupindex) != groups for p in patterns):
+            raise RuleError(f"{named}: all sources need the same named groups")
+        self._check_ops(named)
         if self.unstack:
+            self._check_index(self.unstack.index, groups, named)
             groups.add(self.unstack.index)
         for target in self.targets:
-            if set("{}") & set(_PLACEHOLDER.sub("", target)):
-                raise RuleError(f"rule target {target!r}: braces go around a group's name")
-            unknown = set(_PLACEHOLDER.findall(target)) - groups
+            unknown = placeholders(target, "rule target") - groups
             if unknown:
-                raise RuleError(f"rule target {target!r}: no group named {sorted(unknown)}")
+                raise RuleError(
+                    f"rule target {quoted(target)}: the source has no group named "
+                    f"{', '.join(sorted(unknown))}; (?P<name>...) names one"
+                )
+        if len(set(self.targets)) != len(self.targets):
+            raise RuleError(f"{named}: a target is named twice")
+
+    def _check_index(self, index: str, groups: Collection[str], named: str) -> None:
+        if index in groups:
+            raise RuleError(
+                f"{named}: {quoted(index)} is a group of the source and the index of unstack, so "
+                "one would overwrite the other; give the index another name"
+            )
+        if not all(index in _PLACEHOLDER.findall(target) for target in self.targets):
+            raise RuleError(
+                f"{named}: unstack makes a tensor for each index, so the target must have "
+                f"{{{index}}} in it"
+            )
+
+    def _check_ops(self, named: str) -> None:
         kinds = [type(op) for op in self.ops]
         joins = sum(issubclass(kind, Join) for kind in kinds)
-        if joins != (len(self.sources) > 1):
-            raise RuleError(f"rule {self.sources}: several sources need one concat or stack")
-        if (Split in kinds) != (len(self.targets) > 1) or not self.targets:
-            raise RuleError(f"rule {self.sources}: several targets need one split")
+        if joins > 1 or (joins and len(self.sources) == 1):
+            raise RuleError(f"{named}: concat and stack join all sources of a rule, once")
+        if not joins and len(self.sources) > 1:
+            raise RuleError(f"{named}: several sources need one concat or stack")
+        if (Split in kinds) != (len(self.targets) > 1):
+            raise RuleError(
+                f"{named}: several targets need one split, and split several targets; for more "
+                "tensors of one variable give it more rules"
+            )
         if any(kind in (Split, Unstack) for kind in kinds[:-1]):
-            raise RuleError(f"rule {self.sources}: split and unstack must be the last operation")
+            raise RuleError(f"{named}: split and unstack must be the last operation")
 
     @property
     def unstack(self) -> Unstack | None:
         last = self.ops[-1] if self.ops else None
         return last if isinstance(last, Unstack) else None
 
-    def domains(self, counts: Mapping[str, int]) -> list[dict[str, str]] | None:
-        """Every combination of group values that the rule must fire for, None if unbounded."""
+    def domains(self, counts: Mapping[str, int]) -> Iterator[dict[str, str]] | None:
+        """Every combination of group values that the rule must fire for, None if unbounded.
+
+        There may be very many: whoever goes through them stops where none are found any more.
+        """
         values: dict[str, list[str]] = {}
         for name, body in _GROUP.findall(self.sources[0]):
             if name in counts:
@@ -107,10 +159,10 @@ class Rule:
                 values[name] = body.split("|")
         if set(values) != set(self.patterns[0].groupindex):
             return None
-        return [
+        return (
             dict(zip(values, combination, strict=True))
             for combination in itertools.product(*values.values())
-        ]
+        )
 
     def example(self, groups: Mapping[str, str]) -> str:
         """The variable name that the first source would match with these group values."""
@@ -127,6 +179,9 @@ class Drop:
     source: str
     reason: str
 
+    def __post_init__(self) -> None:
+        compiled(self.source, "drop")
+
 
 @dataclass(frozen=True)
 class Tie:
@@ -140,16 +195,25 @@ class Tie:
     target: str
     part: str = "model"
 
-    def names(self, counts: Mapping[str, int]) -> list[tuple[str, str]]:
-        """Each alias and its target."""
-        groups = set(_PLACEHOLDER.findall(self.alias + self.target))
-        if unknown := groups - counts.keys():
-            raise RuleError(f"tie {self.alias!r}: no counted group named {sorted(unknown)}")
-        return [
-            (self.alias.format(**values), self.target.format(**values))
+    def __post_init__(self) -> None:
+        aliases, targets = placeholders(self.alias, "tie"), placeholders(self.target, "tie")
+        if targets - aliases:
+            raise RuleError(f"tie {quoted(self.alias)}: its target has more groups than itself")
+
+    def names(self, counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+        """Each alias and its target. Raises RuleError where a group is not counted."""
+        groups = sorted(placeholders(self.alias, "tie"))
+        if unknown := set(groups) - counts.keys():
+            raise RuleError(f"tie {quoted(self.alias)}: no counted group named {sorted(unknown)}")
+        return (
+            (fill_in(self.alias, values), fill_in(self.target, values))
             for numbers in itertools.product(*(range(counts[group]) for group in groups))
             for values in [dict(zip(groups, numbers, strict=True))]
-        ]
+        )
+
+
+# The values of a fill, and how many axes each needs.
+FILLS: dict[str, int | None] = {"zeros": None, "ones": None, "identity": 2, "frequencies": 1}
 
 
 @dataclass(frozen=True)
@@ -167,11 +231,47 @@ class Fill:
     part: str = "model"
 
     def __post_init__(self) -> None:
-        if self.value not in FILLS or (self.value == "identity" and len(self.shape) != 2):
-            raise RuleError(f"fill {self.target!r}: {self.value!r} of shape {list(self.shape)}")
+        if placeholders(self.target, "fill"):
+            raise RuleError(
+                f"fill {quoted(self.target)}: a fill makes one tensor, so its target has no "
+                "groups; write one for each"
+            )
+        if self.value not in FILLS:
+            raise RuleError(
+                f"fill {quoted(self.target)}: {quoted(self.value)} is no value to fill with; there "
+                f"are {', '.join(FILLS)}"
+            )
+        axes = FILLS[self.value]
+        if axes is not None and len(self.shape) != axes:
+            raise RuleError(
+                f"fill {quoted(self.target)}: {self.value} needs a shape of {axes} axes, not of "
+                f"{len(self.shape)}"
+            )
 
 
-FILLS = ("zeros", "ones", "identity", "frequencies")
+def resolve_ties(
+    ties: Iterable[tuple[str, str]], tensors: Collection[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Which tensor each alias is, and what is wrong with those that are none.
+
+    A tie may lead to another tie. An alias that is a tensor of its own is tied to nothing.
+    """
+    given = {alias: target for alias, target in ties if alias not in tensors}
+    found: dict[str, str] = {}
+    problems = []
+    for alias, target in given.items():
+        seen = {alias}
+        end = target
+        while end in given and end not in seen:
+            seen.add(end)
+            end = found.get(end, given[end])
+        if end in tensors:
+            found[alias] = end
+        elif end in seen:
+            problems.append(f"{alias} is tied to {target}, which leads back to {end}: to no tensor")
+        else:
+            problems.append(f"{alias} is tied to {end}, which no variable and no fill gives")
+    return found, problems
 
 
 @dataclass(frozen=True)
@@ -205,7 +305,8 @@ class RuleSet:
     """All rules of one family, or of a rule file.
 
     `counts` maps a group name to the config key that says how many there are. `family` names the
-    built-in family whose config and side files go with the rules.
+    built-in family whose config and side files go with the rules, `extends` the one whose rules go
+    with them too.
     """
 
     rules: tuple[Rule, ...]
@@ -218,153 +319,18 @@ class RuleSet:
     name: str = ""
     extends: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.family is not None and self.extends is not None:
+            raise RuleError("either family or extends: extends takes the family's config too")
+        filled = Counter(("fill", fill.target, fill.part) for fill in self.fills)
+        tied = Counter(("tie", tie.alias, tie.part) for tie in self.ties)
+        for (kind, name, _), times in (filled | tied).items():
+            if times > 1:
+                raise RuleError(f"{kind} {quoted(name)}: {times} of them for one tensor")
+
     def architecture(self, name: str) -> Architecture | None:
         return next((a for a in self.architectures if a.name == name), None)
 
     @property
     def parts(self) -> set[str]:
         return {rule.part for rule in self.rules}
-
-
-def load_rules(path: str | PathLike[str]) -> RuleSet:
-    """Read a rule file (TOML), by path or URL.
-
-    Raises RuleError, which names the file and the rule, RemoteError where a server cannot be asked.
-    """
-    try:
-        text = read_small(as_path(path)).decode("utf-8")
-    except RemoteError:
-        raise
-    except OSError as error:
-        raise RuleError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise RuleError(f"{path}: not a TOML file: {error}") from None
-    return parse_rules(text, str(path))
-
-
-def parse_rules(text: str, name: str) -> RuleSet:
-    """The rule set of a rule file's text. Raises RuleError, which names the rule."""
-    try:
-        return rules_from_data(tomllib.loads(text), name)
-    except tomllib.TOMLDecodeError as error:
-        raise RuleError(f"{name}: not a TOML file: {error}") from None
-    except (RuleError, TypeError, KeyError, AttributeError) as error:
-        raise RuleError(f"{name}: {error}") from None
-
-
-def rules_from_data(data: Mapping[str, Any], name: str) -> RuleSet:
-    """The rule set that a parsed rule file describes. Raises RuleError."""
-    unknown = set(data) - {"family", "counts", "architecture", "rule", "drop", "tie", "fill"}
-    if unknown:
-        raise RuleError(f"unknown keys {sorted(unknown)}")
-    if not data.get("rule"):
-        raise RuleError("no [[rule]] in it")
-    return RuleSet(
-        rules=tuple(_rule(rule) for rule in data["rule"]),
-        counts=dict(data.get("counts", {})),
-        architectures=tuple(
-            Architecture(
-                a["name"], tuple(a["parts"]), tuple(a.get("heads", ())), a.get("strip", "")
-            )
-            for a in data.get("architecture", ())
-        ),
-        drops=tuple(Drop(**drop) for drop in data.get("drop", ())),
-        ties=tuple(Tie(**tie) for tie in data.get("tie", ())),
-        fills=tuple(
-            Fill(**(fill | {"shape": tuple(fill["shape"])})) for fill in data.get("fill", ())
-        ),
-        family=data.get("family"),
-        name=name,
-    )
-
-
-def _rule(data: Mapping[str, Any]) -> Rule:
-    unknown = set(data) - {"source", "target", "ops", "shape", "part", "required"}
-    if unknown or not {"source", "target"} <= set(data):
-        raise RuleError(
-            f"rule {dict(data)}: needs source and target; may have ops, shape, part, required"
-        )
-    return Rule(
-        sources=_tuple(data["source"]),
-        targets=_tuple(data["target"]),
-        ops=tuple(op_from_data(op) for op in data.get("ops", ())),
-        shape=tuple(data["shape"]) if "shape" in data else None,
-        part=data.get("part", "model"),
-        required=data.get("required", True),
-    )
-
-
-def _tuple(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
-def dump_rules(rules: RuleSet) -> str:
-    """The rule set as a rule file; `load_rules` gives it back.
-
-    Raises RuleError where it holds half of a surrogate pair, which no TOML file can.
-    """
-    text = "\n".join(_dump_lines(rules)) + "\n"
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise RuleError(f"{rules.name or 'rules'}: no TOML file can hold {error}") from None
-    return text
-
-
-def _dump_lines(rules: RuleSet) -> Iterator[str]:
-    if rules.family:
-        yield f"family = {_toml(rules.family)}"
-    if rules.counts:
-        yield from ("", "# How often a named group must occur: the config key that says it.")
-        yield "[counts]"
-        yield from (f"{_key(name)} = {_toml(key)}" for name, key in rules.counts.items())
-    for architecture in rules.architectures:
-        yield from ("", "[[architecture]]", f"name = {_toml(architecture.name)}")
-        yield f"parts = {_toml(architecture.parts)}"
-        if architecture.heads:
-            yield f"heads = {_toml(architecture.heads)}"
-        if architecture.strip:
-            yield f"strip = {_toml(architecture.strip)}"
-    for rule in rules.rules:
-        yield from ("", "[[rule]]", f"part = {_toml(rule.part)}")
-        yield f"source = {_toml(rule.sources if len(rule.sources) > 1 else rule.sources[0])}"
-        yield f"target = {_toml(rule.targets if len(rule.targets) > 1 else rule.targets[0])}"
-        if rule.ops:
-            yield f"ops = {_toml([op.to_data() for op in rule.ops])}"
-        if rule.shape is not None:
-            yield f"shape = {_toml(rule.shape)}"
-        if not rule.required:
-            yield "required = false"
-    for drop in rules.drops:
-        yield from ("", "[[drop]]", f"source = {_toml(drop.source)}")
-        yield f"reason = {_toml(drop.reason)}"
-    for tie in rules.ties:
-        yield from ("", "[[tie]]", f"alias = {_toml(tie.alias)}", f"target = {_toml(tie.target)}")
-        yield f"part = {_toml(tie.part)}"
-    for fill in rules.fills:
-        yield from ("", "[[fill]]", f"target = {_toml(fill.target)}", f"part = {_toml(fill.part)}")
-        yield f"shape = {_toml(fill.shape)}"
-        yield f"value = {_toml(fill.value)}"
-        yield f"reason = {_toml(fill.reason)}"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, str):
-        if "'" not in value and not _UNPRINTABLE.search(value):
-            return f"'{value}'" if "\\" in value or '"' in value else f'"{value}"'
-        # JSON's escapes are TOML's too; beyond them TOML wants one for DEL.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return str(value)
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml(name)
-
-
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from tfreader.checkpoint import Checkpoint, TensorInfo
@@ -38,10 +38,15 @@ class Seen:
 
 @dataclass
 class Chosen:
-    """The variables to map, by the key whose names count for them; the others with the reason."""
+    """The variables to map, by the key whose names count for them; the others with the reason.
+
+    `explicit` are those that look like training state, with the sources that name them all the
+    same: no others are for them.
+    """
 
     variables: dict[str, TensorInfo]
     dropped: dict[str, str]
+    explicit: Mapping[str, Collection[re.Pattern[str]]]
 
 
 def look(checkpoint: Checkpoint, scope: str, findings: Findings) -> Seen:
@@ -87,9 +92,9 @@ def choose(seen: Seen, moving_averages: str, rules: RuleSet | None, findings: Fi
     Rules that were given go before that guess, and with `moving_averages` "use" each average
     stands for its variable. Raises PlanError where there are none to use.
     """
-    explicit = _explicit(seen, rules) if rules is not None else set()
+    explicit = _explicit(seen, rules) if rules is not None else {}
     training = {key: state for key, state in seen.training.items() if key not in explicit}
-    chosen = Chosen({}, {key: str(state) for key, state in training.items()})
+    chosen = Chosen({}, {key: str(state) for key, state in training.items()}, explicit)
     for key, info in seen.infos.items():
         if key in training:
             continue
@@ -142,10 +147,10 @@ def _use(averages: Mapping[str, str], seen: Seen, chosen: Chosen, findings: Find
     findings.notes.append(said)
 
 
-def _explicit(seen: Seen, rules: RuleSet) -> set[str]:
+def _explicit(seen: Seen, rules: RuleSet) -> dict[str, set[re.Pattern[str]]]:
     """What looks like training state, but rules name it: they do not match its variable as well.
 
-    Of what has no variable, such as counters, they match no weight.
+    Of what has no variable, such as counters, they match no weight. Each with the rules' sources.
     """
     patterns = [pattern for rule in rules.rules for pattern in rule.patterns]
     weights = [key for key in seen.infos if key not in seen.training]
@@ -153,13 +158,13 @@ def _explicit(seen: Seen, rules: RuleSet) -> set[str]:
     def spells(pattern: re.Pattern[str], key: str) -> bool:
         return any(map(pattern.fullmatch, seen.names.get(key, (key,))))
 
-    return {
-        key
-        for key, state in seen.training.items()
-        for pattern in patterns
-        if spells(pattern, key)
-        and not any(spells(pattern, other) for other in ([state.base] if state.base else weights))
-    }
+    found: dict[str, set[re.Pattern[str]]] = {}
+    for key, state in seen.training.items():
+        others = [state.base] if state.base else weights
+        for pattern in patterns:
+            if spells(pattern, key) and not any(spells(pattern, other) for other in others):
+                found.setdefault(key, set()).add(pattern)
+    return found
 
 
 def matching(regex: re.Pattern[str], seen: Seen) -> list[str]:

@@ -1,4 +1,4 @@
-"""Throw damaged checkpoints at the reader: anything but a correct read or a TFReaderError fails.
+"""Throw damaged checkpoints and rule files at the reader: correct reads and TFReaderErrors pass.
 
     make fuzz                                  # a bounded run, from the files in tests/data
     make fuzz RUNS=1000000 SEED=7              # a long one
@@ -19,6 +19,8 @@ from unittest.mock import patch
 
 import numpy as np
 from bundle_writer import entry, header, table
+from tfreader.mapping.family import families
+from tfreader.mapping.rule_file import dump_rules, parse_rules
 
 import tfreader
 from tfreader.checkpoint import TensorInfo
@@ -27,12 +29,12 @@ from tfreader.object_graph import ObjectGraph
 from tfreader.training import training_state
 
 DATA = Path(__file__).resolve().parent / "data"
-V1, V2, GRAPH, STATE = range(4)
+V1, V2, GRAPH, STATE, RULES = range(5)
 
 
 def check(data: bytes, folder: Path) -> None:
     """Read an input in every way there is; a byte of kind, then what `bundle` and others make."""
-    kind, data = (data[0] % 4 if data else V1), data[1:]
+    kind, data = (data[0] % 5 if data else V1), data[1:]
     try:
         if kind == GRAPH:
             graph = ObjectGraph(data, [f"k{i}" for i in range(64)])
@@ -44,6 +46,9 @@ def check(data: bytes, folder: Path) -> None:
                 assert state.base is None or state.base in graph
             return
     except ValueError:
+        return
+    if kind == RULES:
+        check_rules(data)
         return
     for file in folder.iterdir():
         file.unlink()
@@ -63,6 +68,15 @@ def check(data: bytes, folder: Path) -> None:
             read_all(c)
     except tfreader.TFReaderError as error:
         assert len(str(error)) < 20_000
+
+
+def check_rules(data: bytes) -> None:
+    try:
+        rules = parse_rules(data.decode(errors="ignore"), "fuzz")
+    except tfreader.RuleError as error:
+        assert len(str(error)) < 20_000
+        return
+    assert parse_rules(dump_rules(rules), "fuzz") == rules
 
 
 def read_all(checkpoint: tfreader.Checkpoint) -> None:
@@ -103,6 +117,9 @@ def seeds() -> Iterator[bytes]:
     for prefix in ("objects", "keras3/compiled"):
         with tfreader.open(DATA / prefix) as checkpoint:
             yield bytes([GRAPH]) + checkpoint["_CHECKPOINTABLE_OBJECT_GRAPH"].tolist()
+    for family in ("bert", "transfo-xl", "t5"):
+        yield bytes([RULES]) + dump_rules(families()[family].layouts[0].rules({}, {})).encode()
+    yield bytes([RULES]) + (DATA.parent.parent / "examples/keras-regressor/rules.toml").read_bytes()
     yield bytes([STATE]) + (DATA / "objects" / "checkpoint").read_bytes()
 
 

@@ -140,6 +140,7 @@ def test_a_rule_that_spells_a_name_goes_before_what_it_looks_like(tmp_path):
     found = by_target(plan(tmp_path, tensors, rules=rule_file(tmp_path, text), config=None))
     assert found["w.second"] == ("w/Adam",)
     assert found["step"] == ("global_step",)
+    assert found.keys() == {"w", "v", "w.second", "v.second", "step"}
 
 
 def test_averages_must_be_there_to_be_used(tmp_path):

@@ -16,19 +16,23 @@ from safetensors.numpy import load_file
 from tfreader.mapping import convert as convert_file
 from tfreader.mapping import dump_rules, load_rules, make_plan
 from tfreader.mapping.execute import stream
-from tfreader.mapping.family import Family, Layout, families
+from tfreader.mapping.family import Family, Layout
+from tfreader.mapping.matching import extended
 from tfreader.mapping.ops import (
     Concat,
     Permute,
     Repeat,
     Reshape,
     Slice,
+    Split,
     Squeeze,
     Stack,
     Transpose,
+    Unstack,
     part_of,
 )
-from tfreader.mapping.rule import Drop, Rule, RuleSet, _toml, literal_tail, rules_from_data
+from tfreader.mapping.rule import Drop, Fill, Rule, RuleSet, Tie, literal_tail
+from tfreader.mapping.rule_file import _toml, rules_from_data
 
 import tfreader
 from tfreader.checkpoint import whole
@@ -65,12 +69,15 @@ def steps(draw, shape):
     """An operation for that shape, and what numpy calls it."""
     start = draw(st.integers(0, shape[0]))
     stop = draw(st.integers(start, shape[0]))
-    axes = tuple(draw(st.permutations(range(len(shape)))))
+    rank = len(shape)
+    axes = tuple(axis - rank * draw(st.booleans()) for axis in draw(st.permutations(range(rank))))
+    last = draw(st.sampled_from([-1, rank - 1]))
     sizes = draw(st.permutations([*shape, 1]))
     other = draw(st.permutations(factors(prod(shape))))
     known = [
         (Permute(axes), lambda a: np.transpose(a, axes)),
-        (Slice(0, start, stop), lambda a: a[start:stop]),
+        (Slice(-rank, start, stop), lambda a: a[start:stop]),
+        (Slice(last, 0, shape[-1] // 2), lambda a: a[..., : a.shape[-1] // 2]),
         (Repeat(2), lambda a: np.stack([a, a])),
         (Reshape((-1,)), np.ravel),
         (Reshape(tuple(sizes)), lambda a: np.reshape(a, sizes)),
@@ -80,7 +87,7 @@ def steps(draw, shape):
     if len(shape) > 1:
         known.append((Transpose(), np.transpose))
     if 1 in shape:
-        axis = shape.index(1)
+        axis = shape.index(1) - draw(st.sampled_from([0, rank]))
         known.append((Squeeze(axis), lambda a: np.squeeze(a, axis)))
     return draw(st.sampled_from(known))
 
@@ -112,6 +119,38 @@ def check_a_chain_of_operations(data, shape):
     np.testing.assert_array_equal(reads[-1](whole(expected.shape)), expected)
 
 
+@pytest.mark.parametrize("axis", [1, -1])
+def test_pieces_of_an_axis(axis):
+    array = np.arange(12).reshape(2, 6)
+    expected = {
+        Split(axis): (np.split(array, 3, 1), Split(axis).pieces(array.shape, 3)),
+        Unstack(axis, "i"): (array.T, Unstack(axis, "i").pieces(array.shape)),
+    }
+    for arrays, pieces in expected.values():
+        assert len(arrays) == len(pieces)
+        for piece, ops in zip(arrays, pieces, strict=True):
+            found = array
+            for op in ops:
+                found = op.part(whole(op.shape(found.shape)), found.shape, partial(part_of, found))
+            np.testing.assert_array_equal(found, piece)
+
+
+@pytest.mark.parametrize(
+    "op", [Squeeze(2), Slice(-3, 0, 0), Permute((0, -2)), Permute((0, 2)), Transpose()]
+)
+def test_axes_that_a_shape_does_not_have(op):
+    with pytest.raises(ValueError, match="shape"):
+        op.shape((1, 2) if op != Transpose() else (2,))
+
+
+def test_what_claims_more_than_any_model_has_is_refused_before_it_is_made():
+    with pytest.raises(ValueError, match="1000000 tensors, at most"):
+        Unstack(0, "layer").pieces((1_000_000, 0))
+    for shape in ((2, 2), (0,)):
+        with pytest.raises(ValueError, match="larger than any"):
+            Repeat(1 << 50).shape(shape)
+
+
 @pytest.mark.parametrize(
     ("pattern", "tail"),
     [
@@ -141,7 +180,9 @@ def test_any_part_of_what_is_joined(data, sizes, other):
     same = [np.arange(6).reshape(2, 3) + i for i in range(len(sizes))]
     for op, inputs, expected in (
         (Concat(0), arrays, np.concatenate(arrays)),
+        (Concat(-2), arrays, np.concatenate(arrays)),
         (Stack(1), same, np.stack(same, 1)),
+        (Stack(-1), same, np.stack(same, -1)),
     ):
         shapes = [each.shape for each in inputs]
         assert op.join_shapes(shapes) == expected.shape
@@ -252,7 +293,7 @@ def test_drop_and_config_dimensions(tmp_path):
         ({"source": "a", "target": ["x", "y"]}, "split"),
         ({"source": "a", "target": "x", "ops": ["flip"]}, "unknown operation 'flip'"),
         ({"source": "a", "target": "x", "ops": [{"op": "permute"}]}, "takes axes"),
-        ({"source": "a", "traget": "x"}, "needs source and target"),
+        ({"source": "a", "traget": "x"}, "unknown key .traget.*target"),
     ],
 )
 def test_a_malformed_rule_is_explained(rule, message):
@@ -274,18 +315,6 @@ def test_an_overflowing_cast_is_refused(tmp_path):
         convert(tmp_path, {"a": np.array([np.inf, 1e6])}, rules, dtype="float16")
     infinite = convert(tmp_path, {"a": np.array([np.inf, np.nan])}, rules, dtype="float16")["a"]
     np.testing.assert_array_equal(infinite, np.array([np.inf, np.nan], np.float16))
-
-
-def test_printed_rules_of_every_layout_read_back_equal(tmp_path):
-    path = tmp_path / "rules.toml"
-    for rules in (layout.rules({}, {}) for f in families().values() for layout in f.layouts):
-        path.write_text(dump_rules(rules))
-        loaded = load_rules(path)
-        assert loaded.rules == rules.rules
-        assert loaded.counts == rules.counts
-        assert loaded.ties == rules.ties
-        assert loaded.drops == rules.drops
-        assert loaded.architectures == rules.architectures
 
 
 FILLED = """
@@ -341,8 +370,8 @@ def test_toml_gives_back_what_was_written(value):
 def test_rules_with_any_text_come_back(tmp_path):
     odd = "tab\t line\n quotes '\"\\ bell\x07 DEL\x7f \x85 \u2028 größe 😀"
     rules = RuleSet(
-        (Rule((r"(?P<größe>\d+)\x00\x7f",), ("{größe}" + odd,), part=odd, shape=(odd,)),),
-        counts={"größe": odd},
+        (Rule((r"(?P<größe>\d+)\x00\x7f",), ("{größe}" + odd.replace("\\", ""),), part=odd),),
+        counts={"größe": "größe"},
         drops=(Drop(r"\x01" + "\x01", odd),),
     )
     path = tmp_path / "rules.toml"
@@ -365,7 +394,7 @@ def test_a_variable_of_its_own_undoes_a_tie(tmp_path):
 
 def test_a_fill_must_be_one_that_exists():
     fill = {"target": "x", "shape": [1], "value": "ones-ish", "reason": "none"}
-    with pytest.raises(tfreader.RuleError, match="fill 'x': 'ones-ish'"):
+    with pytest.raises(tfreader.RuleError, match="fill 'x': 'ones-ish' is no value"):
         rules_from_data({"rule": [{"source": "a", "target": "b"}], "fill": [fill]}, "test")
 
 
@@ -397,3 +426,117 @@ def test_what_the_variables_tell_must_agree_with_the_config(monkeypatch, tmp_pat
             assert plan.config["gated"] == gated
             with pytest.raises(tfreader.PlanError, match="gated = .* belongs to another model"):
                 make_plan(checkpoint, "made-up", config={"gated": not gated})
+
+
+def test_axes_may_be_counted_from_the_end(tmp_path):
+    tensors = {"qkv": X, "stacked": X.reshape(4, 3, 2)}
+    rules = [
+        {
+            "source": "qkv",
+            "target": ["q", "k", "v"],
+            "ops": [{"op": "split", "axis": -1}],
+        },
+        {
+            "source": "stacked",
+            "target": "layer.{i}.w",
+            "ops": [{"op": "unstack", "axis": -2, "index": "i"}],
+        },
+    ]
+    found = convert(tmp_path, tensors, {"rule": rules})
+    for i, name in enumerate("qkv"):
+        np.testing.assert_array_equal(found[name], X[:, 2 * i : 2 * i + 2])
+        np.testing.assert_array_equal(found[f"layer.{i}.w"], tensors["stacked"][:, i])
+
+
+def test_a_variable_is_not_taken_by_a_special_and_a_general_rule(tmp_path):
+    special = {"source": "dense_out/kernel", "target": "out.weight"}
+    general = {"source": "dense_(?P<n>.*)/kernel", "target": "{n}.weight"}
+    tensors = {"dense_out/kernel": X, "dense_in/kernel": X}
+    with pytest.raises(
+        tfreader.PlanError,
+        match=r"two rules.*: dense_out/kernel by '\w+/kernel' and by 'dense_\(\?P",
+    ):
+        convert(tmp_path, tensors, {"rule": [special, general]})
+    # The same source twice is meant: two parts of one kernel.
+    parts = [
+        {
+            **general,
+            "target": f"{{n}}.{i}",
+            "ops": [{"op": "slice", "axis": 0, "start": i, "stop": 4}],
+        }
+        for i in range(2)
+    ]
+    assert convert(tmp_path, tensors, {"rule": parts}).keys() == {"out.0", "out.1", "in.0", "in.1"}
+
+
+def test_ties_lead_to_a_tensor(tmp_path):
+    rules = {
+        "rule": [{"source": "a", "target": "x"}],
+        "tie": [{"alias": "z", "target": "y"}, {"alias": "y", "target": "x"}],
+    }
+    with tfreader.open(write_bundle(tmp_path / "m", {"a": X})) as checkpoint:
+        plan = make_plan(checkpoint, rules=rules_from_data(rules, "test"))
+        assert plan.ties == {"z": "x", "y": "x"}
+        rules["tie"].append({"alias": "w", "target": "nothing"})
+        with pytest.raises(tfreader.PlanError, match="w is tied to nothing"):
+            make_plan(checkpoint, rules=rules_from_data(rules, "test"))
+
+
+@pytest.mark.parametrize("source", [r"layer_\d/w", r"layer_(\d)/w", r"layer_(?P<i>\d)/w"])
+def test_several_variables_for_one_tensor_are_told_how_to_differ(tmp_path, source):
+    rules = {"rule": [{"source": source, "target": "w"}]}
+    with pytest.raises(tfreader.PlanError, match=r"w .*layer_0/w.*layer_1/w.*\{.*\} in the target"):
+        convert(tmp_path, {"layer_0/w": X, "layer_1/w": X}, rules)
+
+
+def test_what_a_file_fills_or_ties_goes_before_the_family_s():
+    fill = Fill("x", (1,), "zeros", "theirs")
+    base = RuleSet((Rule(("a",), ("b",)),), fills=(fill,), ties=(Tie("y", "b"),), family="bert")
+    mine = Fill("x", (1,), "ones", "mine", "other")
+    own = RuleSet((), fills=(mine,), ties=(Tie("y", "x"),), extends="bert")
+    merged = extended(base, own)
+    assert merged.fills == (mine,)
+    assert merged.ties == (Tie("y", "x"),)
+
+
+def test_a_tensor_is_filled_once(tmp_path):
+    fill = {"target": "x", "shape": [1], "value": "zeros", "reason": "none"}
+    rules = {
+        "rule": [
+            {"source": "a", "target": "y", "part": "one"},
+            {"source": "b", "target": "z", "part": "two"},
+        ],
+        "fill": [{**fill, "part": "one"}, {**fill, "part": "two"}],
+    }
+    with pytest.raises(tfreader.PlanError, match="x is filled twice"):
+        convert(tmp_path, {"a": X, "b": X}, rules)
+
+
+def test_sizes_that_no_tensor_has_are_refused_before_anything_is_made(tmp_path):
+    tensors = {"a": np.zeros((1 << 15, 0), np.float32)}
+    unstack = {"op": "unstack", "axis": 0, "index": "i"}
+    repeat = {"op": "repeat", "times": "n_layer"}
+    for ops in ([unstack], [repeat, unstack]):
+        rules = {"rule": [{"source": "a", "target": "x.{i}", "ops": ops}]}
+        with pytest.raises(tfreader.PlanError, match="at most 16384"):
+            convert(tmp_path, tensors, rules, config={"n_layer": 1 << 24})
+    rules = {"rule": [{"source": "a", "target": "x", "ops": [{"op": "reshape", "to": [0, "n"]}]}]}
+    with pytest.raises(tfreader.PlanError, match="no tensor can have"):
+        convert(tmp_path, tensors, rules, config={"n": (1 << 63) - 1})
+    for size in (10**400, -1, 1 << 62):
+        fill = {"target": "x", "shape": ["n*n*n", 0], "value": "zeros", "reason": "none"}
+        rules = {"rule": [{"source": "a", "target": "a"}], "fill": [fill]}
+        with pytest.raises(tfreader.TFReaderError, match="n"):
+            convert(tmp_path, tensors, rules, config={"n": size})
+
+
+def test_many_counted_groups_do_not_multiply(tmp_path):
+    groups = "abcdef"
+    source = "x" + "".join(rf"_(?P<{group}>\d+)" for group in groups)
+    rules = {
+        "counts": {group: f"n_{group}" for group in groups},
+        "rule": [{"source": source, "target": ".".join(f"{{{group}}}" for group in groups)}],
+    }
+    tensors = {"x" + f"_{i}" * len(groups): np.zeros(1, np.float32) for i in range(30)}
+    with pytest.raises(tfreader.PlanError, match="no variable fills"):
+        convert(tmp_path, tensors, rules)

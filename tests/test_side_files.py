@@ -213,11 +213,11 @@ def test_links_to_their_own_folder(tmp_path, monkeypatch):
             (folder / name).symlink_to(folder)
     (runs / "circle").symlink_to("circle")
     (runs / "up").symlink_to("..")
-    jobs = from_glob(f"{runs}/**/*.index", "out", {})
+    jobs = from_glob([f"{runs}/**/*.index"], "out", {})
     assert [job.tf_checkpoint for job in jobs] == [f"{runs}/one/m", f"{runs}/two/deep/m"]
     monkeypatch.chdir(runs)
     for pattern in ("**/*.index", "./**/m.index", "**/**/*.index", f"{tmp_path}/runs/**/m.ind*"):
-        assert len(from_glob(pattern, "out", {})) == 2
+        assert len(from_glob([pattern], "out", {})) == 2
 
 
 def test_what_a_pattern_does_not_follow_is_told(tmp_path):
@@ -230,5 +230,5 @@ def test_what_a_pattern_does_not_follow_is_told(tmp_path):
     )  # fmt: skip
     assert f"note: {tmp_path}/runs/more: a link to a folder" in result.stderr
     assert len(json.loads(result.stdout)["outcomes"]) == 1
-    jobs = from_glob(f"{tmp_path}/runs/more/**/*.index", "out", {})
+    jobs = from_glob([f"{tmp_path}/runs/more/**/*.index"], "out", {})
     assert [job.tf_checkpoint for job in jobs] == [f"{tmp_path}/runs/more/m"]

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from tfreader.mapping import convert, load_state_dict, make_plan
 from tfreader.mapping.execute import stream
 from tfreader.mapping.plan import Entry
-from tfreader.mapping.rule import rules_from_data
-from tfreader.mapping.writers.safetensors import SafetensorsFile, parse_size, shards
+from tfreader.mapping.rule_file import rules_from_data
+from tfreader.mapping.writers.safetensors import SafetensorsFile, index_json, parse_size, shards
 
 import tfreader
 
@@ -99,6 +99,18 @@ def test_a_dtype_that_safetensors_lacks_is_refused_before_data_is_read(tmp_path)
     with pytest.raises(tfreader.UnsupportedError, match="'x'.*complex128"):
         convert(prefix, tmp_path / "out.safetensors", rules=rules)
     assert sorted(os.listdir(tmp_path)) == ["m.data-00000-of-00001", "m.index"]
+
+
+def test_a_name_is_given_to_one_tensor(tmp_path):
+    array = np.zeros(2, np.float32)
+    twice = [entry("x", array), entry("x", array)]
+    with pytest.raises(tfreader.PlanError, match="'x': filled twice"):
+        SafetensorsFile(tmp_path / "x", twice)
+    with pytest.raises(tfreader.PlanError, match="'x': filled twice"):
+        index_json([[e] for e in twice], ["a", "b"])
+    with pytest.raises(tfreader.PlanError, match="'__metadata__': no name"):
+        SafetensorsFile(tmp_path / "x", [entry("__metadata__", array)])
+    assert not (tmp_path / "x").exists()
 
 
 def test_bfloat16_is_written_as_it_is(tmp_path):

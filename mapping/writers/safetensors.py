@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tfreader.errors import ConfigError, CorruptCheckpointError, UnsupportedError
+from tfreader.errors import ConfigError, CorruptCheckpointError, PlanError, UnsupportedError
 from tfreader.protocols import File
 
 from ..plan import Entry
@@ -72,8 +72,10 @@ def layout(entries: Iterable[Entry]) -> tuple[bytes, dict[str, int], int]:
     """The file's first bytes, each tensor's offset in the file, and the file's size.
 
     Tensors lie in the order of descending dtype width, then of name, as the library writes them,
-    so that every one is aligned.
+    so that every one is aligned. Raises PlanError for two tensors of one name.
     """
+    entries = list(entries)
+    _check_unique(entries)
     header: dict[str, Any] = {"__metadata__": METADATA}
     position = 0
     for entry in sorted(entries, key=lambda e: (-e.dtype.itemsize, e.target)):
@@ -99,6 +101,16 @@ def layout(entries: Iterable[Entry]) -> tuple[bytes, dict[str, int], int]:
         if name != "__metadata__"
     }
     return len(text).to_bytes(8, "little") + text, offsets, start + position
+
+
+def _check_unique(entries: Sequence[Entry]) -> None:
+    """No library opens a file with a name that stands twice, or is that of the metadata."""
+    seen = {"__metadata__"}
+    for entry in entries:
+        if entry.target in seen:
+            what = "no name for a tensor" if entry.target == "__metadata__" else "filled twice"
+            raise PlanError(f"tensor {entry.target!r}: {what}; correct the rules")
+        seen.add(entry.target)
 
 
 def header_size(file: File) -> int:
@@ -170,6 +182,7 @@ def shard_names(count: int, stem: str = "model") -> list[str]:
 def index_json(files: Sequence[Sequence[Entry]], names: Sequence[str]) -> bytes:
     """The index file that says which tensor lies in which shard."""
     entries = [entry for file in files for entry in file]
+    _check_unique(entries)
     weight_map = {
         entry.target: name for file, name in zip(files, names, strict=True) for entry in file
     }
