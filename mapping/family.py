@@ -164,9 +164,9 @@ class Family:
     `config_files` are looked for beside the checkpoint. `defaults` are keys of the written config
     that nothing else gives, `needs` those that it cannot do without, `fixed` those with which, set
     otherwise, the class would have other tensors or compute something else. `output_weight` is the
-    tensor of the output layer, which tie_word_embeddings makes one with the embeddings. `aliases`
-    are other names for the model type, `variants` such that are a model type of their own in the
-    written config.
+    tensor of the output layer, which tie_word_embeddings makes one with the embeddings. `labels`
+    says of classes whose head has a number of labels of its own how many. `aliases` are other names
+    for the model type, `variants` such that are a model type of their own in the written config.
 
     The methods stand in the order of their use.
     """
@@ -178,6 +178,7 @@ class Family:
     needs: ClassVar[tuple[str, ...]] = ()
     fixed: ClassVar[Mapping[str, Any]] = {}
     output_weight: ClassVar[str | None] = None
+    labels: ClassVar[Mapping[str, int]] = {}
     aliases: ClassVar[tuple[str, ...]] = ()
     variants: ClassVar[tuple[str, ...]] = ()
 

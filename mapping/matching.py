@@ -27,6 +27,8 @@ class Match:
     name: str
 
 
+_KERAS_LAYER = re.compile(r"layer(?:_with_weights)?-\d+")
+
 Matches = Mapping[str, Sequence[Match]]
 """By the key of each variable, in the order of the rules."""
 
@@ -80,9 +82,10 @@ def extended(base: RuleSet, own: RuleSet) -> RuleSet:
         own_parts = [part for regex, part in parts if regex.fullmatch(rule.targets[0])]
         return replace(rule, part=own_parts[0]) if rule.part == "model" and own_parts else rule
 
+    rules = tuple(map(placed, own.rules))
     return replace(
         own,
-        rules=(*map(placed, own.rules), *base.rules),
+        rules=(*rules, *(rule for rule in base.rules if rule not in rules)),
         counts={**base.counts, **own.counts},
         architectures=(*own.architectures, *base.architectures),
         drops=(*own.drops, *base.drops),
@@ -148,19 +151,25 @@ def account(
 def inside(
     keys: Iterable[str], seen: Seen, active: Iterable[Match], architecture: Architecture | None
 ) -> list[str]:
-    """Those variables that lie within the model, to judge by their scopes: its heads aside.
+    """Those variables that lie within the model, to judge by where they are stored: heads aside.
 
-    The model's scope is the innermost that all its variables share; where they share none, it has
-    all their outermost ones.
+    The model's scope is the innermost that all its variables share. Where they share none, or have
+    Keras' numbered layers right below it, beside which a head is one more, the model has the scopes
+    below that.
     """
     heads = set(architecture.heads) if architecture else set()
-    names = [match.name for match in active if match.rule.part not in heads]
-    folders = [name.rpartition("/")[0] for name in names]
-    scopes = {os.path.commonpath(folders)} if folders and all(folders) else {""}
-    if scopes == {""}:
-        scopes = {folder.partition("/")[0] for folder in folders if folder}
-    within = tuple(scope + "/" for scope in scopes)
-    return [key for key in keys if any(n.startswith(within) for n in seen.names.get(key, (key,)))]
+    folders = [_folder(match.info.name) for match in active if match.rule.part not in heads]
+    shared = os.path.commonpath(folders) if folders and all(folders) else ""
+    root = shared + "/" if shared else ""
+    below = {folder.removeprefix(root).partition("/")[0] for folder in folders if folder != shared}
+    is_split = not shared or any(map(_KERAS_LAYER.fullmatch, below))
+    within = tuple(f"{root}{scope}/" for scope in below) if is_split else (root,)
+    return [key for key in keys if f"{_folder(seen.infos[key].name)}/".startswith(within)]
+
+
+def _folder(key: str) -> str:
+    """Where a variable is stored, without its own name."""
+    return key.partition("/.ATTRIBUTES/")[0].rpartition("/")[0]
 
 
 def report_unknown(

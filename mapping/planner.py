@@ -97,8 +97,14 @@ def make_plan(
         own_rules = frozenset(followed.rules[: len(own_rules)])
 
     matches = match(chosen.variables, seen, followed)
-    present = {found.rule.part for key in variables for found in matches[key]}
-    kind = model_class(checkpoint.path, followed, present, architecture, findings)
+    kind = model_class(
+        checkpoint.path,
+        followed,
+        family.labels if family is not None else {},
+        [found for key in variables for found in matches[key]],
+        architecture,
+        findings,
+    )
     parts = kind.all_parts if kind else followed.parts
     active, unknown = account(
         seen, variables, matches, parts, kind, followed, own_rules, chosen, findings

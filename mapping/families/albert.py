@@ -162,6 +162,7 @@ class Albert(Family):
         "pad_token_id": 0,
         "tie_word_embeddings": True,
     }
+    labels: ClassVar = {"AlbertForMultipleChoice": 1}
     needs = ("num_attention_heads", "num_hidden_layers")
 
     def translate(self, original: Mapping[str, Any]) -> Config:

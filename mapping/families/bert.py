@@ -155,6 +155,7 @@ class Bert(Family):
         "pad_token_id": 0,
         "tie_word_embeddings": True,
     }
+    labels: ClassVar = {"BertForMultipleChoice": 1}
     needs = ("num_attention_heads",)
 
     def assume(self, config: Config, variables: Variables) -> Config:
