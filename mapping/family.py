@@ -210,6 +210,12 @@ class Family:
         """Keys that nothing else gives, and of which the user should hear."""
         return {}
 
+    def advice(
+        self, rules: RuleSet, config: Config, variables: Variables, unknown: Variables
+    ) -> str:
+        """What to do about those outside the model that no rule knows; empty where all is said."""
+        return ""
+
     def check(self, config: Config) -> None:
         """Raise ConfigError where the finished config makes no model."""
 

@@ -173,11 +173,14 @@ def _folder(key: str) -> str:
 
 
 def report_unknown(
-    unknown: Sequence[str], within: Collection[str], seen: Seen, findings: Findings
+    unknown: Sequence[str], within: Collection[str], seen: Seen, advice: str, findings: Findings
 ) -> None:
-    """Say which variables no rule knows; only what lies outside the model may be ignored."""
+    """Say which variables no rule knows; only what lies outside the model may be ignored.
+
+    `advice` is what the family has to say of those outside.
+    """
     outside = [key for key in unknown if key not in within]
-    for keys, where, advice in (
+    for keys, where, remedy in (
         (
             [key for key in unknown if key in within],
             " inside the model",
@@ -188,8 +191,10 @@ def report_unknown(
     ):
         described = [f"{seen.shown[key]} {list(seen.infos[key].shape)}" for key in keys]
         if keys:
+            more = f"\n{advice}" if advice and keys is outside else ""
             findings.problem(
-                f"{count(keys, 'variable')}{where} that no rule knows: {some(described)}; {advice}",
+                f"{count(keys, 'variable')}{where} that no rule knows: {some(described)}; "
+                f"{remedy}{more}",
                 [f"variable {one}{where}: no rule knows it" for one in described],
             )
 

@@ -205,7 +205,8 @@ class RuleSet:
     """All rules of one family, or of a rule file.
 
     `counts` maps a group name to the config key that says how many there are. `family` names the
-    built-in family whose config and side files go with the rules.
+    built-in family whose config and side files go with the rules. `remarks` are what the user
+    should know who follows them.
     """
 
     rules: tuple[Rule, ...]
@@ -217,6 +218,7 @@ class RuleSet:
     family: str | None = None
     name: str = ""
     extends: str | None = None
+    remarks: tuple[str, ...] = ()
 
     def architecture(self, name: str) -> Architecture | None:
         return next((a for a in self.architectures if a.name == name), None)
