@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from tfreader.errors import PlanError
@@ -16,6 +17,7 @@ from .variables import Chosen, Seen, averages_of
 # Models that people take for one of the families.
 _NOT_BUILT_IN = {"electra": r"electra/embeddings/.*|(?:discriminator|generator)_predictions/.*"}
 _MOST_SCOPES = 1000  # that are tried for a hint
+_DEEPEST_SCOPE = 8
 
 
 class Fit(NamedTuple):
@@ -100,7 +102,7 @@ def under_scopes(names: Sequence[str]) -> list[tuple[str, Fit]]:
         for layout in family.layouts
     ]
     for name in names:
-        for slash in re.finditer("/", name):
+        for slash in islice(re.finditer("/", name), _DEEPEST_SCOPE):
             scope, rest = name[: slash.start()], name[slash.end() :]
             if scope not in scopes and any(first.fullmatch(rest) for first in firsts):
                 scopes[scope] = None

@@ -222,9 +222,9 @@ class Family:
     `config_files` are looked for beside the checkpoint. `defaults` are keys of the written config
     that nothing else gives, `needs` those that it cannot do without, `fixed` those with which, set
     otherwise, the class would have other tensors or compute something else. `output_weight` is the
-    tensor of the output layer, which tie_word_embeddings makes one with the embeddings. `aliases`
-    are other names for the model type, `variants` such that are a model type of their own in the
-    written config.
+    tensor of the output layer, which tie_word_embeddings makes one with the embeddings. `labels`
+    says of classes whose head has a number of labels of its own how many. `aliases` are other names
+    for the model type, `variants` such that are a model type of their own in the written config.
 
     The methods stand in the order of their use.
     """
@@ -236,6 +236,7 @@ class Family:
     needs: ClassVar[tuple[str, ...]] = ()
     fixed: ClassVar[Mapping[str, Any]] = {}
     output_weight: ClassVar[str | None] = None
+    labels: ClassVar[Mapping[str, int]] = {}
     aliases: ClassVar[tuple[str, ...]] = ()
     variants: ClassVar[tuple[str, ...]] = ()
 
@@ -270,6 +271,12 @@ class Family:
     def assume(self, config: Config, variables: Variables) -> Config:
         """Keys that nothing else gives, and of which the user should hear."""
         return {}
+
+    def advice(
+        self, rules: RuleSet, config: Config, variables: Variables, unknown: Variables
+    ) -> str:
+        """What to do about those outside the model that no rule knows; empty where all is said."""
+        return ""
 
     def check(self, config: Config) -> None:
         """Raise ConfigError where the finished config makes no model."""

@@ -34,6 +34,8 @@ class Match:
         return self.rule.patterns[self.source]
 
 
+_KERAS_LAYER = re.compile(r"layer(?:_with_weights)?-\d+")
+
 Matches = Mapping[str, Sequence[Match]]
 """By the key of each variable, in the order of the rules."""
 
@@ -93,9 +95,10 @@ def extended(base: RuleSet, own: RuleSet) -> RuleSet:
 
     filled = {fill.target for fill in own.fills}
     tied = {tie.alias for tie in own.ties}
+    rules = tuple(map(placed, own.rules))
     return replace(
         own,
-        rules=(*map(placed, own.rules), *base.rules),
+        rules=(*rules, *(rule for rule in base.rules if rule not in rules)),
         counts={**base.counts, **own.counts},
         architectures=(*own.architectures, *base.architectures),
         drops=(*own.drops, *base.drops),
@@ -173,27 +176,36 @@ def account(
 def inside(
     keys: Iterable[str], seen: Seen, active: Iterable[Match], architecture: Architecture | None
 ) -> list[str]:
-    """Those variables that lie within the model, to judge by their scopes: its heads aside.
+    """Those variables that lie within the model, to judge by where they are stored: heads aside.
 
-    The model's scope is the innermost that all its variables share; where they share none, it has
-    all their outermost ones.
+    The model's scope is the innermost that all its variables share. Where they share none, or have
+    Keras' numbered layers right below it, beside which a head is one more, the model has the scopes
+    below that.
     """
     heads = set(architecture.heads) if architecture else set()
-    names = [match.name for match in active if match.rule.part not in heads]
-    folders = [name.rpartition("/")[0] for name in names]
-    scopes = {os.path.commonpath(folders)} if folders and all(folders) else {""}
-    if scopes == {""}:
-        scopes = {folder.partition("/")[0] for folder in folders if folder}
-    within = tuple(scope + "/" for scope in scopes)
-    return [key for key in keys if any(n.startswith(within) for n in seen.names.get(key, (key,)))]
+    folders = [_folder(match.info.name) for match in active if match.rule.part not in heads]
+    shared = os.path.commonpath(folders) if folders and all(folders) else ""
+    root = shared + "/" if shared else ""
+    below = {folder.removeprefix(root).partition("/")[0] for folder in folders if folder != shared}
+    is_split = not shared or any(map(_KERAS_LAYER.fullmatch, below))
+    within = tuple(f"{root}{scope}/" for scope in below) if is_split else (root,)
+    return [key for key in keys if f"{_folder(seen.infos[key].name)}/".startswith(within)]
+
+
+def _folder(key: str) -> str:
+    """Where a variable is stored, without its own name."""
+    return key.partition("/.ATTRIBUTES/")[0].rpartition("/")[0]
 
 
 def report_unknown(
-    unknown: Sequence[str], within: Collection[str], seen: Seen, findings: Findings
+    unknown: Sequence[str], within: Collection[str], seen: Seen, advice: str, findings: Findings
 ) -> None:
-    """Say which variables no rule knows; only what lies outside the model may be ignored."""
+    """Say which variables no rule knows; only what lies outside the model may be ignored.
+
+    `advice` is what the family has to say of those outside.
+    """
     outside = [key for key in unknown if key not in within]
-    for keys, where, advice in (
+    for keys, where, remedy in (
         (
             [key for key in unknown if key in within],
             " inside the model",
@@ -204,7 +216,9 @@ def report_unknown(
     ):
         described = [f"{seen.shown[key]} {list(seen.infos[key].shape)}" for key in keys]
         if keys:
+            more = f"\n{advice}" if advice and keys is outside else ""
             findings.problem(
-                f"{count(keys, 'variable')}{where} that no rule knows: {some(described)}; {advice}",
+                f"{count(keys, 'variable')}{where} that no rule knows: {some(described)}; "
+                f"{remedy}{more}",
                 [f"variable {one}{where}: no rule knows it" for one in described],
             )

@@ -6,7 +6,8 @@ that the model needs is filled once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any, TypedDict
 
@@ -14,6 +15,7 @@ from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError, PlanError
 
 from .advice import advise
+from .buffers import buffers
 from .config import SourceConfig, finish_config, read_config
 from .detect import detect, fitting, not_built_in
 from .dimensions import Dimensions
@@ -102,21 +104,27 @@ def make_plan(
     left_out = {*outside, *weights}
     variables = {key: info for key, info in chosen.variables.items() if key not in left_out}
     spelled = spellings(variables, seen)
-    followed = _rules(family, layout, given, sizes, spelled, source, findings)
-    own_rules = frozenset(given.rules if given is not None and given.extends else ())
-    if own_rules:
-        own_rules = frozenset(followed.rules[: len(own_rules)])
+    followed = _rules(seen.path, family, layout, given, sizes, spelled, source, findings)
+    own_number = len(given.rules) if given is not None and given.extends else 0
+    own_rules = frozenset(followed.rules[:own_number])
 
     matches = match(chosen, seen, followed)
-    present = {found.rule.part for key in variables for found in matches[key]}
-    kind = model_class(checkpoint.path, followed, present, architecture, findings)
+    kind = model_class(
+        checkpoint.path,
+        followed,
+        family.labels if family is not None else {},
+        [found for key in variables for found in matches[key]],
+        architecture,
+        findings,
+    )
     parts = kind.all_parts if kind else followed.parts
     active, unknown = account(
         seen, variables, matches, parts, kind, followed, own_rules, chosen, findings
     )
-    report_unknown(unknown, inside(unknown, seen, active, kind), seen, findings)
-    kept = inside(outside, seen, active, kind)
-    kept += [key for key in outside if _is_part(matches, key, parts) and key not in kept]
+    within = inside([*unknown, *outside], seen, active, kind)
+    advice = _advice(family, followed, sizes, spelled, seen, {*unknown} - {*within})
+    report_unknown(unknown, within, seen, advice, findings)
+    kept = [key for key in outside if key in within or _is_part(matches, key, parts)]
     _leave_out(outside, weights, kept, seen, chosen, findings)
 
     dimensions = Dimensions(sizes, source)
@@ -176,7 +184,8 @@ def rules_for(checkpoint: Checkpoint, model_type: str = "auto", scope: str = "")
     family, layout, _ = detect(seen, chosen, model_type, None)
     source = read_config(checkpoint, family, model_type, None, {}, None)
     spelled = spellings(chosen.variables, seen)
-    rules = _rules(family, layout, None, dict(source.values), spelled, source, findings)
+    config = dict(source.values)
+    rules = _rules(seen.path, family, layout, None, config, spelled, source, findings)
     if findings.problems:
         raise PlanError(f"{checkpoint.path}: {findings.summary()}", findings.listed())
     return rules
@@ -188,6 +197,7 @@ def spellings(variables: Mapping[str, TensorInfo], seen: Seen) -> dict[str, Tens
 
 
 def _rules(
+    path: str,
     family: Family | None,
     layout: Layout | None,
     given: RuleSet | None,
@@ -215,8 +225,28 @@ def _rules(
             )
     if given is not None and not given.extends:
         return given
-    rules = layout.rules(dict(config), spelled)
+    try:
+        rules = layout.rules(dict(config), spelled)
+    except PlanError as error:
+        raise PlanError(f"{path}: {error}") from None
+    rules = replace(rules, drops=(*rules.drops, *buffers(spelled)))
+    findings.notes += rules.remarks
     return rules if given is None else extended(rules, given)
+
+
+def _advice(
+    family: Family | None,
+    rules: RuleSet,
+    config: Config,
+    spelled: Mapping[str, TensorInfo],
+    seen: Seen,
+    unknown: Collection[str],
+) -> str:
+    """What the family knows of variables outside the model that no rule does."""
+    if family is None or not unknown:
+        return ""
+    infos = {key: info for key, info in seen.infos.items() if key in unknown}
+    return family.advice(rules, config, spelled, spellings(infos, seen))
 
 
 def _is_part(matches: Matches, key: str, parts: Iterable[str]) -> bool:

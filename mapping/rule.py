@@ -306,7 +306,7 @@ class RuleSet:
 
     `counts` maps a group name to the config key that says how many there are. `family` names the
     built-in family whose config and side files go with the rules, `extends` the one whose rules go
-    with them too.
+    with them too. `remarks` are what the user should know who follows them.
     """
 
     rules: tuple[Rule, ...]
@@ -318,6 +318,7 @@ class RuleSet:
     family: str | None = None
     name: str = ""
     extends: str | None = None
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.family is not None and self.extends is not None:

@@ -410,3 +410,23 @@ def test_the_letters_of_a_vocabulary_tell_its_case(copy, tmp_path, words, lower)
         convert(folder, tmp_path / "out", overrides=overrides)
         settings = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
         assert settings["do_lower_case"] is expected
+
+
+def test_other_classes_that_fit_are_named_and_can_be_chosen(tmp_path):
+    with tfreader.open(DATA / "encoder") as checkpoint:
+        encoder = {name: checkpoint[name] for name in checkpoint}
+    labels, bias = np.ones((5, 24), np.float32), np.ones(5, np.float32)
+    config = {"num_attention_heads": 3}
+    tensors = {**encoder, "output_weights": labels, "output_bias": bias}
+    prefix = write_bundle(tmp_path / "model.ckpt", tensors)
+    with tfreader.open(prefix) as checkpoint:
+        (note,) = (n for n in make_plan(checkpoint, config=config).notes if "--architecture" in n)
+        assert "fit BertForTokenClassification;" in note  # five labels are no choices
+        plan = make_plan(checkpoint, config=config, architecture="BertForTokenClassification")
+    assert plan.architecture == "BertForTokenClassification"
+    tensors |= {"output_weights": labels[:1], "output_bias": bias[:1]}
+    prefix = write_bundle(tmp_path / "choices.ckpt", tensors)
+    with tfreader.open(prefix) as checkpoint:
+        (note,) = (n for n in make_plan(checkpoint, config=config).notes if "--architecture" in n)
+    assert "fit BertForTokenClassification and BertForMultipleChoice" in note
+    assert load_state_dict(prefix, config=config, architecture="BertForMultipleChoice")

@@ -125,3 +125,13 @@ def test_a_head_whose_name_tells_no_kind_is_asked_for(tmp_path):
         make_plan(checkpoint)
     tensors = load_state_dict(prefix, architecture="BertForQuestionAnswering")
     np.testing.assert_array_equal(tensors["qa_outputs.weight"], head[f"{logits}/kernel"].T)
+
+
+def test_a_layer_of_keras_beside_the_models_own_may_be_ignored_what_lies_in_one_not(tmp_path):
+    beside = {"model/layer_with_weights-9/kernel": np.ones((HIDDEN, 3), np.float32)}
+    prefix = write_bundle(tmp_path / "ckpt-1", garden(0) | beside)
+    assert load_state_dict(prefix, ignore=["model/layer_with_weights-9/.*"])
+    inside = {"model/layer_with_weights-4/adapter/kernel": np.ones((HIDDEN, 3), np.float32)}
+    prefix = write_bundle(tmp_path / "ckpt-2", garden(0) | inside)
+    with pytest.raises(tfreader.PlanError, match="inside the model"):
+        load_state_dict(prefix, ignore=[".*/adapter/.*"])

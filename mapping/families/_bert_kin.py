@@ -82,6 +82,6 @@ def remarks(config: Config) -> tuple[str, ...]:
     if config.get("hidden_act") != "gelu":
         return ()
     return (
-        "hidden_act = gelu, in Hugging Face's models the erf form; today's original code computes "
-        "the tanh form, which --set hidden_act=gelu_new matches",
+        "hidden_act = gelu, in Hugging Face's models and bert4keras the erf form; today's original "
+        "code and bert-for-tf2 compute the tanh form, which --set hidden_act=gelu_new matches",
     )

@@ -19,10 +19,11 @@ from tfreader.files import read_small
 
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..rule import Architecture, Rule, RuleSet, Tie
-from . import _builders
+from . import _bert4keras, _bert_for_tf2, _builders
 from ._bert_kin import BERT, ENCODER_ALONE, ROOT, check, remarks
 from ._bert_kin import side_files as word_pieces
 from ._builders import dense, output_layer
+from ._heads import advice, with_head
 from ._tokenizers import (
     is_sentencepiece,
     is_wordpiece,
@@ -128,7 +129,10 @@ RULES = RuleSet(
 
 class Original(Layout):
     name = "original"
-    evidence = (rf"{BERT}/encoder/embedding_hidden_mapping_in/kernel",)
+    evidence = (
+        rf"{BERT}/encoder/embedding_hidden_mapping_in/kernel",
+        rf"{BERT}/encoder/transformer/group_\d+/.*",
+    )
 
     def rules(self, config: Config, variables: Variables) -> RuleSet:
         """Of numbered layer norms, the lower number of a layer's two is attention's."""
@@ -137,7 +141,7 @@ class Original(Layout):
             to_inner = TO_INNER.format(group=match["group"], inner=match["inner"])
             numbers[match["scope"], to_inner].add(int(match["number"] or 0))
         if all(found == {0, 1} for found in numbers.values()):
-            return RULES
+            return with_head(RULES, config, variables)
         inner = tuple(
             rule
             for (scope, to_inner), found in numbers.items()
@@ -152,12 +156,41 @@ class Original(Layout):
         kept = tuple(
             rule for rule in RULES.rules if not rule.sources[0].startswith(f"{INNER}/(?:LayerNorm")
         )
-        return replace(RULES, rules=kept + inner)
+        return with_head(replace(RULES, rules=kept + inner), config, variables)
+
+
+class Bert4Keras(Layout):
+    name = "bert4keras"
+    evidence = (_bert4keras.WORDS, _bert4keras.MAPPING + "/kernel", _bert4keras.SHARED + "/.*")
+
+    def describe(self, config: Config, variables: Variables) -> Config:
+        return {"num_hidden_groups": 1, "inner_group_num": 1}
+
+    def rules(self, config: Config, variables: Variables) -> RuleSet:
+        rules = _bert4keras.albert(config, variables)
+        made = replace(RULES, rules=rules, remarks=(_bert4keras.REMARK,))
+        return with_head(made, config, variables)
+
+
+class BertForTF2(Layout):
+    name = "bert-for-tf2"
+    evidence = (
+        _bert_for_tf2.WORDS,
+        _bert_for_tf2.PROJECTOR + "/bias",
+        _bert_for_tf2.SHARED + "/.*",
+    )
+
+    def describe(self, config: Config, variables: Variables) -> Config:
+        return {"num_hidden_groups": 1, "inner_group_num": 1}
+
+    def rules(self, config: Config, variables: Variables) -> RuleSet:
+        rules, fills = _bert_for_tf2.ALBERT_RULES, _bert_for_tf2.ALBERT_FILLS
+        return with_head(replace(RULES, rules=rules, fills=fills), config, variables)
 
 
 class Albert(Family):
     model_type = "albert"
-    layouts = (Original(),)
+    layouts = (Original(), Bert4Keras(), BertForTF2())
     config_files = ("albert_config.json",)
     fixed: ClassVar = ENCODER_ALONE
     output_weight = "predictions.decoder.weight"
@@ -168,6 +201,7 @@ class Albert(Family):
         "pad_token_id": 0,
         "tie_word_embeddings": True,
     }
+    labels: ClassVar = {"AlbertForMultipleChoice": 1}
     needs = ("num_attention_heads", "num_hidden_layers")
 
     def translate(self, original: Mapping[str, Any]) -> Config:
@@ -180,6 +214,11 @@ class Albert(Family):
 
     def assume(self, config: Config, variables: Variables) -> Config:
         return {"hidden_act": "gelu_new"}
+
+    def advice(
+        self, rules: RuleSet, config: Config, variables: Variables, unknown: Variables
+    ) -> str:
+        return advice("albert", "albert.pooler", rules, config, variables, unknown)
 
     def check(self, config: Config) -> None:
         check(config)

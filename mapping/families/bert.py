@@ -13,9 +13,10 @@ from tfreader.checkpoint import Checkpoint
 
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables
 from ..rule import Architecture, Rule, RuleSet, Tie
-from . import _bert_tf2, _builders
+from . import _bert4keras, _bert_for_tf2, _bert_tf2, _builders, _shared_layer
 from ._bert_kin import BERT, ENCODER_ALONE, ROOT, check, remarks, side_files
 from ._builders import dense, output_layer
+from ._heads import advice, with_head
 
 LAYER = BERT + r"/encoder/layer_(?P<layer>\d+)"
 TO_LAYER = "bert.encoder.layer.{layer}"
@@ -122,9 +123,70 @@ RULES = RuleSet(
 class Original(Layout):
     name = "original"
     evidence = (rf"{BERT}/embeddings/word_embeddings", rf"{BERT}/encoder/layer_\d+/attention/.*")
+    absent = (rf"{BERT}/encoder/embedding_hidden_mapping_in/.*",)  # of RemBERT, RoFormer
 
     def rules(self, config: Config, variables: Variables) -> RuleSet:
-        return RULES
+        return with_head(RULES, config, variables)
+
+
+class SharedLayer(Layout):
+    """One layer that stands for all; see _shared_layer.py."""
+
+    name = "layer_shared"
+    evidence = (rf"{BERT}/embeddings/word_embeddings", rf"{BERT}/encoder/layer_shared/.*")
+
+    def rules(self, config: Config, variables: Variables) -> RuleSet:
+        numbered, shared = LAYER, f"{BERT}/encoder/layer_shared"
+        rules = _shared_layer.for_all_layers(RULES.rules, numbered, shared, config, variables)
+        made = replace(RULES, rules=rules, remarks=(_shared_layer.REMARK,))
+        return with_head(made, config, variables)
+
+
+class Bert4Keras(Layout):
+    name = "bert4keras"
+    evidence = (
+        _bert4keras.WORDS,
+        _bert4keras.POSITIONS,
+        _bert4keras.NORM + "/gamma",
+        _bert4keras.NUMBERED + "/.*",
+    )
+    absent = (_bert4keras.MAPPING + "/.*",)
+
+    def describe(self, config: Config, variables: Variables) -> Config:
+        return {"num_hidden_layers": _bert4keras.layers(variables)}
+
+    def rules(self, config: Config, variables: Variables) -> RuleSet:
+        rules = _bert4keras.bert(config, variables)
+        made = replace(RULES, rules=rules, remarks=(_bert4keras.REMARK,))
+        return with_head(made, config, variables)
+
+
+class BertForTF2(Layout):
+    name = "bert-for-tf2"
+    evidence = (_bert_for_tf2.WORDS, _bert_for_tf2.NUMBERED + "/.*")
+
+    def rules(self, config: Config, variables: Variables) -> RuleSet:
+        made = replace(RULES, rules=_bert_for_tf2.BERT_RULES, fills=_bert_for_tf2.BERT_FILLS)
+        return with_head(made, config, variables)
+
+
+class BertForTF2Shared(Layout):
+    name = "bert-for-tf2 layer_shared"
+    evidence = (_bert_for_tf2.WORDS, _bert_for_tf2.SHARED + "/.*")
+    absent = (_bert_for_tf2.PROJECTOR + "/bias",)  # Google's ALBERT
+
+    def rules(self, config: Config, variables: Variables) -> RuleSet:
+        numbered, shared = _bert_for_tf2.NUMBERED, _bert_for_tf2.SHARED
+        rules = _shared_layer.for_all_layers(
+            _bert_for_tf2.BERT_RULES, numbered, shared, config, variables
+        )
+        made = replace(
+            RULES,
+            rules=rules,
+            fills=_bert_for_tf2.BERT_FILLS,
+            remarks=(_shared_layer.REMARK,),
+        )
+        return with_head(made, config, variables)
 
 
 class Garden(Layout):
@@ -146,7 +208,14 @@ class Garden(Layout):
 
 class Bert(Family):
     model_type = "bert"
-    layouts = (Original(), Garden())
+    layouts = (
+        Original(),
+        Garden(),
+        SharedLayer(),
+        Bert4Keras(),
+        BertForTF2(),
+        BertForTF2Shared(),
+    )
     config_files = ("bert_config.json",)
     fixed: ClassVar = ENCODER_ALONE
     output_weight = "cls.predictions.decoder.weight"
@@ -155,10 +224,16 @@ class Bert(Family):
         "pad_token_id": 0,
         "tie_word_embeddings": True,
     }
+    labels: ClassVar = {"BertForMultipleChoice": 1}
     needs = ("num_attention_heads",)
 
     def assume(self, config: Config, variables: Variables) -> Config:
         return {"hidden_act": "gelu"}
+
+    def advice(
+        self, rules: RuleSet, config: Config, variables: Variables, unknown: Variables
+    ) -> str:
+        return advice("bert", "bert.pooler.dense", rules, config, variables, unknown)
 
     def check(self, config: Config) -> None:
         check(config)

@@ -1,0 +1,196 @@
+"""Heads that people put on BERT and its kin under names of their own.
+
+One fully connected layer on what the encoder or its pooler gives: `dense/kernel` of
+`tf.layers.dense`, `classifier/kernel` of Keras, `TASK/output_weights` after google-research's
+examples. Names, shape and place have to leave one reading: the layer's are the only weights that no
+rule knows, they lie outside the encoder, and one of the sizes, but not both, is the hidden size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import replace
+from typing import NamedTuple
+
+from tfreader.checkpoint import TensorInfo
+
+from ..family import Config, Variables
+from ..ops import Op, Transpose
+from ..plan import CASTABLE
+from ..rule import Fill, Rule, RuleSet, literal_tail
+from ..rule_file import dump_rules
+
+PART = "classifier"
+_NAMES = "dense|classifier|classification|logits?|outputs?|output_layer|predictions?|fc|softmax"
+# With up to two scopes around it, such as a model's and a task's.
+_COMMON = re.compile(
+    rf"(?:[^/]+/){{0,2}}(?:(?:{_NAMES})(?:_\d+)?/(?:kernel|weights)|output_weights)"
+)
+_WEIGHT = re.compile(r"(?P<scope>(?:.*/)?)(?P<kind>kernel|weights?|[wW]|output_weights)")
+_BIASES = {
+    "kernel": ("bias",),
+    "weights": ("biases", "bias"),
+    "weight": ("bias",),
+    "w": ("b",),
+    "W": ("b",),
+    "output_weights": ("output_bias",),
+}
+_ENCODER = re.compile("(?:module/)?bert/.*")
+
+
+class Head(NamedTuple):
+    """A fully connected layer; `is_transposed` says that its weight is stored [inputs, outputs].
+
+    Of one that is square nothing but the name tells.
+    """
+
+    weight: str
+    bias: str | None
+    is_transposed: bool
+    outputs: int
+    is_square: bool
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name in (self.weight, self.bias) if name is not None]
+
+    def rules(self, target: str, part: str, outputs: str) -> RuleSet:
+        shape: tuple[str, ...] = (outputs, "hidden_size")
+        ops: tuple[Op, ...] = ()
+        if self.is_transposed:
+            shape, ops = shape[::-1], (Transpose(),)
+        weight = Rule((re.escape(self.weight),), (f"{target}.weight",), ops, shape, part)
+        if self.bias is None:
+            reason = f"{self.weight} has no bias"
+            fill = Fill(f"{target}.bias", (outputs,), "zeros", reason, part)
+            return RuleSet((weight,), fills=(fill,))
+        bias = Rule((re.escape(self.bias),), (f"{target}.bias",), shape=(outputs,), part=part)
+        return RuleSet((weight, bias))
+
+
+def with_head(rules: RuleSet, config: Config, variables: Variables) -> RuleSet:
+    """The rules and, where the variables leave one reading, those of a head of a common name."""
+    if not any(map(_COMMON.fullmatch, variables)):
+        return rules
+    unknown = _unknown(rules, variables)
+    heads = _heads(unknown, _hidden_size(rules, config, variables))
+    names = {name for head in heads for name in head.names}
+    if len(heads) != 1 or {info.name for info in unknown.values()} != {
+        unknown[name].name for name in names
+    }:
+        return rules
+    (head,) = heads
+    is_common = _COMMON.fullmatch(head.weight) and not _ENCODER.fullmatch(head.weight)
+    if not is_common or head.is_square or head.bias is None or _has_head(rules, variables):
+        return rules
+    said = f"{head.weight}: taken for a classifier's output, as its name, place and shape tell"
+    return replace(
+        rules,
+        rules=(*rules.rules, *head.rules(PART, PART, "num_labels").rules),
+        remarks=(*rules.remarks, said),
+    )
+
+
+def advice(
+    family: str,
+    pooler: str,
+    rules: RuleSet,
+    config: Config,
+    variables: Variables,
+    unknown: Variables,
+) -> str:
+    """What to do about those weights outside the encoder that no rule knows.
+
+    A file of rules where they may be a head, a warning where they may be more than that. `pooler`
+    is the tensor's name without its end.
+    """
+    found = _heads(unknown, _hidden_size(rules, config, variables))
+    heads = [head for head in found if not head.is_square]
+    squares = [head for head in found if head.is_square]
+    parts = [head.rules(PART, PART, "num_labels") for head in heads[:1]]
+    said = f"If {heads[0].weight} is the model's head" if heads else ""
+    if parts and len(squares) == 1 and not any(rule.part == "pooler" for rule in rules.rules):
+        parts.insert(0, squares[0].rules(pooler, "pooler", "hidden_size"))
+        said += f", and {squares.pop().weight} with tanh its pooler"
+    sizes = {head.outputs for head in heads}
+    known = {unknown[head.weight].name for head in found}
+    inner = any(
+        len(info.shape) == 2 and sizes & {*info.shape} and info.name not in known
+        for info in unknown.values()
+    )
+    between = [head.weight for head in squares + (heads if inner else [])]
+    if between:
+        return (
+            f"{' and '.join(between[:3])} may stand between the encoder and the head, where no "
+            "class of transformers has a layer: without it the output would be another"
+        )
+    if not parts:
+        return ""
+    extension = RuleSet(
+        tuple(rule for part in parts for rule in part.rules),
+        fills=tuple(fill for part in parts for fill in part.fills),
+    )
+    rest = "|".join(re.escape(name) for head in heads[1:] for name in head.names)
+    ignored = f" and --ignore '{rest}'" if rest else ""
+    text = f'extends = "{family}"\n{dump_rules(extension)}'
+    return f"{said}, pass --rules FILE{ignored}, with this in the file:\n{text}"
+
+
+def _heads(unknown: Variables, hidden: int | None) -> list[Head]:
+    """The fully connected layers on the hidden size, each by the likeliest of its names."""
+    found: dict[str, Head] = {}
+    for name, info in unknown.items():
+        head = _head(name, unknown, hidden)
+        if head and (info.name not in found or _COMMON.fullmatch(name)):
+            found[info.name] = head
+    return list(found.values())
+
+
+def _head(name: str, variables: Variables, hidden: int | None) -> Head | None:
+    match, shape = _WEIGHT.fullmatch(name), variables[name].shape
+    if match is None or len(shape) != 2 or hidden not in shape:
+        return None
+    # google-research's output_weights are [labels, hidden_size]; so is a kernel that was exported
+    # from PyTorch as it is.
+    is_transposed = match["kind"] != "output_weights" and shape[0] == hidden
+    outputs, inputs = shape[::-1] if is_transposed else shape
+    biases = [match["scope"] + bias for bias in _BIASES[match["kind"]]]
+    bias = next((own for own in biases if own in variables), None)
+    if inputs != hidden or (bias is not None and variables[bias].shape != (outputs,)):
+        return None
+    return Head(name, bias, is_transposed, outputs, outputs == hidden)
+
+
+def _unknown(rules: RuleSet, variables: Variables) -> dict[str, TensorInfo]:
+    """The weights that no rule knows by any of their names, under all of them."""
+    tails = defaultdict(list)  # most patterns end in plain text
+    for pattern in (pattern for rule in rules.rules for pattern in rule.patterns):
+        tails[literal_tail(pattern.pattern)].append(pattern)
+    lengths = {len(tail) for tail in tails}
+    known = {
+        info.name
+        for name, info in variables.items()
+        for length in lengths
+        if any(p.fullmatch(name) for p in tails.get(name[len(name) - length :], ()))
+    }
+    known |= {info.name for info in variables.values() if info.dtype.numpy not in CASTABLE}
+    return {name: info for name, info in variables.items() if info.name not in known}
+
+
+def _hidden_size(rules: RuleSet, config: Config, variables: Variables) -> int | None:
+    """By the config, else of the first variable whose only dimension the rules call so."""
+    if isinstance(size := config.get("hidden_size"), int):
+        return size
+    patterns = [p for r in rules.rules if r.shape == ("hidden_size",) for p in r.patterns]
+    sizes = (
+        info.shape[0]
+        for name, info in variables.items()
+        if len(info.shape) == 1 and any(pattern.fullmatch(name) for pattern in patterns)
+    )
+    return next(sizes, None)
+
+
+def _has_head(rules: RuleSet, variables: Variables) -> bool:
+    own = [pattern for rule in rules.rules if rule.part == PART for pattern in rule.patterns]
+    return any(pattern.fullmatch(name) for pattern in own for name in variables)
