@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from os import PathLike
 from pathlib import Path
@@ -51,6 +51,14 @@ class SideFiles:
     """Files to write beside the weights, and what to tell the user about them."""
 
     contents: Mapping[str, bytes]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Told:
+    """Config keys that files beside the checkpoint give, and what to tell the user."""
+
+    config: Config = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -100,6 +108,13 @@ class Layout(ABC):
     name: ClassVar[str]
     evidence: ClassVar[tuple[str, ...]]
     absent: ClassVar[tuple[str, ...]] = ()
+
+    def told(self, beside: Beside, config: Config, variables: Variables) -> Told:
+        """What files beside the checkpoint, other than its config, say of the model.
+
+        Raises ConfigError where they say that it is another.
+        """
+        return Told()
 
     def describe(self, config: Config, variables: Variables) -> Config:
         """The keys that only several variables together tell.

@@ -17,7 +17,7 @@ from .config import SourceConfig, finish_config, read_config
 from .detect import detect, fitting, not_built_in
 from .dimensions import Dimensions
 from .entries import check_required, make_entries, make_fills
-from .family import Config, Family, Layout
+from .family import Beside, Config, Family, Layout
 from .findings import Findings, count, some
 from .matching import Matches, account, extended, ignored, inside, match, report_unknown
 from .model_class import model_class
@@ -90,14 +90,15 @@ def make_plan(
     weights = ignored(ignore_weights, "--ignore-weights", seen, chosen, findings)
     left_out = {*outside, *weights}
     variables = {key: info for key, info in chosen.variables.items() if key not in left_out}
-    spelled = spellings(variables, seen)
-    followed = _rules(family, layout, given, sizes, spelled, source, findings)
+    # With what is ignored, as a layout must not take an unused weight for one that is.
+    spelled = spellings(chosen.variables, seen)
+    followed = _rules(checkpoint.path, family, layout, given, sizes, spelled, source, findings)
     own_rules = frozenset(given.rules if given is not None and given.extends else ())
     if own_rules:
         own_rules = frozenset(followed.rules[: len(own_rules)])
 
     matches = match(chosen.variables, seen, followed)
-    present = {found.rule.part for key in variables for found in matches[key]}
+    present = _present(matches, variables, outside, followed)
     kind = model_class(checkpoint.path, followed, present, architecture, findings)
     parts = kind.all_parts if kind else followed.parts
     active, unknown = account(
@@ -161,7 +162,8 @@ def rules_for(checkpoint: Checkpoint, model_type: str = "auto", scope: str = "")
     family, layout, _ = detect(seen, chosen, model_type, None)
     source = read_config(checkpoint, family, model_type, None, {}, None)
     spelled = spellings(chosen.variables, seen)
-    rules = _rules(family, layout, None, dict(source.values), spelled, source, findings)
+    sizes = dict(source.values)
+    rules = _rules(checkpoint.path, family, layout, None, sizes, spelled, source, findings)
     if findings.problems:
         raise PlanError(f"{checkpoint.path}: {findings.summary()}", findings.listed())
     return rules
@@ -173,6 +175,7 @@ def spellings(variables: Mapping[str, TensorInfo], seen: Seen) -> dict[str, Tens
 
 
 def _rules(
+    path: str,
     family: Family | None,
     layout: Layout | None,
     given: RuleSet | None,
@@ -183,13 +186,17 @@ def _rules(
 ) -> RuleSet:
     """The rules given, else the layout's for what the config and the variables tell.
 
-    What the layout tells is put into the config.
+    What the layout tells, of files beside the checkpoint too, is put into the config.
     """
     if layout is None and family is not None:
         layout = family.layouts[0]
     if layout is None:
         assert given is not None
         return given
+    told = layout.told(Beside.of(path, source.path), dict(config), spelled)
+    findings.notes += told.notes
+    for key, value in told.config.items():
+        config.setdefault(key, value)
     for key, value in layout.describe(dict(config), spelled).items():
         if config.setdefault(key, value) != value:
             findings.problem(
@@ -200,6 +207,18 @@ def _rules(
         return given
     rules = layout.rules(dict(config), spelled)
     return rules if given is None else extended(rules, given)
+
+
+def _present(
+    matches: Matches, variables: Iterable[str], outside: Iterable[str], rules: RuleSet
+) -> set[str]:
+    """The parts that a model class has to have.
+
+    To ignore a head asks for another class, to ignore what a class is made of does not.
+    """
+    heads = {head for kind in rules.architectures for head in kind.heads}
+    present = {found.rule.part for key in variables for found in matches[key]}
+    return present | ({found.rule.part for key in outside for found in matches[key]} - heads)
 
 
 def _is_part(matches: Matches, key: str, parts: Iterable[str]) -> bool:

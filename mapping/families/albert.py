@@ -19,7 +19,7 @@ from tfreader.errors import ConfigError
 
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..rule import Architecture, Rule, RuleSet, Tie
-from . import _builders
+from . import _albert_garden, _builders
 from ._bert_kin import BERT, ENCODER_ALONE, ROOT, check, remarks
 from ._bert_kin import side_files as word_pieces
 from ._builders import dense, output_layer
@@ -150,7 +150,7 @@ class Original(Layout):
 
 class Albert(Family):
     model_type = "albert"
-    layouts = (Original(),)
+    layouts = (Original(), _albert_garden.Garden(RULES))
     config_files = ("albert_config.json",)
     fixed: ClassVar = ENCODER_ALONE
     output_weight = "predictions.decoder.weight"

@@ -6,14 +6,13 @@ run_squad.py; tensor names and shapes those of transformers' modeling_bert.py.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
 from tfreader.checkpoint import Checkpoint
 
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables
 from ..rule import Architecture, Rule, RuleSet, Tie
-from . import _bert_tf2, _builders
+from . import _bert_garden, _builders
 from ._bert_kin import BERT, ENCODER_ALONE, ROOT, check, remarks, side_files
 from ._builders import dense, output_layer
 
@@ -127,26 +126,9 @@ class Original(Layout):
         return RULES
 
 
-class Garden(Layout):
-    """The encoders of the TensorFlow Model Garden, by the paths of their objects."""
-
-    name = "garden"
-    evidence = (
-        r".*/embeddings|(?:.*/)?masked_lm/embedding_table",
-        r".*/_attention_layer/_query_dense/kernel",
-    )
-
-    def describe(self, config: Config, variables: Variables) -> Config:
-        return _bert_tf2.describe(variables)
-
-    def rules(self, config: Config, variables: Variables) -> RuleSet:
-        layers = _bert_tf2.layers(variables)
-        return replace(RULES, rules=_bert_tf2.rules(layers), drops=_bert_tf2.DROPS)
-
-
 class Bert(Family):
     model_type = "bert"
-    layouts = (Original(), Garden())
+    layouts = (Original(), _bert_garden.Garden(RULES))
     config_files = ("bert_config.json",)
     fixed: ClassVar = ENCODER_ALONE
     output_weight = "cls.predictions.decoder.weight"
@@ -158,7 +140,8 @@ class Bert(Family):
     needs = ("num_attention_heads",)
 
     def assume(self, config: Config, variables: Variables) -> Config:
-        return {"hidden_act": "gelu"}
+        """The Garden's gelu is the tanh form."""
+        return {"hidden_act": "gelu_new" if _bert_garden.layers(variables) else "gelu"}
 
     def check(self, config: Config) -> None:
         check(config)
