@@ -80,6 +80,14 @@ def test_the_same_outputs(name, architecture, pairs, tmp_path):
             assert (difference[mask] if expected.ndim == 3 else difference).max() < 1e-5, key
 
 
+def test_averages_that_the_optimizer_keeps(tmp_path):
+    convert(GARDEN / "averages", tmp_path / "out", moving_averages="use")
+    model = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    with np.load(GARDEN / "averages" / "forward.npz") as stored, torch.no_grad():
+        found = model(**{key: torch.tensor(stored[key]) for key in INPUTS}).logits
+        np.testing.assert_allclose(found, stored["output_logits"], atol=1e-5)
+
+
 def test_the_pooler_is_that_of_the_head_for_the_next_sentence():
     tensors = load_state_dict(GARDEN / "pretraining", architecture="BertModel")
     with tfreader.open(GARDEN / "pretraining") as checkpoint:

@@ -55,7 +55,7 @@ ENCODERS = re.compile(r"Text>(?:Bert|Albert|AlbertTransformer|Transformer)Encode
 OTHER_ENCODERS = re.compile(
     r"Text>(?!.*Block)\w*(?:Encoder|Scaffold|XLNetBase)\w*|FNet|SparseMixer"
 )
-LAYERS = ("TransformerEncoderBlock", "Transformer", "CompiledTransformer")
+LAYERS = ("Text>TransformerEncoderBlock", "Text>Transformer", "Text>CompiledTransformer")
 ATTENTIONS = ("MultiHeadAttention", "CachedAttention")
 POOLERS = ("pooler_transform", "pooler_dense")
 TYPES = ("bert", "bert_v2", "albert")
@@ -203,7 +203,7 @@ def _of_object(where: str, each: KerasObject) -> Iterator[Said]:
     if ENCODERS.fullmatch(each.class_name):
         # What the layers say of their activation is exact, what an encoder says is not.
         keys = ("num_layers", "num_attention_heads", "norm_first")
-    elif kind in LAYERS:
+    elif each.class_name in LAYERS:
         keys = tuple(each.config)
     elif kind == "ClassificationHead":
         keys = ("cls_token_idx",)
@@ -213,7 +213,8 @@ def _of_object(where: str, each: KerasObject) -> Iterator[Said]:
 def _on_classifier(path: str, objects: list[KerasObject], names: Sequence[str]) -> list[str]:
     """Notes on a layer that is taken for a classifier; ConfigError where it is none."""
     shown = names[0]
-    layer = next((o for o in objects if o.path in names or o.name in names), None)
+    likely = [o for o in objects if o.path in names] or [o for o in objects if o.name in names]
+    layer = likely[0] if likely else None
     if layer is None or layer.input_shape is None:
         return [
             f"{shown} is taken for a classifier of what BERT pools: no file beside the checkpoint "
