@@ -156,6 +156,14 @@ class SideFiles:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Told:
+    """Config keys that files beside the checkpoint give, and what to tell the user."""
+
+    config: Config = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
 # Keys of a Hugging Face config.json that describe that conversion, not this one.
 FOREIGN_KEYS = {"architectures", "model_type", "dtype", "torch_dtype", "transformers_version"}
 
@@ -202,6 +210,13 @@ class Layout(ABC):
     name: ClassVar[str]
     evidence: ClassVar[tuple[str, ...]]
     absent: ClassVar[tuple[str, ...]] = ()
+
+    def from_settings(self, beside: Beside, config: Config, variables: Variables) -> Told:
+        """What files beside the checkpoint, other than its config, say of the model.
+
+        Raises ConfigError where they say that it is another.
+        """
+        return Told()
 
     def describe(self, config: Config, variables: Variables) -> Config:
         """The keys that only several variables together tell.
@@ -264,7 +279,7 @@ class Family:
         """Hugging Face's keys from the original config; what it leaves out the shapes tell."""
         return same_keys(original)
 
-    def tell(self, beside: Beside, variables: Variables) -> Config:
+    def from_vocabulary(self, beside: Beside, variables: Variables) -> Config:
         """Keys that a vocabulary tells, where the config does not."""
         return {}
 

@@ -20,9 +20,9 @@ from .config import SourceConfig, finish_config, read_config
 from .detect import detect, fitting, not_built_in
 from .dimensions import Dimensions
 from .entries import check_required, make_entries, make_fills
-from .family import Config, Family, Layout
+from .family import Beside, Config, Family, Layout
 from .findings import Findings, count, some
-from .matching import Matches, account, extended, ignored, inside, match, report_unknown
+from .matching import Match, Matches, account, extended, ignored, inside, match, report_unknown
 from .model_class import model_class
 from .plan import FLOATS, Entry, Plan
 from .rule import RuleSet, resolve_ties
@@ -103,7 +103,9 @@ def make_plan(
     weights = ignored(ignore_weights, "--ignore-weights", seen, chosen, findings)
     left_out = {*outside, *weights}
     variables = {key: info for key, info in chosen.variables.items() if key not in left_out}
-    spelled = spellings(variables, seen)
+    # With what is ignored, as a layout must not take an unused weight for one that is.
+    known = {key: info for key, info in chosen.variables.items() if key not in weights}
+    spelled = spellings(known, seen)
     followed = _rules(seen.path, family, layout, given, sizes, spelled, source, findings)
     own_number = len(given.rules) if given is not None and given.extends else 0
     own_rules = frozenset(followed.rules[:own_number])
@@ -113,7 +115,7 @@ def make_plan(
         checkpoint.path,
         followed,
         family.labels if family is not None else {},
-        [found for key in variables for found in matches[key]],
+        _present(matches, variables, outside, followed),
         architecture,
         findings,
     )
@@ -208,7 +210,7 @@ def _rules(
 ) -> RuleSet:
     """The rules given, else the layout's for what the config and the variables tell.
 
-    What the vocabulary and the layout tell is put into the config.
+    What the vocabulary, other files beside it and the layout tell is put into the config.
     """
     if layout is None and family is not None:
         layout = family.layouts[0]
@@ -216,7 +218,10 @@ def _rules(
         assert given is not None
         return given
     if family is not None:
-        config.update({**family.tell(source.beside, spelled), **config})
+        config.update({**family.from_vocabulary(source.beside, spelled), **config})
+    told = layout.from_settings(Beside.of(path, source.path), dict(config), spelled)
+    findings.notes += told.notes
+    config.update({**told.config, **config})
     for key, value in layout.describe(dict(config), spelled).items():
         if config.setdefault(key, value) != value:
             findings.problem(
@@ -247,6 +252,18 @@ def _advice(
         return ""
     infos = {key: info for key, info in seen.infos.items() if key in unknown}
     return family.advice(rules, config, spelled, spellings(infos, seen))
+
+
+def _present(
+    matches: Matches, variables: Iterable[str], outside: Iterable[str], rules: RuleSet
+) -> list[Match]:
+    """What a model class has to have.
+
+    To ignore a head asks for another class, to ignore what a class is made of does not.
+    """
+    heads = {head for kind in rules.architectures for head in kind.heads}
+    ignored = [found for key in outside for found in matches[key] if found.rule.part not in heads]
+    return [found for key in variables for found in matches[key]] + ignored
 
 
 def _is_part(matches: Matches, key: str, parts: Iterable[str]) -> bool:

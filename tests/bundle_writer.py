@@ -156,7 +156,10 @@ def in_slices(
         whole += field(7, extents)
         part = np.ascontiguousarray(array[:, start:end])
         made.append(
-            (slice_key(name, start, end - start), entry(part, shard=number, offset=shard.tell()))
+            (
+                slice_key(name, start, end - start),
+                entry(part, shard=number, offset=shard.tell()),
+            )
         )
         shard.write(data_of(part))
     return [(name.encode(), whole), *made]

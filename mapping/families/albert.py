@@ -19,7 +19,7 @@ from tfreader.files import read_small
 
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..rule import Architecture, Rule, RuleSet, Tie
-from . import _bert4keras, _bert_for_tf2, _builders
+from . import _albert_garden, _bert4keras, _bert_for_tf2, _builders
 from ._bert_kin import BERT, ENCODER_ALONE, ROOT, check, remarks
 from ._bert_kin import side_files as word_pieces
 from ._builders import dense, output_layer
@@ -190,7 +190,7 @@ class BertForTF2(Layout):
 
 class Albert(Family):
     model_type = "albert"
-    layouts = (Original(), Bert4Keras(), BertForTF2())
+    layouts = (Original(), _albert_garden.Garden(RULES), Bert4Keras(), BertForTF2())
     config_files = ("albert_config.json",)
     fixed: ClassVar = ENCODER_ALONE
     output_weight = "predictions.decoder.weight"

@@ -13,7 +13,7 @@ from tfreader.checkpoint import Checkpoint
 
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables
 from ..rule import Architecture, Rule, RuleSet, Tie
-from . import _bert4keras, _bert_for_tf2, _bert_tf2, _builders, _shared_layer
+from . import _bert4keras, _bert_for_tf2, _bert_garden, _builders, _shared_layer
 from ._bert_kin import BERT, ENCODER_ALONE, ROOT, check, remarks, side_files
 from ._builders import dense, output_layer
 from ._heads import advice, with_head
@@ -189,28 +189,11 @@ class BertForTF2Shared(Layout):
         return with_head(made, config, variables)
 
 
-class Garden(Layout):
-    """The encoders of the TensorFlow Model Garden, by the paths of their objects."""
-
-    name = "garden"
-    evidence = (
-        r".*/embeddings|(?:.*/)?masked_lm/embedding_table",
-        r".*/_attention_layer/_query_dense/kernel",
-    )
-
-    def describe(self, config: Config, variables: Variables) -> Config:
-        return _bert_tf2.describe(variables)
-
-    def rules(self, config: Config, variables: Variables) -> RuleSet:
-        layers = _bert_tf2.layers(variables)
-        return replace(RULES, rules=_bert_tf2.rules(layers), drops=_bert_tf2.DROPS)
-
-
 class Bert(Family):
     model_type = "bert"
     layouts = (
         Original(),
-        Garden(),
+        _bert_garden.Garden(RULES),
         SharedLayer(),
         Bert4Keras(),
         BertForTF2(),
@@ -228,7 +211,8 @@ class Bert(Family):
     needs = ("num_attention_heads",)
 
     def assume(self, config: Config, variables: Variables) -> Config:
-        return {"hidden_act": "gelu"}
+        """The Garden's gelu is the tanh form."""
+        return {"hidden_act": "gelu_new" if _bert_garden.layers(variables) else "gelu"}
 
     def advice(
         self, rules: RuleSet, config: Config, variables: Variables, unknown: Variables

@@ -144,7 +144,7 @@ class GPT2(Family):
         """Hugging Face's config from hparams.json, which calls two of the sizes otherwise."""
         return same_keys(original, ALIASES["gpt2"])
 
-    def tell(self, beside: Beside, variables: Variables) -> Config:
+    def from_vocabulary(self, beside: Beside, variables: Variables) -> Config:
         """The id of <|endoftext|> in encoder.json: a table of words may be padded behind it."""
         path, _ = beside.find_vocabulary(*ENCODER)
         words = variables.get("model/wte")

@@ -1,0 +1,237 @@
+"""What the files beside a Garden's checkpoint say of its encoder.
+
+The Garden's trainer writes params.yaml, Keras describes a SavedModel's layers (keras_metadata.py).
+Either tells sizes that no variable does, and settings that change what is computed and not what the
+variables are called.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import yaml
+
+from tfreader.errors import ConfigError
+from tfreader.paths import AnyPath
+
+from ..family import Beside, Config, Told
+from ..keras_metadata import METADATA, SAVED_MODEL, KerasObject, keras_objects, read_bounded
+
+PARAMS = "params.yaml"
+MAX_PARAMS = 1 << 16  # bytes; the trainer's have some 5,000
+# Both spellings of a setting, the encoder's and the layer's: what Hugging Face calls it.
+KEYS = {
+    "num_layers": "num_hidden_layers",
+    "num_attention_heads": "num_attention_heads",
+    "hidden_activation": "hidden_act",
+    "inner_activation": "hidden_act",
+    "intermediate_activation": "hidden_act",
+    "dropout_rate": "hidden_dropout_prob",
+    "output_dropout": "hidden_dropout_prob",
+    "attention_dropout_rate": "attention_probs_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "norm_epsilon": "layer_norm_eps",
+}
+# Settings without a variable that only have one value in Hugging Face's classes.
+FIXED: dict[str, Any] = {
+    "norm_first": False,
+    "use_query_residual": True,
+    "use_bias": True,
+    "attention_axes": None,
+    "diff_q_kv_att_layer_norm": False,
+    "cls_token_idx": 0,
+}
+MEANINGS = {
+    "norm_first": "layers normalise before attention (pre-norm), where BERT does behind it",
+    "cls_token_idx": "the pooler takes another token than the first",
+}
+# The Garden's own activations by their registered names; `gelu` alone is Keras' erf form.
+ACTIVATIONS = {"Text>gelu": "gelu_new", "swish": "silu", "Text>simple_swish": "silu"}
+ENCODERS = re.compile(r"Text>(?:Bert|Albert|AlbertTransformer|Transformer)Encoder(?:V2)?")
+OTHER_ENCODERS = re.compile(
+    r"Text>(?!.*Block)\w*(?:Encoder|Scaffold|XLNetBase)\w*|FNet|SparseMixer"
+)
+LAYERS = ("Text>TransformerEncoderBlock", "Text>Transformer", "Text>CompiledTransformer")
+ATTENTIONS = ("MultiHeadAttention", "CachedAttention")
+POOLERS = ("pooler_transform", "pooler_dense")
+TYPES = ("bert", "bert_v2", "albert")
+# What may lie between an encoder and a classifier on it, or beside both.
+TRANSPARENT = ("InputLayer", "Dropout", "KerasLayer", "Functional", "Model")
+
+
+@dataclass(frozen=True)
+class Said:
+    """A setting, and the file and object that say it."""
+
+    where: str
+    key: str
+    value: Any
+
+
+def from_settings(
+    beside: Beside, config: Config, classifier: Sequence[str], *, may_be_pre_norm: bool
+) -> Told:
+    """The config keys that files beside the checkpoint give, and what is assumed without them.
+
+    `config` is what is known already; `classifier` are the names of a layer on the encoder that is
+    none of the Garden's. Raises ConfigError where a file tells of a model that is neither BERT nor
+    ALBERT, or contradicts the config.
+    """
+    said = [Said("the config", key, value) for key, value in config.items() if key in FIXED]
+    path = beside.find(PARAMS)
+    if path is not None:
+        said += _of_params(path)
+    path = beside.find(METADATA, SAVED_MODEL)
+    objects = keras_objects(path) if path is not None else []
+    for each in objects:
+        said += _of_object(f"{path}: {each.name or each.class_name}", each)
+    notes = _on_classifier(str(path), objects, classifier) if classifier else []
+    found: dict[str, Said] = {}
+    for setting in said:
+        _check_fixed(setting)
+        key, value = KEYS.get(setting.key), setting.value
+        if key == "hidden_act":
+            value = _activation(value)
+        if key is None or value is None:
+            continue
+        if key != "hidden_act" and not _is_number(value, whole=key.startswith("num_")):
+            raise ConfigError(f"{setting.where}: {setting.key} = {value!r}, expected a number")
+        other = found.setdefault(key, Said(setting.where, setting.key, value))
+        if other.value != value:
+            raise ConfigError(
+                f"{other.where}: {other.key} = {other.value!r}, but {setting.where}: "
+                f"{setting.key} = {value!r}; Hugging Face's config has one {key} for all layers"
+            )
+    number = found.get("num_hidden_layers")
+    if number and config.get("num_hidden_layers", number.value) != number.value:
+        raise ConfigError(
+            f"num_hidden_layers = {config['num_hidden_layers']!r} in the config, but "
+            f"{number.where} says {number.value!r}: correct one of them"
+        )
+    if may_be_pre_norm and not any(setting.key == "norm_first" for setting in said):
+        notes.append(
+            "norm_first is taken to be false, as BERT has it: no file beside the checkpoint tells, "
+            "and an encoder that normalises first (pre-norm) has the same variables"
+        )
+    return Told({key: setting.value for key, setting in found.items()}, tuple(notes))
+
+
+def _is_number(value: Any, *, whole: bool) -> bool:
+    if whole or isinstance(value, int):
+        return type(value) is int
+    return isinstance(value, float) and isfinite(value)
+
+
+def _check_fixed(said: Said) -> None:
+    if said.key in FIXED and said.value != FIXED[said.key]:
+        meaning = f": {MEANINGS[said.key]}" if said.key in MEANINGS else ""
+        raise ConfigError(
+            f"{said.where}: {said.key} = {said.value!r}{meaning}. Hugging Face's classes compute "
+            f"with {FIXED[said.key]!r} alone, so the result would be another model"
+        )
+
+
+def _activation(value: Any) -> str | None:
+    """Hugging Face's name of a serialised activation; None where it was a nameless function."""
+    if isinstance(value, Mapping):
+        value = value.get("registered_name") or value.get("config") or value.get("class_name")
+    if not isinstance(value, str) or value.startswith("<"):
+        return None
+    return ACTIVATIONS.get(value, value.rpartition(">")[2])
+
+
+def _of_params(path: AnyPath) -> Iterator[Said]:
+    data = _section(read_yaml(path), "task", "model")
+    encoder = _section(data, "encoder")
+    kind = encoder.get("type") or next((key for key in encoder if key in TYPES), None)
+    where = f"{path}: encoder.{kind}"
+    if kind is None:
+        return
+    if kind not in TYPES:
+        raise ConfigError(f"{where}: an encoder other than {', '.join(TYPES)}, of no class here")
+    own = _section(encoder, str(kind))
+    # The trainer looks names up among the Garden's activations, whose gelu is the tanh form.
+    for key, value in own.items():
+        yield Said(where, key, f"Text>{value}" if value == "gelu" else value)
+    of_words = data.get("mlm_activation")
+    if of_words is not None and of_words != own.get("hidden_activation", of_words):
+        raise ConfigError(
+            f"{path}: mlm_activation = {of_words!r}, hidden_activation = "
+            f"{own['hidden_activation']!r}: Hugging Face's classes have one for both"
+        )
+    listed = data.get("cls_heads")
+    for head in listed if isinstance(listed, list) else ():
+        if isinstance(head, Mapping) and "cls_token_idx" in head:
+            yield Said(f"{path}: head {head.get('name')}", "cls_token_idx", head["cls_token_idx"])
+
+
+def _section(data: Any, *keys: str) -> Mapping[str, Any]:
+    for key in keys:
+        data = data.get(key) if isinstance(data, Mapping) else None
+    return data if isinstance(data, Mapping) else {}
+
+
+class _Loader(yaml.SafeLoader):
+    """Of values with tags of their own, such as Python's tuples, it makes None."""
+
+
+_Loader.add_multi_constructor("", lambda *_: None)
+
+
+def read_yaml(path: AnyPath) -> Any:
+    try:
+        return yaml.load(read_bounded(path, MAX_PARAMS).decode("utf-8"), _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not a YAML file: {error}") from None
+
+
+def _of_object(where: str, each: KerasObject) -> Iterator[Said]:
+    """The settings of an encoder, a layer of one, or a head."""
+    kind = each.class_name.rpartition(">")[2]
+    if OTHER_ENCODERS.fullmatch(each.class_name) and not ENCODERS.fullmatch(each.class_name):
+        raise ConfigError(f"{where}: a {kind}, which is no class here")
+    if each.name == "self_attention" and kind not in ATTENTIONS:
+        raise ConfigError(f"{where}: attention by {kind}, where BERT has MultiHeadAttention")
+    activation = each.config.get("activation", "tanh")
+    if each.name in POOLERS and _activation(activation) != "tanh":
+        raise ConfigError(f"{where}: activation = {activation!r}, where BERT's pooler has tanh")
+    keys: tuple[str, ...] = ()
+    if ENCODERS.fullmatch(each.class_name):
+        # What the layers say of their activation is exact, what an encoder says is not.
+        keys = ("num_layers", "num_attention_heads", "norm_first")
+    elif each.class_name in LAYERS:
+        keys = tuple(each.config)
+    elif kind == "ClassificationHead":
+        keys = ("cls_token_idx",)
+    yield from (Said(where, key, each.config[key]) for key in keys if key in each.config)
+
+
+def _on_classifier(path: str, objects: list[KerasObject], names: Sequence[str]) -> list[str]:
+    """Notes on a layer that is taken for a classifier; ConfigError where it is none."""
+    shown = names[0]
+    likely = [o for o in objects if o.path in names] or [o for o in objects if o.name in names]
+    layer = likely[0] if likely else None
+    if layer is None or layer.input_shape is None:
+        return [
+            f"{shown} is taken for a classifier of what BERT pools: no file beside the checkpoint "
+            "tells; --architecture BertForTokenClassification where it is applied to each token"
+        ]
+    if len(layer.input_shape) != 2:
+        raise ConfigError(f"{path}: {shown} is applied to each token, not to what BERT pools")
+    nearby = [o for o in objects if o.path and "/" not in o.path and o.path != layer.path]
+    for other in nearby if layer.path and "/" not in layer.path else ():
+        if other.class_name not in TRANSPARENT and not ENCODERS.fullmatch(other.class_name):
+            raise ConfigError(
+                f"{path}: beside {shown} there is {other.name} ({other.class_name}): not what a "
+                "class of transformers computes"
+            )
+    activation = _activation(layer.config.get("activation", "linear"))
+    if activation in ("linear", "identity"):
+        return []
+    if activation in ("sigmoid", "softmax", "log_softmax"):
+        return [f"{shown}: the original applies {activation} to the logits that this model gives"]
+    raise ConfigError(f"{path}: {shown} has the activation {activation}, a classifier has none")

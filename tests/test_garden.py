@@ -1,0 +1,255 @@
+"""Encoders of the Model Garden as it saves them: the same outputs, or a refusal that says why."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from bundle_writer import write_bundle
+from conftest import DATA
+from tfreader.mapping import convert, load_state_dict, make_plan
+from tfreader.mapping.keras_metadata import keras_objects
+
+import tfreader
+
+GARDEN = DATA / "garden"
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+OUTPUTS = {  # of the Garden: of transformers
+    "sequence_output": "last_hidden_state",
+    "mlm_logits": "prediction_logits",
+    "logits": "logits",
+}
+
+
+def copied(name: str, tmp_path: Path, *without: str) -> Path:
+    folder = Path(shutil.copytree(GARDEN / name, tmp_path / name))
+    for file in without:
+        (folder / file).unlink()
+    return folder
+
+
+def plan_of(path: Path, **options):
+    with tfreader.open(path) as checkpoint:
+        return make_plan(checkpoint, **options)
+
+
+def written(folder: Path, nodes: Iterable[tuple[str, str, dict, list | None]]) -> None:
+    """A keras_metadata.pb of these objects: path, class, config and shape of the input."""
+
+    def sized(number: int, payload: bytes) -> bytes:
+        size = len(payload)
+        return bytes([number << 3 | 2, size & 127 | 128, size >> 7]) + payload
+
+    messages = []
+    for path, kind, config, shape in nodes:
+        data = {"class_name": kind, "config": config, "build_input_shape": {"items": shape}}
+        inner = sized(3, path.encode()) + sized(5, json.dumps(data).encode())
+        messages.append(sized(1, inner))
+    (folder / "keras_metadata.pb").write_bytes(b"".join(messages))
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "pairs"),
+    [
+        ("pretraining", "BertForPreTraining", "seq_relationship_logits"),
+        ("albert", "AlbertForPreTraining", "sop_logits"),
+        ("classifier", "BertForSequenceClassification", None),
+        ("classifier_of_encoder", "BertForSequenceClassification", None),
+        ("tutorial", "BertForSequenceClassification", None),
+    ],
+)
+def test_the_same_outputs(name, architecture, pairs, tmp_path):
+    convert(GARDEN / name, tmp_path / "out")
+    model = getattr(transformers, architecture).from_pretrained(tmp_path / "out").eval()
+    with np.load(GARDEN / name / "forward.npz") as stored, torch.no_grad():
+        inputs = {key: torch.tensor(stored[key]) for key in INPUTS}
+        found = {**model.base_model(**inputs), **model(**inputs)}
+        wanted = OUTPUTS | ({"next_sentence": pairs} if pairs else {})
+        compared = [key for key in wanted if f"output_{key}" in stored]
+        assert compared
+        for key in compared:
+            expected, mask = stored[f"output_{key}"], stored["attention_mask"].astype(bool)
+            difference = np.abs(found[wanted[key]].numpy() - expected)
+            assert (difference[mask] if expected.ndim == 3 else difference).max() < 1e-5, key
+
+
+def test_averages_that_the_optimizer_keeps(tmp_path):
+    convert(GARDEN / "averages", tmp_path / "out", moving_averages="use")
+    model = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    with np.load(GARDEN / "averages" / "forward.npz") as stored, torch.no_grad():
+        found = model(**{key: torch.tensor(stored[key]) for key in INPUTS}).logits
+        np.testing.assert_allclose(found, stored["output_logits"], atol=1e-5)
+
+
+def test_the_pooler_is_that_of_the_head_for_the_next_sentence():
+    tensors = load_state_dict(GARDEN / "pretraining", architecture="BertModel")
+    with tfreader.open(GARDEN / "pretraining") as checkpoint:
+        kernel = checkpoint["next_sentence..pooler_dense/kernel/.ATTRIBUTES/VARIABLE_VALUE"]
+    np.testing.assert_array_equal(tensors["pooler.dense.weight"], kernel.T)
+
+
+def test_other_heads_and_the_unused_pooler_are_named():
+    reasons = set(plan_of(GARDEN / "pretraining").dropped.values())
+    assert "head topic, beside that for the next sentence" in reasons
+    assert "the encoder's pooler, unused: the head next_sentence has its own" in reasons
+
+
+def test_the_pooler_in_use_cannot_be_ignored():
+    with pytest.raises(tfreader.PlanError, match="cannot be ignored"):
+        plan_of(GARDEN / "classifier", ignore=[".*pooler_dense.*"])
+
+
+def test_an_albert_is_no_bert():
+    plan = plan_of(GARDEN / "albert")
+    assert plan.config["model_type"] == "albert"
+    assert plan.config["num_hidden_layers"] == 2
+    with pytest.raises(tfreader.PlanError, match="The variables are albert"):
+        plan_of(GARDEN / "albert", model_type="bert")
+
+
+def test_an_albert_whose_layers_nothing_counts(tmp_path):
+    folder = copied("albert", tmp_path, "params.yaml")
+    with pytest.raises(tfreader.ConfigError, match="num_hidden_layers"):
+        convert(folder, tmp_path / "out")
+    assert plan_of(folder, overrides={"num_hidden_layers": 3}).config["num_hidden_layers"] == 3
+
+
+def test_an_albert_whose_embeddings_have_the_hidden_size(tmp_path):
+    hidden, wide, heads, size = 4, 6, 2, 2
+    shapes = {f"self_attention/{name}/kernel": (hidden, heads, size) for name in ("query", "key")}
+    shapes |= {f"self_attention/{name}/bias": (heads, size) for name in ("query", "key", "value")}
+    shapes |= {"self_attention/value/kernel": (hidden, heads, size)}
+    shapes |= {"self_attention/attention_output/kernel": (heads, size, hidden)}
+    shapes |= {"self_attention/attention_output/bias": (hidden,)}
+    shapes |= {"intermediate/kernel": (hidden, wide), "intermediate/bias": (wide,)}
+    shapes |= {"output/kernel": (wide, hidden), "output/bias": (hidden,)}
+    for scope in ("self_attention_layer_norm", "output_layer_norm"):
+        shapes |= {f"{scope}/gamma": (hidden,), f"{scope}/beta": (hidden,)}
+    shapes = {f"transformer/{name}": shape for name, shape in shapes.items()}
+    shapes |= {f"{kind}/embeddings": (5, hidden) for kind in ("word_embeddings", "type_embeddings")}
+    shapes |= {"position_embedding/embeddings": (5, hidden)}
+    shapes |= {"embeddings/layer_norm/gamma": (hidden,), "embeddings/layer_norm/beta": (hidden,)}
+    shapes |= {"pooler_transform/kernel": (hidden, hidden), "pooler_transform/bias": (hidden,)}
+    tensors = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    prefix = write_bundle(tmp_path / "ckpt-1", tensors)
+    options = {"num_hidden_layers": 3, "num_attention_heads": heads}
+    found = load_state_dict(prefix, overrides=options)
+    projection = found["encoder.embedding_hidden_mapping_in.weight"]
+    np.testing.assert_array_equal(projection, np.eye(hidden))
+
+
+def test_norm_first_of_a_saved_model_is_refused():
+    with pytest.raises(tfreader.ConfigError, match=r"keras_metadata.pb: .*norm_first = True"):
+        plan_of(GARDEN / "norm_first")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("norm_first: false", "norm_first: true", "norm_first = True"),
+        ("type: bert", "type: kernel", "encoder.kernel: an encoder other than"),
+        ("hidden_activation: gelu", "hidden_activation: mish", "hidden_act = 'mish'"),
+        ("num_attention_heads: 3", "num_attention_heads: 4", "num_attention_heads = 4"),
+        ("dropout_rate: 0.1", "dropout_rate: some", "dropout_rate = 'some', expected a number"),
+        ("task:", "task: [", "not a YAML file"),
+    ],
+)
+def test_params_that_tell_of_another_model(old, new, said, tmp_path):
+    folder = copied("classifier", tmp_path)
+    text = (folder / "params.yaml").read_text()
+    assert old in text
+    (folder / "params.yaml").write_text(text.replace(old, new))
+    with pytest.raises((tfreader.ConfigError, tfreader.PlanError), match=re.escape(said)):
+        plan_of(folder)
+
+
+def test_what_no_file_tells_is_said(tmp_path):
+    folder = copied("classifier", tmp_path, "params.yaml")
+    assert any("norm_first" in note and "pre-norm" in note for note in plan_of(folder).notes)
+    config = {"norm_first": True, "hidden_size": 12}
+    with pytest.raises(tfreader.ConfigError, match="norm_first = [Tt]rue"):
+        plan_of(folder, config=config)
+    told = plan_of(folder, config=config | {"norm_first": False})
+    assert not any("norm_first" in note for note in told.notes)
+    assert told.config["hidden_act"] == "gelu_new"
+
+
+BLOCK = ("root.encoder._transformer_layers.0", "Text>TransformerEncoderBlock")
+POOLED = ("root.classifier", "Dense", {"name": "mood", "activation": "linear"}, [None, 12])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        ([(*BLOCK, {"norm_first": True}, None)], "norm_first = True"),
+        ([(*BLOCK, {"use_query_residual": False}, None)], "use_query_residual = False"),
+        ([("root.encoder", "Text>BigBirdEncoder", {}, None)], "a BigBirdEncoder"),
+        ([("", "TalkingHeadsAttention", {"name": "self_attention"}, None)], "TalkingHeads"),
+        ([("", "Dense", {"name": "pooler_transform", "activation": "relu"}, None)], "'relu'"),
+        ([(*BLOCK, {"inner_activation": act}, None) for act in ("relu", "gelu")],
+         "one hidden_act for all layers"),
+        ([(*POOLED[:3], [None, None, 12])], "mood is applied to each token"),
+        ([POOLED, ("root.mean", "GlobalAveragePooling1D", {"name": "mean"}, None)],
+         "beside mood there is mean"),
+        ([(*POOLED[:2], {"name": "mood", "activation": "relu"}, [None, 12])], "activation relu"),
+    ],
+)  # fmt: skip
+def test_layers_that_tell_of_another_model(nodes, said, tmp_path):
+    folder = copied("tutorial", tmp_path)
+    written(folder, nodes)
+    with pytest.raises(tfreader.ConfigError, match=re.escape(said)):
+        plan_of(folder)
+
+
+def test_layers_that_tell_the_config(tmp_path):
+    folder = copied("tutorial", tmp_path)
+    settings = {"inner_activation": {"class_name": "function", "config": "relu"}}
+    soft = (*POOLED[:2], {"name": "mood", "activation": "softmax"}, [None, 12])
+    written(folder, [(*BLOCK, settings | {"norm_first": False, "norm_epsilon": 1e-6}, None), soft])
+    plan = plan_of(folder)
+    assert plan.config["hidden_act"] == "relu"
+    assert plan.config["layer_norm_eps"] == 1e-6
+    assert not any("norm_first" in note for note in plan.notes)
+    assert any("applies softmax" in note for note in plan.notes)
+
+
+def test_a_classifier_that_no_file_describes(tmp_path):
+    folder = copied("tutorial", tmp_path, "keras_metadata.pb")
+    assert any("mood is taken for a classifier" in note for note in plan_of(folder).notes)
+
+
+def test_two_layers_on_an_encoder_are_no_classifier(tmp_path):
+    with tfreader.open(GARDEN / "tutorial") as checkpoint:
+        graph = checkpoint.object_graph
+        paths = {name: checkpoint[key] for key in graph for name in graph[key].aliases}
+    encoder = {name: value for name, value in paths.items() if "/_" in name or "embed" in name}
+    heads = {f"{layer}/kernel": np.ones((12, 4), np.float32) for layer in ("one", "two")}
+    heads |= {f"{layer}/bias": np.ones(4, np.float32) for layer in ("one", "two")}
+    prefix = write_bundle(tmp_path / "ckpt-1", encoder | heads)
+    with pytest.raises(tfreader.PlanError) as raised:
+        plan_of(Path(prefix))
+    assert "variable one/kernel [12, 4]: no rule knows it" in raised.value.problems
+
+
+def test_damaged_metadata_is_named(tmp_path):
+    folder = copied("tutorial", tmp_path)
+    (folder / "keras_metadata.pb").write_bytes(b"\x0a\xff")
+    with pytest.raises(tfreader.ConfigError, match=r"keras_metadata.pb: damaged"):
+        plan_of(folder)
+
+
+def test_objects_that_older_saved_models_describe(tmp_path):
+    """SavedModel.meta_graphs.object_graph_def.nodes.user_object.metadata."""
+    message = json.dumps({"class_name": "Dense", "config": {"name": "mood"}}).encode()
+    for number in (3, 4, 1, 7, 2):
+        message = bytes([number << 3 | 2, len(message)]) + message
+    (tmp_path / "saved_model.pb").write_bytes(message)
+    (found,) = keras_objects(tmp_path / "saved_model.pb")
+    assert (found.class_name, found.name, found.path) == ("Dense", "mood", None)
