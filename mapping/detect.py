@@ -41,7 +41,7 @@ def detect(
     """
     if rules is not None and model_type == "auto":
         model_type = rules.extends or rules.family or ""
-    names = [name for key in chosen.variables for name in seen.names.get(key, (key,))]
+    names = [name for key in chosen.variables for name in seen.names_of(key)]
     if model_type != "auto":
         family = get_family(model_type) if model_type else None
         if family is None or (rules is not None and not rules.extends):
@@ -77,10 +77,10 @@ def _first(regex: str, names: Iterable[str]) -> str | None:
 def _unknown(seen: Seen, names: Sequence[str]) -> str:
     """What to say of a checkpoint of no known family, with what would help."""
     said = f"{seen.path}: no known family has variables like {some(seen.examples()) or 'these'}"
-    averages = averages_of(seen, seen.training)
-    bases = [name for base in averages for name in seen.names.get(base, (base,))]
+    averages = {base: key for base, key in averages_of(seen, seen.training) if base is not None}
+    bases = [name for base in averages for name in seen.names_of(base)]
     if averages and (fit := next(fitting(bases), None)):
-        raw = "no raw values" if not set(averages) & set(seen.infos) else "few raw values"
+        raw = "no raw values" if not averages.keys() & seen.infos.keys() else "few raw values"
         return (
             f"{seen.path}: {fit} by {len(averages)} moving averages, and {raw}: pass "
             "--moving-averages use"

@@ -62,7 +62,7 @@ def match(chosen: Chosen, seen: Seen, rules: RuleSet) -> Matches:
         return [match for _, match in found]
 
     found = {
-        key: next(filter(None, (matches(name, info) for name in seen.names.get(key, (key,)))), [])
+        key: next(filter(None, (matches(name, info) for name in seen.names_of(key))), [])
         for key, info in chosen.variables.items()
     }
     for key, patterns in chosen.explicit.items():
@@ -146,7 +146,7 @@ def account(
     unknown: list[str] = []
     clashes: list[str] = []
     for key, info in variables.items():
-        names = seen.names.get(key, (key,))
+        names = seen.names_of(key)
         reason = next((why for drop, why in drops if any(map(drop.fullmatch, names))), None)
         mine = [match for match in matches[key] if match.rule.part in parts]
         mine = [match for match in mine if match.rule in own] or mine

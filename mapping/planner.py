@@ -195,7 +195,7 @@ def rules_for(checkpoint: Checkpoint, model_type: str = "auto", scope: str = "")
 
 def spellings(variables: Mapping[str, TensorInfo], seen: Seen) -> dict[str, TensorInfo]:
     """The variables under all their names."""
-    return {name: info for key, info in variables.items() for name in seen.names.get(key, (key,))}
+    return {name: info for key, info in variables.items() for name in seen.names_of(key)}
 
 
 def _rules(
@@ -327,7 +327,7 @@ def _error(plan: Plan, seen: Seen, chosen: Chosen, findings: Findings) -> PlanEr
     kind = plan.architecture or "the rules"
     tail = ""
     if plan.family is not None:
-        names = [name for key in chosen.variables for name in seen.names.get(key, (key,))]
+        names = [name for key in chosen.variables for name in seen.names_of(key)]
         likely = list(dict.fromkeys(fit.family.model_type for fit in fitting(names)))
         likely += not_built_in(names)
         if plan.family.model_type not in likely:

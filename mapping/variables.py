@@ -31,6 +31,12 @@ class Seen:
     training: Mapping[str, Training]
     scope: str
 
+    def names_of(self, key: str) -> tuple[str, ...]:
+        """The names of a variable, also of one that is missing, but for its moving average."""
+        if key in self.names:
+            return self.names[key]
+        return _below(self.scope, (key,))
+
     def examples(self) -> list[str]:
         """The readable names of what may be a weight."""
         return [self.shown[key] for key in self.infos if key not in self.training]
@@ -57,10 +63,7 @@ def look(checkpoint: Checkpoint, scope: str, findings: Findings) -> Seen:
     names = {key: _names(key, graph) for key in infos}
     scope = scope.strip("/")
     if scope:
-        names = {
-            key: tuple(name[len(scope) + 1 :] for name in own if name.startswith(scope + "/"))
-            for key, own in names.items()
-        }
+        names = {key: _below(scope, own) for key, own in names.items()}
         if not any(names.values()):
             tops = sorted({name.partition("/")[0] for name in shown.values() if "/" in name})
             raise PlanError(
@@ -86,6 +89,13 @@ def _names(key: str, graph: ObjectGraph | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys((key, graph.name(key), *graph[key].names)))
 
 
+def _below(scope: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that lie under a scope, without it."""
+    if not scope:
+        return names
+    return tuple(name[len(scope) + 1 :] for name in names if name.startswith(scope + "/"))
+
+
 def choose(seen: Seen, moving_averages: str, rules: RuleSet | None, findings: Findings) -> Chosen:
     """The variables to map. What looks like training state is left out.
 
@@ -105,7 +115,7 @@ def choose(seen: Seen, moving_averages: str, rules: RuleSet | None, findings: Fi
     averages = averages_of(seen, training)
     if moving_averages == "use":
         _use(averages, seen, chosen, findings)
-    elif any(base in seen.infos for base in averages):
+    elif any(base in seen.infos for base, _ in averages):
         findings.notes.append(
             f"moving averages: {len(averages)} left out; --moving-averages use converts them in "
             "place of the raw values"
@@ -113,34 +123,46 @@ def choose(seen: Seen, moving_averages: str, rules: RuleSet | None, findings: Fi
     return chosen
 
 
-def averages_of(seen: Seen, training: Mapping[str, Training]) -> dict[str, str]:
-    """The key of the moving average of each variable that has one. Raises PlanError for two."""
-    averages: dict[str, str] = {}
-    for key, state in training.items():
-        if state.kind != "moving average" or state.base is None:
-            continue
-        other = averages.setdefault(state.base, key)
-        if other != key:
-            raise PlanError(
-                f"{seen.path}: variable {seen.shown.get(state.base, state.base)} has two moving "
-                f"averages, {seen.shown[other]} and {seen.shown[key]}"
-            )
-    return averages
+def averages_of(seen: Seen, training: Mapping[str, Training]) -> list[tuple[str | None, str]]:
+    """The variable and the key of each moving average below the scope.
+
+    The variable may be missing; it is None where nothing tells which it is.
+    """
+    return [
+        (state.base, key)
+        for key, state in training.items()
+        if state.kind == "moving average" and seen.names_of(state.base or key)
+    ]
 
 
-def _use(averages: Mapping[str, str], seen: Seen, chosen: Chosen, findings: Findings) -> None:
+def _use(
+    averages: Sequence[tuple[str | None, str]], seen: Seen, chosen: Chosen, findings: Findings
+) -> None:
     if not averages:
         raise PlanError(
             f"{seen.path}: --moving-averages use: there are no moving averages in it; leave the "
             "option out to convert the variables as they are"
         )
-    without = [key for key in chosen.variables if key not in averages]
-    for base, key in averages.items():
+    used: dict[str, str] = {}
+    for base, key in averages:
+        if base is None:
+            raise PlanError(
+                f"{seen.path}: --moving-averages use: nothing tells which variable "
+                f"{seen.shown[key]} is the moving average of"
+            )
+        other = used.setdefault(base, key)
+        if other != key:
+            raise PlanError(
+                f"{seen.path}: --moving-averages use: variable {seen.shown.get(base, base)} has "
+                f"two, {seen.shown[other]} and {seen.shown[key]}"
+            )
+    without = [key for key in chosen.variables if key not in used]
+    for base, key in used.items():
         chosen.variables[base] = seen.infos[key]
         del chosen.dropped[key]
         if base in seen.infos:
             chosen.dropped[base] = f"replaced by its moving average {seen.shown[key]}"
-    said = f"moving averages: used for {len(averages)} variables"
+    said = f"moving averages: used for {len(used)} variables"
     if without:
         shown = some([seen.shown[key] for key in without])
         said += f"; {len(without)} have none and stay as they are: {shown}"
@@ -156,7 +178,7 @@ def _explicit(seen: Seen, rules: RuleSet) -> dict[str, set[re.Pattern[str]]]:
     weights = [key for key in seen.infos if key not in seen.training]
 
     def spells(pattern: re.Pattern[str], key: str) -> bool:
-        return any(map(pattern.fullmatch, seen.names.get(key, (key,))))
+        return any(map(pattern.fullmatch, seen.names_of(key)))
 
     found: dict[str, set[re.Pattern[str]]] = {}
     for key, state in seen.training.items():

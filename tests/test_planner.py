@@ -263,3 +263,22 @@ def test_embeddings_that_only_the_config_unties_are_tied_and_said(tmp_path):
     assert any("no cls.predictions.decoder.weight of its own" in note for note in report.notes)
     with pytest.raises(tfreader.ConfigError, match="--set tie_word_embeddings = false"):
         convert(BERT, tmp_path / "again", overrides={"tie_word_embeddings": False})
+
+
+def test_averages_stay_within_the_scope(tmp_path):
+    raw = weights(DATA / "encoder")
+    averages = {f"a/{name}{AVERAGE}": value for name, value in raw.items()}
+    others = {f"b/{name}{AVERAGE}": value for name, value in raw.items()}
+    found = plan(tmp_path, averages | others, scope="a", moving_averages="use")
+    assert by_target(found) == {
+        target: tuple(f"a/{name}{AVERAGE}" for name in sources)
+        for target, sources in by_target(plan(tmp_path, raw)).items()
+    }
+
+
+def test_of_two_averages_none_is_used(tmp_path):
+    tensors = dict.fromkeys(["w", "w" + AVERAGE, "w" + AVERAGE + "_1"], np.ones(2, "f4"))
+    rules = rule_file(tmp_path, '[[rule]]\nsource = "w"\ntarget = "w"\n')
+    assert by_target(plan(tmp_path, tensors, rules=rules, config=None)) == {"w": ("w",)}
+    error = refusal(tmp_path, tensors, rules=rules, moving_averages="use", config=None)
+    assert "variable w has two, w/ExponentialMovingAverage" in str(error)

@@ -132,7 +132,7 @@ def load(path: TorchFile) -> Any:
             "pip install 'torch>=2.6'"
         )
     names = _check_contents(path)
-    stand_ins = [stand_in for name, stand_in in _STAND_INS.items() if name in names]
+    stand_ins: list[Any] = [stand_in for name, stand_in in _STAND_INS.items() if name in names]
     # What torch allows, and which warnings are shown, holds for all threads.
     with _LOADING, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a refusal that is reported below
