@@ -73,20 +73,21 @@ def read_config(
     path, original, notes = _find(checkpoint.path, family, own if config is None else config)
     beside = Beside.of(checkpoint.path, path, vocab)
     where = path or "config"
-    original = {key: value for key, value in original.items() if value is not None}
+    original = _without_nulls(original)
     values: Config = {**original, **overrides}
     cleared: dict[str, None] = {}
     if family is not None:
         others = _dimensions(rules)
-        if own is None:  # else whatever a training happened to be told
+        translated = _translate(original, where, family, own is not None)
+        if own is None:
             notes += _unknown(check_keys(family.model_type, original, where, others), where, family)
         overrides = _overrides(family, overrides)
         notes += _unknown(
             check_keys(family.model_type, overrides, "--set", others), "--set", family
         )
-        values = {**_translate(original, where, family), **overrides}
+        values = {**translated, **overrides}
         cleared = {key: None for key, value in overrides.items() if value is None}
-        values = {key: value for key, value in values.items() if value is not None}
+        values = _without_nulls(values)
         origins = dict.fromkeys(values, where) | dict.fromkeys(overrides, "--set")
         check_values(family.model_type, values, origins)
         notes += set_labels(values, overrides, origins)
@@ -138,19 +139,31 @@ def _likely(places: Beside, family: Family) -> Iterator[AnyPath]:
     for path in own[:MOST_CANDIDATES]:
         with suppress(ConfigError):
             if path.is_file() and size_of(path) <= MAX_CONFIG_SIZE:
-                keys = _read(str(path), family)
-                _translate(keys, path.name, family)
+                keys = _without_nulls(_read(str(path), family))
+                _translate(keys, path.name, family, False)
                 if len(own_keys(family.model_type) & keys.keys()) >= TELLING_KEYS:
                     yield path
 
 
-def _translate(original: Mapping[str, Any], where: str, family: Family) -> Config:
+def _without_nulls(config: Mapping[str, Any]) -> Config:
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _translate(original: Mapping[str, Any], where: str, family: Family, is_own: bool) -> Config:
+    """Hugging Face's keys; the checkpoint's own may hold whatever its training was told.
+
+    Raises ConfigError.
+    """
     model_type = original.get("model_type")
     if model_type is not None and model_type not in family.names:
         raise ConfigError(
             f"{where}: model_type = {model_type!r}: a config of another family than "
             f"{family.model_type}"
         )
+    if not is_own:
+        aliases = ALIASES.get(family.model_type, {})
+        named = {aliases.get(key, key): value for key, value in original.items()}
+        check_values(family.model_type, named, dict.fromkeys(named, where))
     try:
         return family.translate(original)
     except ConfigError as error:

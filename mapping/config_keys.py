@@ -166,16 +166,16 @@ CLASSES: dict[str, dict[str, Kind]] = {
             flag="""
                 gelu_activation sinusoidal_embeddings causal asm use_lang_emb is_encoder
             """,
-            sizes="asm_cutoffs",
+            any="asm_cutoffs",  # in arguments of train.py as text
             ratio="asm_div_value",
             table="lang2id id2lang",
         ),
         **_SUMMARY,
     },
     "xlnet": _keys(
-        size="vocab_size d_model n_head d_inner d_head? start_n_top end_n_top",
+        size="d_model n_head d_inner d_head? start_n_top end_n_top",
         layers="n_layer",
-        whole="mem_len? reuse_len? clamp_len",
+        whole="vocab_size mem_len? reuse_len? clamp_len",
         text="ff_activation attn_type summary_type summary_activation?",
         flag="untie_r use_mems_eval use_mems_train bi_data same_length summary_use_proj",
         number="initializer_range layer_norm_eps dropout summary_last_dropout",

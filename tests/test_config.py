@@ -126,6 +126,15 @@ def test_a_value_of_another_type_is_refused(overrides, message):
         plan(DATA / "classifier", overrides=overrides)
 
 
+@pytest.mark.parametrize("model_type", CLASSES)
+def test_no_value_of_a_file_is_looked_at_before_its_type_is_known(tmp_path, model_type):
+    write_bundle(tmp_path / "model.ckpt", {"x": np.ones(2, np.float32)})
+    for key in class_keys(model_type):
+        for value in ([[1]], {"a": {}}, "\x00", 10**30, -1.5):
+            with pytest.raises((tfreader.ConfigError, tfreader.PlanError)):
+                plan(tmp_path / "model.ckpt", model_type=model_type, config={key: value})
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
