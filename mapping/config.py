@@ -138,7 +138,7 @@ def _likely(places: Beside, family: Family) -> Iterator[AnyPath]:
     own = sorted((path for path in files if path.name not in others), key=str)
     for path in own[:MOST_CANDIDATES]:
         with suppress(ConfigError):
-            if path.is_file() and size_of(path) <= MAX_CONFIG_SIZE:
+            if places.takes(path) and size_of(path) <= MAX_CONFIG_SIZE:
                 keys = _without_nulls(_read(str(path), family))
                 _translate(keys, path.name, family, False)
                 if len(own_keys(family.model_type) & keys.keys()) >= TELLING_KEYS:

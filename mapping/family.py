@@ -15,14 +15,13 @@ from typing import Any, ClassVar
 
 import tfreader
 from tfreader.checkpoint import Checkpoint, TensorInfo
-from tfreader.errors import ConfigError, UnknownModelTypeError
-from tfreader.files import read_small
+from tfreader.errors import ConfigError, RemoteError, UnknownModelTypeError
+from tfreader.files import SMALL, read_small
 from tfreader.paths import AnyPath, as_path, check_access, size_of
 
 from .rule import RuleSet
 
 Config = dict[str, Any]
-MAX_VOCABULARY = 64 << 20  # of a file that is looked into only to see whether it is one
 
 
 @dataclass(frozen=True)
@@ -84,15 +83,15 @@ class Beside:
         Raises ConfigError for one that leads elsewhere, or is no regular file.
         """
         paths = (folder / name for name in names for folder in self.folders)
-        return next((path for path in paths if self._take(path)), None)
+        return next((path for path in paths if self.takes(path)), None)
 
     def matching(self, pattern: str) -> list[AnyPath]:
         """The files whose names match, sorted. Raises what `find` raises."""
         paths = (path for folder in self.folders for path in folder.glob(pattern))
-        return sorted((path for path in paths if self._take(path)), key=str)
+        return sorted((path for path in paths if self.takes(path)), key=str)
 
-    def _take(self, path: AnyPath) -> bool:
-        """Whether there is such a file."""
+    def takes(self, path: AnyPath) -> bool:
+        """Whether there is such a file. Raises what `find` raises."""
         if not isinstance(path, Path):
             is_there = path.is_file()
         elif is_there := os.path.lexists(path) and not os.path.isdir(path):
@@ -117,7 +116,7 @@ class Beside:
         notes say what was taken, or why nothing was. Raises ConfigError where the one named is of
         another kind.
         """
-        if self.vocab is not None and not holds(read_small(self.vocab)):
+        if self.vocab is not None and not holds(_contents(self.vocab)):
             raise ConfigError(
                 f"{self.vocab}: not a vocabulary of this family, which has {' or '.join(names)}"
             )
@@ -130,7 +129,7 @@ class Beside:
         likely = [
             path
             for path in sorted(paths, key=str)
-            if size_of(path) <= MAX_VOCABULARY and holds(read_small(path))
+            if size_of(path) <= SMALL and holds(_contents(path))
         ]
         if len(likely) == 1:
             return likely[0], (f"vocabulary: {likely[0]}, the only one here",)
@@ -146,6 +145,15 @@ class Beside:
 
 def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
+
+
+def _contents(path: AnyPath) -> bytes:
+    try:
+        return read_small(path)
+    except RemoteError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 @dataclass(frozen=True)

@@ -232,3 +232,24 @@ def test_what_a_pattern_does_not_follow_is_told(tmp_path):
     assert len(json.loads(result.stdout)["outcomes"]) == 1
     jobs = from_glob([f"{tmp_path}/runs/more/**/*.index"], "out", {})
     assert [job.tf_checkpoint for job in jobs] == [f"{tmp_path}/runs/more/m"]
+
+
+def test_other_names_of_a_config_and_a_vocabulary_lead_out_of_the_folder_no_more(tmp_path, secret):
+    source = bert(tmp_path / "in", "bert_config.json", "vocab.txt")
+    (tmp_path / "home" / "theirs.json").write_bytes((BERT / "bert_config.json").read_bytes())
+    (source / "bert_config_x.json").symlink_to(tmp_path / "home" / "theirs.json")
+    config = {"config": BERT / "bert_config.json"}
+    with pytest.raises(ConfigError, match="--config bert_config.json"):
+        convert(source, tmp_path / "out")
+    (source / "vocab_x.txt").symlink_to(secret)
+    with pytest.raises(ConfigError, match=f"{source}/vocab_x.txt: a link to {secret}"):
+        convert(source, tmp_path / "out", **config, vocab=source)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_vocabulary_that_is_named_is_bounded_too(tmp_path, make):
+    os.truncate((tmp_path / "words.txt").open("w").name, 1 << 40)
+    make(tmp_path / "it.txt")
+    for name in ("words.txt", "it.txt"):
+        with pytest.raises(ConfigError, match=str(tmp_path / name)):
+            convert(BERT, tmp_path / "out", vocab=tmp_path / name)
