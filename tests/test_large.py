@@ -11,7 +11,7 @@ import pytest
 from bundle_writer import write_bundle
 from tfreader.mapping import make_plan
 from tfreader.mapping.execute import BLOCK, WORKERS, stream
-from tfreader.mapping.rule import rules_from_data
+from tfreader.mapping.rule_file import rules_from_data
 
 import tfreader
 from tfreader.files import LocalFile
