@@ -20,10 +20,11 @@ from .plan import CASTABLE, FLOATS, Entry
 from .rule import Architecture, Rule, RuleSet, fill_in
 
 _DIFFER = (
-    "where one rule takes several variables, a group such as (?P<n>...) in the source and {n} in "
-    "the target tell their tensors apart; else narrow the source, or leave out with --ignore REGEX"
+    "where a rule takes several variables, a group such as (?P<n>...) in the source and {n} in the "
+    "target tell their tensors apart; else narrow the source, or leave out what is too much with "
+    "--ignore REGEX"
 )
-_MOST_ELEMENTS = 1 << 58  # of 16 bytes, that can be addressed
+_MOST_BYTES = (1 << 63) - 1  # that numpy can address
 _MOST_MISSING = 1000  # tensors that are listed
 _MOST_HINTS = 100  # tensors without a variable, and variables, that are compared
 _MOST_NAMES = 2000
@@ -99,7 +100,7 @@ def _apply(
             shapes = [op.join_shapes(shapes)]
         else:
             shapes = [op.shape(shape) for shape in shapes]
-        if too_large := [shape for shape in shapes if _volume(shape) > _MOST_ELEMENTS]:
+        if too_large := [s for s in shapes if _volume(s) * numpy.itemsize > _MOST_BYTES]:
             raise ValueError(f"{op} makes the shape {list(too_large[0])}, which no tensor can have")
     (shape,) = shapes
     output = FLOATS[dtype] if dtype != "keep" and numpy in CASTABLE else numpy

@@ -106,6 +106,7 @@ def extended(base: RuleSet, own: RuleSet) -> RuleSet:
         fills=(*own.fills, *(fill for fill in base.fills if fill.target not in filled)),
         family=base.family,
         extends=None,
+        remarks=(*own.remarks, *base.remarks),
     )
 
 

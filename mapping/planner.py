@@ -123,10 +123,11 @@ def make_plan(
     active, unknown = account(
         seen, variables, matches, parts, kind, followed, own_rules, chosen, findings
     )
-    within = inside([*unknown, *outside], seen, active, kind)
+    # What a family's model is made of is known; rules of one's own say it themselves.
+    within = inside([*unknown, *outside], seen, active, kind) if family is not None else []
     advice = _advice(family, followed, sizes, spelled, seen, {*unknown} - {*within})
     report_unknown(unknown, within, seen, advice, findings)
-    kept = [key for key in outside if key in within or _is_part(matches, key, parts)]
+    kept = [key for key in outside if key in within or (family and _is_part(matches, key, parts))]
     _leave_out(outside, weights, kept, seen, chosen, findings)
 
     dimensions = Dimensions(sizes, source)
@@ -212,6 +213,7 @@ def _rules(
 
     What the vocabulary, other files beside it and the layout tell is put into the config.
     """
+    findings.notes += given.remarks if given is not None else ()
     if layout is None and family is not None:
         layout = family.layouts[0]
     if layout is None:

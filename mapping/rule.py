@@ -35,10 +35,10 @@ def fill_in(template: str, groups: Mapping[str, object]) -> str:
 
 def placeholders(template: str, what: str) -> set[str]:
     """The names in a template's braces. Raises RuleError where it is no template."""
-    if "\\" in template:
+    if re.search(r"\\[\w.]", template):
         raise RuleError(
-            f"{what} {quoted(template)}: it is no regular expression and has no backslashes: name "
-            "a group in the source, (?P<n>...), and say {n} here"
+            f"{what} {quoted(template)}: it is no regular expression, backslashes mean nothing in "
+            "it: name a group in the source, (?P<n>...), and say {n} here"
         )
     if set("{}") & set(_PLACEHOLDER.sub("", template)):
         raise RuleError(f"{what} {quoted(template)}: braces go around a group's name")

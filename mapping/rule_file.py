@@ -191,7 +191,7 @@ _TABLES = {
         {"name": '"BertModel"', "parts": '["encoder"]'},
     ),
 }
-_KEYS = ("family", "extends", "counts", *_TABLES)
+_KEYS = ("family", "extends", "remarks", "counts", *_TABLES)
 
 
 def rules_from_data(data: Mapping[str, Any], name: str) -> RuleSet:
@@ -215,6 +215,7 @@ def rules_from_data(data: Mapping[str, Any], name: str) -> RuleSet:
         family=family,
         name=name,
         extends=extends,
+        remarks=_checked("remarks", schema.list_of(schema.text), data.get("remarks", [])),
     )
 
 
@@ -271,6 +272,8 @@ def _dump_lines(rules: RuleSet) -> Iterator[str]:
         yield f"family = {_toml(rules.family)}"
     if rules.extends is not None:
         yield f"extends = {_toml(rules.extends)}"
+    if rules.remarks:
+        yield f"remarks = {_toml(rules.remarks)}"
     if rules.counts:
         yield from ("", "# How often a named group must occur: the config key that says it.")
         yield "[counts]"

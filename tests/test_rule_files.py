@@ -173,6 +173,7 @@ def test_any_rule_set_reads_back_equal():
         ties=(Tie(name + "{größe}", name, name),),
         fills=(Fill(name, (3, "n"), "identity", text, name),),
         extends=name,
+        remarks=(text,),
         name="test",
     )
     assert parse_rules(dump_rules(rules), "test") == rules

@@ -370,7 +370,7 @@ def test_toml_gives_back_what_was_written(value):
 def test_rules_with_any_text_come_back(tmp_path):
     odd = "tab\t line\n quotes '\"\\ bell\x07 DEL\x7f \x85 \u2028 größe 😀"
     rules = RuleSet(
-        (Rule((r"(?P<größe>\d+)\x00\x7f",), ("{größe}" + odd.replace("\\", ""),), part=odd),),
+        (Rule((r"(?P<größe>\d+)\x00\x7f",), ("{größe}" + odd,), part=odd),),
         counts={"größe": "größe"},
         drops=(Drop(r"\x01" + "\x01", odd),),
     )
@@ -467,6 +467,22 @@ def test_a_variable_is_not_taken_by_a_special_and_a_general_rule(tmp_path):
         for i in range(2)
     ]
     assert convert(tmp_path, tensors, {"rule": parts}).keys() == {"out.0", "out.1", "in.0", "in.1"}
+
+
+def test_rules_of_ones_own_say_what_may_be_ignored(tmp_path):
+    rules = {"rule": [{"source": "model/(?P<n>a|b)", "target": "{n}"}]}
+    tensors = {"model/a": X, "model/b": X, "model/spare": X}
+    with pytest.raises(tfreader.PlanError, match=r"model/spare.*leave out with --ignore"):
+        convert(tmp_path, tensors, rules)
+    rules["rule"][0]["source"] = "model/(?P<n>.*)"
+    assert convert(tmp_path, tensors, rules, ignore=["model/spare"]).keys() == {"a", "b"}
+
+
+def test_remarks_of_a_rule_file_are_notes(tmp_path):
+    rules = {"remarks": ["as said"], "rule": [{"source": "a", "target": "x"}]}
+    with tfreader.open(write_bundle(tmp_path / "m", {"a": X})) as checkpoint:
+        plan = make_plan(checkpoint, rules=rules_from_data(rules, "test"))
+    assert "as said" in plan.notes
 
 
 def test_ties_lead_to_a_tensor(tmp_path):
