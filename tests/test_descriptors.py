@@ -13,7 +13,7 @@ import pytest
 from bundle_writer import write_bundle
 from safetensors.numpy import load_file
 from tfreader.mapping import convert
-from tfreader.mapping.rule import rules_from_data
+from tfreader.mapping.rule_file import rules_from_data
 
 import tfreader
 
