@@ -113,7 +113,7 @@ def test_a_small_limit_does_not_cut_what_is_turned_over_into_crumbs(carry_out):
     assert peak < 3 * (8 << 20)
 
 
-@pytest.mark.parametrize("shape", [(2**58, 0), (0, 2**58), (3, 0, 2**57), (0,)])
+@pytest.mark.parametrize("shape", [(2**58, 0), (0, 2**58), (3, 0, 2**50), (0,)])
 @pytest.mark.parametrize("ops", [(), ("transpose",), ({"op": "reshape", "to": [0, 7]},)])
 def test_an_empty_tensor_takes_no_time_whatever_its_shape(carry_out, shape, ops):
     if ops == ("transpose",) and len(shape) < 2:
