@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tfreader.errors import ConfigError, RemoteError
+from tfreader.files import read_small
 from tfreader.paths import AnyPath
 from tfreader.wire import BYTES, fields
 from tfreader.wire import field as last_field
@@ -45,26 +46,16 @@ def keras_objects(path: AnyPath) -> list[KerasObject]:
 
     Raises ConfigError where the file is damaged, cannot be read or is larger than MAX_SIZE.
     """
-    contents = memoryview(read_bounded(path, MAX_SIZE))
     nodes = _described if path.name == METADATA else _embedded
     try:
+        contents = memoryview(read_small(path, MAX_SIZE))
         return [made for where, text in nodes(contents) if (made := _parse(where, text))]
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: damaged: {error}") from None
-
-
-def read_bounded(path: AnyPath, limit: int) -> bytes:
-    """A file's bytes. Raises ConfigError where it cannot be read or has more than `limit`."""
-    try:
-        with path.open("rb") as file:
-            contents = file.read(limit + 1)
     except RemoteError:
         raise
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    if len(contents) > limit:
-        raise ConfigError(f"{path}: more than {limit} bytes: move it away if it is no such file")
-    return contents
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: damaged: {error}") from None
 
 
 def _described(message: memoryview) -> Iterator[tuple[str | None, memoryview]]:

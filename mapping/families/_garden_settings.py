@@ -15,11 +15,12 @@ from typing import Any
 
 import yaml
 
-from tfreader.errors import ConfigError
+from tfreader.errors import ConfigError, RemoteError
+from tfreader.files import read_small
 from tfreader.paths import AnyPath
 
 from ..family import Beside, Config, Told
-from ..keras_metadata import METADATA, SAVED_MODEL, KerasObject, keras_objects, read_bounded
+from ..keras_metadata import METADATA, SAVED_MODEL, KerasObject, keras_objects
 
 PARAMS = "params.yaml"
 MAX_PARAMS = 1 << 16  # bytes; the trainer's have some 5,000
@@ -184,7 +185,11 @@ _Loader.add_multi_constructor("", lambda *_: None)
 
 def read_yaml(path: AnyPath) -> Any:
     try:
-        return yaml.load(read_bounded(path, MAX_PARAMS).decode("utf-8"), _Loader)
+        return yaml.load(read_small(path, MAX_PARAMS).decode("utf-8"), _Loader)
+    except RemoteError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a YAML file: {error}") from None
 
