@@ -103,7 +103,8 @@ def convert(
 
     `output` ending in .bin, .pt or .pth becomes one torch file (needs the extra `torch`), in
     .safetensors one safetensors file, anything else a folder that `from_pretrained` loads, with the
-    record of the conversion as conversion.json. `record` keeps one beside an output file too.
+    record of the conversion as conversion.json. `record` keeps one beside an output file too, and
+    waits until all is on disk.
     With `resume`, an output is left alone whose record says that it was made of the same files, by
     the same rules and options. With `dry_run`, all is checked that can be before values are read.
 
@@ -130,7 +131,7 @@ def convert(
             if resume and is_current(target.output, target.is_folder, manifest):
                 tidy(target.output)
                 return replace(report, skipped=True)
-        _write(plan, checkpoint, target, manifest, limit, progress)
+        _write(plan, checkpoint, target, manifest, limit, progress, record or resume)
         return report
 
 
@@ -196,8 +197,9 @@ def _write(
     manifest: Manifest | None,
     memory_limit: int,
     progress: Callable[[Plan], Progress] | None,
+    durable: bool,
 ) -> None:
-    with staged(target.output, target.is_folder) as stage:
+    with staged(target.output, target.is_folder, durable) as stage:
         with ExitStack() as stack:
             writers: dict[str, SafetensorsFile | TorchFile] = {}
             for name, entries in target.weights.items():

@@ -106,10 +106,11 @@ def check_inputs(files: Iterable[AnyPath], read: Iterable[AnyPath]) -> None:
 
 
 @contextmanager
-def staged(output: AnyPath, is_folder: bool) -> Iterator[Path]:
+def staged(output: AnyPath, is_folder: bool, durable: bool) -> Iterator[Path]:
     """A temporary folder to write into, whose files take their place at exit.
 
-    For a file output it must hold a file of the output's name, and may hold its record. On any
+    For a file output it must hold a file of the output's name, and may hold its record. A `durable`
+    one is on disk before its record is, which a later run trusts. On any
     error what was written is removed, and so are parent folders that were made for it and are
     empty. Raises OutputError when the output cannot be written.
     """
@@ -117,7 +118,7 @@ def staged(output: AnyPath, is_folder: bool) -> Iterator[Path]:
         if isinstance(output, Path):
             with _stage_beside(output, is_folder) as stage:
                 yield stage
-                _publish(stage, output, is_folder)
+                _publish(stage, output, is_folder, durable)
         else:
             with tempfile.TemporaryDirectory(prefix="tfreader.") as folder:
                 yield Path(folder)
@@ -215,18 +216,17 @@ def _sweep(home: Path, name: str) -> None:
                 os.close(lock)
 
 
-def _publish(stage: Path, output: Path, is_folder: bool) -> None:
+def _publish(stage: Path, output: Path, is_folder: bool, durable: bool) -> None:
     names = [path.name for path in stage.iterdir()]
     home = output if is_folder else output.parent
     record = home / record_of(output, is_folder).name
-    if record.name in names:  # which a later run trusts, so that it must not outlive the files
-        for name in names:
-            _sync(stage / name)
-        _sync(stage)
+    sync = _sync if durable else lambda _: None
+    for path in (*(stage / name for name in names), stage):
+        sync(path)
     if is_folder and not output.exists():
         try:
             os.replace(stage, output)
-            _sync(output.parent)
+            sync(output.parent)
             return
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -240,9 +240,9 @@ def _publish(stage: Path, output: Path, is_folder: bool) -> None:
         into = [(stage / name, home / name) for name in _in_order(names, record.name)]
         with _moved([*((a, b) for a, b in out if os.path.lexists(a)), *into]):
             if record.name in names:
-                _sync(home)
+                sync(home)
                 os.replace(stage / record.name, record)
-                _sync(home)
+                sync(home)
 
 
 @contextmanager
