@@ -101,6 +101,25 @@ def test_a_dtype_that_safetensors_lacks_is_refused_before_data_is_read(tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["m.data-00000-of-00001", "m.index"]
 
 
+@pytest.mark.parametrize(("name", "number"), [("int4", 29), ("uint2", 32)])
+def test_a_dtype_that_torch_names_but_cannot_save_is_refused(tmp_path, name, number):
+    override = {"x": {"dtype": number, "size": 4}}
+    prefix = write_bundle(tmp_path / "m", {"x": np.zeros(4, np.float32)}, overrides=override)
+    rules = rules_from_data({"rule": [{"source": "x", "target": "x"}]}, "test")
+    with pytest.raises(tfreader.UnsupportedError, match=f"'x': torch saves no .* {name}"):
+        convert(prefix, tmp_path / "out.bin", rules=rules)
+    assert not (tmp_path / "out.bin").exists()
+
+
+def test_a_tensor_beyond_all_memory_is_refused(tmp_path):
+    prefix = write_bundle(tmp_path / "m", {"x": np.zeros(4, np.float32)})
+    fill = {"target": "y", "shape": [1 << 40], "value": "zeros", "reason": "none"}
+    rules = rules_from_data({"rule": [{"source": "x", "target": "x"}], "fill": [fill]}, "test")
+    with pytest.raises(tfreader.UnsupportedError, match="torch has no memory"):
+        convert(prefix, tmp_path / "out.bin", rules=rules)
+    assert not (tmp_path / "out.bin").exists()
+
+
 def test_a_name_is_given_to_one_tensor(tmp_path):
     array = np.zeros(2, np.float32)
     twice = [entry("x", array), entry("x", array)]

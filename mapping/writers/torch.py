@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import struct
 import zipfile
 import zlib
@@ -31,6 +32,8 @@ _DESCRIPTOR, _CENTRAL_HEADER = b"PK\x07\x08", b"PK\x01\x02"
 _CENTRAL_SIZE, _CENTRAL_CRC = 46, 16
 _HAS_DESCRIPTOR = 1 << 3  # of the general purpose flags, section 4.4.4
 
+_NAMED_ALONE = re.compile("u?int[1-7]")  # types that torch has names for, but no storage
+
 
 def check_torch(entries: Iterable[Entry]) -> None:
     """Raise now what writing would raise: MissingExtraError, UnsupportedError."""
@@ -41,10 +44,12 @@ def check_torch(entries: Iterable[Entry]) -> None:
     if not hasattr(torch.serialization, "skip_data"):
         raise UnsupportedError(f"torch {torch.__version__} is too old; pip install 'torch>=2.6'")
     for entry in entries:
-        if not isinstance(getattr(torch, str(entry.dtype), None), torch.dtype):
+        dtype = str(entry.dtype)
+        is_known = isinstance(getattr(torch, dtype, None), torch.dtype)
+        if not is_known or _NAMED_ALONE.fullmatch(dtype):
             raise UnsupportedError(
-                f"variable {entry.sources[0]!r}: torch has no type {entry.dtype}; "
-                "leave it out with --ignore"
+                f"tensor {entry.target!r}: torch saves no values of type {dtype}; leave its "
+                "variable out with --ignore, or write a .safetensors file"
             )
 
 
@@ -68,13 +73,22 @@ class StateDict:
 
 
 def _empty_tensors(entries: Sequence[Entry]) -> dict[str, torch.Tensor]:
-    """A tensor for each entry, by name; the system gives them memory once it is written to."""
+    """A tensor for each entry, by name; the system gives them memory once it is written to.
+
+    Raises UnsupportedError where there is not even room for their addresses.
+    """
     import torch
 
-    return {
-        entry.target: torch.empty(entry.shape, dtype=getattr(torch, str(entry.dtype)))
-        for entry in sorted(entries, key=lambda entry: entry.target)
-    }
+    tensors = {}
+    for entry in sorted(entries, key=lambda entry: entry.target):
+        try:
+            tensors[entry.target] = torch.empty(entry.shape, dtype=getattr(torch, str(entry.dtype)))
+        except RuntimeError as error:
+            raise UnsupportedError(
+                f"{entry.target} {list(entry.shape)}: torch has no memory for its {entry.nbytes} "
+                f"bytes ({str(error).partition(chr(10))[0][:100]})"
+            ) from None
+    return tensors
 
 
 def _with_ties(
