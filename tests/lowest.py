@@ -42,7 +42,6 @@ def requirements() -> tuple[dict[str, str], list[str]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     tools = {name_of(requirement): requirement for requirement in extras.pop("dev")}
-    del extras["remote"]  # at its newest, which the tests need, until its bounds are run too
     declared = [*project["dependencies"], *(each for extra in extras.values() for each in extra)]
     lowest = {name_of(each): each.replace(">=", "==") for each in declared}
     unneeded = NOT_FOR_TESTS | lowest.keys()
