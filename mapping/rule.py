@@ -257,20 +257,22 @@ def resolve_ties(
     A tie may lead to another tie. An alias that is a tensor of its own is tied to nothing.
     """
     given = {alias: target for alias, target in ties if alias not in tensors}
-    found: dict[str, str] = {}
+    ends: dict[str, str] = {}  # where the ties of each alias lead in the end
     problems = []
+    for alias in given:
+        path = dict.fromkeys([alias])
+        end = given[alias]
+        while end in given and end not in path:
+            path[end] = None
+            end = ends.get(end, given[end])
+        ends |= dict.fromkeys(path, end)
     for alias, target in given.items():
-        seen = {alias}
-        end = target
-        while end in given and end not in seen:
-            seen.add(end)
-            end = found.get(end, given[end])
-        if end in tensors:
-            found[alias] = end
-        elif end in seen:
+        end = ends[alias]
+        if end in given:
             problems.append(f"{alias} is tied to {target}, which leads back to {end}: to no tensor")
-        else:
+        elif end not in tensors:
             problems.append(f"{alias} is tied to {end}, which no variable and no fill gives")
+    found = {alias: end for alias, end in ends.items() if end in tensors}
     return found, problems
 
 

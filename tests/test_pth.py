@@ -72,7 +72,7 @@ def chained_calls():
 
 def lists_that_grew():
     """A list that was empty when it was named is copied again and again."""
-    items = b"]q\x00(" + b"K\x01" * 1_000_000 + b"e"
+    items = b"]q\x00(" + b"K\x01" * 200_000 + b"e"
     return b"\x80\x02](" + items + b"ctorch\nSize\nh\x00\x85R" * 3000 + b"e."
 
 

@@ -198,6 +198,7 @@ def test_ties_lead_to_tensors_or_are_named():
     assert "e is tied to none" in problems[2]
     chain = [(str(i), str(i + 1)) for i in range(20_000)]
     assert set(resolve_ties(chain, {"20000"})[0].values()) == {"20000"}
+    assert set(resolve_ties(chain[::-1], {"20000"})[0].values()) == {"20000"}
 
 
 # As parsed TOML: tables of the right keys and of others, with values of the right types and others.
