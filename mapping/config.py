@@ -312,6 +312,11 @@ def _check_fixed(
             f"tie_word_embeddings = true, in place of {said} in {source.path or 'the config'}, "
             f"since {reason}"
         )
+    if config.get("pruned_heads"):
+        raise ConfigError(
+            f"{source.origin('pruned_heads')}: pruned_heads: the class would have less of these "
+            "layers than the checkpoint, whose shapes are whole; --set pruned_heads=null"
+        )
     is_own = any(entry.target == family.output_weight for entry in entries)
     if is_own and config.get("tie_word_embeddings", True) is True:
         said = f"{family.output_weight} is a tensor of its own, for which"

@@ -27,7 +27,7 @@ from .findings import Findings, count, some
 from .matching import Match, Matches, account, ignored, inside, match, report_unknown
 from .model_class import model_class
 from .plan import FLOATS, Entry, Plan
-from .rule import RuleSet, resolve_ties
+from .rule import Architecture, RuleSet, resolve_ties
 from .rule_file import load_rules
 from .variables import Chosen, Seen, choose, look
 
@@ -136,6 +136,7 @@ def make_plan(
         and not replaced(matches[key], active, own_rules)
     ]
     _leave_out(outside, weights, kept, seen, chosen, findings)
+    _tell_dropped(own, variables, matches, active, kind, seen, chosen, findings)
 
     dimensions = Dimensions(sizes, source)
     counts = dimensions.count_groups(followed.counts, active, findings)
@@ -317,6 +318,31 @@ def _leave_out(
         findings.notes.append(
             f"{count(weights, 'variable')} inside the model left out as asked (--ignore-weights): "
             f"the result does not compute what the original does: {shown}"
+        )
+
+
+def _tell_dropped(
+    own: RuleSet,
+    variables: Mapping[str, TensorInfo],
+    matches: Matches,
+    active: Sequence[Match],
+    kind: Architecture | None,
+    seen: Seen,
+    chosen: Chosen,
+    findings: Findings,
+) -> None:
+    """Say what a file that extends a family drops of the model, and no rule of it replaces."""
+    reasons = {drop.reason for drop in own.drops}
+    lost = [key for key, info in variables.items() if chosen.dropped.get(info.name) in reasons]
+    lost = [
+        seen.shown[key]
+        for key in inside(lost, seen, active, kind)
+        if not replaced(matches[key], active, own.rules)
+    ]
+    if lost:
+        findings.notes.append(
+            f"{count(lost, 'variable')} inside the model left out by [[drop]]: where they are "
+            f"weights, the result does not compute what the original does: {some(lost)}"
         )
 
 

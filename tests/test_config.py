@@ -160,6 +160,7 @@ def test_labels_are_named_both_ways(overrides):
         ("t5/v10", {"is_gated_act": True}, "is_gated_act = True.*--set is_gated_act=false"),
         ("t5/v11", {"is_gated_act": False}, "is_gated_act = False.*--set is_gated_act=true"),
         ("t5/v10", {"dense_act_fn": "gelu"}, "dense_act_fn = 'gelu', but feed_forward_proj"),
+        ("classifier", {"pruned_heads": {"0": [1]}}, "--set pruned_heads=null"),
         ("classifier", {"dtype": "relu"}, "dtype = .relu., expected one of bfloat16"),
         ("classifier", {"pad_token_id": [1]}, "expected the number of a token"),
         ("classifier", {"initializer_range": 10**400}, "expected a number"),

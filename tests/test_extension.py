@@ -132,3 +132,15 @@ def test_an_output_layer_of_its_own_has_a_bias_of_its_own_in_bert(tmp_path):
         text += rule("cls/predictions/output_bias", target)
     _, model = made(tmp_path, tensors, text)
     np.testing.assert_array_equal(model.cls.predictions.decoder.weight.detach(), own)
+
+
+def test_what_a_file_drops_inside_the_model_is_said(tmp_path):
+    tensors = weights(DATA / "encoder") | POOLER
+    tensors["bert/encoder/layer_0/adapter/kernel"] = np.ones((HIDDEN, 2), "f4")
+    text = dense("pool", "bert.pooler.dense")
+    for source in ("bert/pooler/.*", ".*/adapter/.*"):
+        text += f"[[drop]]\nsource = '{source}'\nreason = 'not wanted'\n"
+    report, _ = made(tmp_path, tensors, text)
+    (said,) = (note for note in report.plan.notes if "[[drop]]" in note)
+    assert said.startswith("1 variable inside the model")
+    assert said.endswith("bert/encoder/layer_0/adapter/kernel")
