@@ -16,10 +16,10 @@ from tfreader.files import read_small
 from tfreader.json_text import parse_json
 from tfreader.paths import AnyPath, as_path, size_of
 
-from .config_checks import check_keys, check_values, shown
+from .config_checks import check_keys, check_values, shown, with_types
 from .config_keys import ALIASES, class_keys, own_keys
 from .family import Beside, Config, Family, Variables, families
-from .findings import Findings
+from .findings import Findings, some
 from .labels import set_labels
 from .plan import CASTABLE, Entry
 from .rule import Architecture, RuleSet
@@ -275,11 +275,12 @@ def finish_config(
         names = [f"LABEL_{i}" for i in range(labels)]
         finished["id2label"] = {str(i): name for i, name in enumerate(names)}
         finished["label2id"] = {name: i for i, name in enumerate(names)}
-    _check_fixed(family, finished, source, ties, findings)
+    _check_fixed(family, finished, source, entries, ties, findings)
     floats = {str(entry.dtype) for entry in entries if entry.dtype in CASTABLE}
     if floats:  # a model is loaded in one type, which should hold them all
         widest = floats.pop() if len(floats) == 1 else "float32"
         finished.setdefault("dtype", widest)
+    finished = with_types(family.model_type, finished)
     family.check(finished)
     findings.notes += family.remarks(finished)
     return finished
@@ -289,6 +290,7 @@ def _check_fixed(
     family: Family,
     config: Config,
     source: SourceConfig,
+    entries: Iterable[Entry],
     ties: Collection[str],
     findings: Findings,
 ) -> None:
@@ -309,4 +311,23 @@ def _check_fixed(
         findings.notes.append(
             f"tie_word_embeddings = true, in place of {said} in {source.path or 'the config'}, "
             f"since {reason}"
+        )
+    if config.get("pruned_heads"):
+        raise ConfigError(
+            f"{source.origin('pruned_heads')}: pruned_heads: the class would have less of these "
+            "layers than the checkpoint, whose shapes are whole; --set pruned_heads=null"
+        )
+    is_own = any(entry.target == family.output_weight for entry in entries)
+    if is_own and config.get("tie_word_embeddings", True) is True:
+        said = f"{family.output_weight} is a tensor of its own, for which"
+        if ties or "tie_word_embeddings" in source.values:
+            why = (
+                f"gives the class {some([*ties])} of its own too: map it with a rule"
+                if ties
+                else (f"has to be set, in place of true in {source.origin('tie_word_embeddings')}")
+            )
+            raise ConfigError(f"{said} tie_word_embeddings = false {why}")
+        config["tie_word_embeddings"] = False
+        findings.notes.append(
+            f"tie_word_embeddings = false, since {said.removesuffix(', for which')}"
         )

@@ -57,6 +57,15 @@ def check_values(model_type: str, values: Mapping[str, Any], origin: Mapping[str
             )
 
 
+def with_types(model_type: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with numbers and flags as transformers 5 insists on them: 0 is 0.0, or false."""
+    kinds = class_keys(model_type)
+    return {
+        key: kinds[key].make(value) if key in kinds and value is not None else value
+        for key, value in config.items()
+    }
+
+
 def shown(value: Any) -> str:
     """A value as JSON, as much as fits a message."""
     text = json.dumps(value, default=str, ensure_ascii=False)

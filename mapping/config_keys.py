@@ -6,7 +6,7 @@ what the original's config files hold beside them. A `?` after a key says that i
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,11 +18,12 @@ MAX_LAYERS = 10_000  # each becomes tensors of its own; the deepest models relea
 
 @dataclass(frozen=True)
 class Kind:
-    """A type of values, and the words for it."""
+    """A type of values, and the words for it; `make` is for those of a type that stands for it."""
 
     words: str
     fits: Callable[[Any], bool]
     may_be_null: bool = False
+    make: Callable[[Any], Any] = lambda value: value
 
 
 def _is_whole(value: Any, start: int, end: int) -> bool:
@@ -30,23 +31,28 @@ def _is_whole(value: Any, start: int, end: int) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) is int or (type(value) is float and math.isfinite(value))
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _is_list(value: Any, *types: type) -> bool:
     return isinstance(value, list | tuple) and all(type(item) in types for item in value)
 
 
+FLOAT_TYPES = ("bfloat16", "float16", "float32", "float64", "auto")
 KINDS = {
     "size": Kind("a whole number from 0 on", lambda v: _is_whole(v, 0, MAX_SIZE)),
     "layers": Kind(f"a whole number up to {MAX_LAYERS}", lambda v: _is_whole(v, 0, MAX_LAYERS)),
     "whole": Kind("a whole number", lambda v: _is_whole(v, -MAX_SIZE, MAX_SIZE)),
-    "token": Kind(
+    "token": Kind("the number of a token", lambda v: _is_whole(v, -1, MAX_SIZE)),
+    "tokens": Kind(
         "the number of a token", lambda v: _is_whole(v, -1, MAX_SIZE) or _is_list(v, int)
     ),
-    "number": Kind("a number", _is_number),
-    "ratio": Kind("a number above 0", lambda v: _is_number(v) and v > 0),
-    "flag": Kind("true or false", lambda v: type(v) in (bool, int) and v in (0, 1)),
+    "float_type": Kind(
+        f"one of {', '.join(FLOAT_TYPES)}", lambda v: isinstance(v, str) and v in FLOAT_TYPES
+    ),
+    "number": Kind("a number", _is_number, make=float),
+    "ratio": Kind("a number above 0", lambda v: _is_number(v) and v > 0, make=float),
+    "flag": Kind("true or false", lambda v: type(v) in (bool, int) and v in (0, 1), make=bool),
     "text": Kind("text", lambda v: isinstance(v, str)),
     "sizes": Kind("a list of whole numbers", lambda v: _is_list(v, int)),
     "flags": Kind("a list of true and false", lambda v: _is_list(v, bool, int)),
@@ -70,14 +76,16 @@ def _keys(**by_kind: str) -> dict[str, Kind]:
 # What all of transformers' config classes take, those of version 4 too, and what this program
 # itself asks a config for.
 COMMON = _keys(
-    token="bos_token_id? eos_token_id? pad_token_id? sep_token_id? decoder_start_token_id?",
+    token="bos_token_id? pad_token_id? sep_token_id? decoder_start_token_id?",
+    tokens="eos_token_id?",
     flag="tie_word_embeddings is_decoder is_encoder_decoder add_cross_attention use_cache",
     labels="id2label? label2id?",
     texts="architectures",
     text="""
-        model_type dtype torch_dtype transformers_version finetuning_task? problem_type?
+        model_type transformers_version finetuning_task? problem_type?
         tokenizer_class?
     """,
+    float_type="dtype torch_dtype",
     any="""
         _name_or_path name_or_path _num_labels _commit_hash _attn_implementation attn_implementation
         _attn_implementation_autoset attn_implementation_internal _attn_implementation_internal
@@ -176,7 +184,7 @@ CLASSES: dict[str, dict[str, Kind]] = {
         size="d_model n_head d_inner d_head? start_n_top end_n_top",
         layers="n_layer",
         whole="vocab_size mem_len? reuse_len? clamp_len",
-        text="ff_activation attn_type summary_type summary_activation?",
+        text="ff_activation attn_type summary_type summary_activation",
         flag="untie_r use_mems_eval use_mems_train bi_data same_length summary_use_proj",
         number="initializer_range layer_norm_eps dropout summary_last_dropout",
     ),

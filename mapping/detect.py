@@ -85,9 +85,11 @@ def _unknown(seen: Seen, names: Sequence[str]) -> str:
             f"{seen.path}: {fit} by {len(averages)} moving averages, and {raw}: pass "
             "--moving-averages use"
         )
-    scopes = [f"{fit} under --scope {scope}" for scope, fit in under_scopes(names)]
-    if scopes:
-        return f"{said}\nIt is {' or '.join(scopes)}."
+    outer = f"{seen.scope}/" if seen.scope else ""
+    for found, more in ((names, ""), (bases, " --moving-averages use")):
+        scopes = [f"{fit} under --scope {outer}{scope}{more}" for scope, fit in under_scopes(found)]
+        if scopes:
+            return f"{said}\nIt is {' or '.join(scopes)}."
     likely = "".join(f"; it looks like {name}" for name in not_built_in(names))
     known = ", ".join(families())
     return f"{said}{likely}\nKnown: {known}. For another model, write a rule file and pass --rules."

@@ -6,7 +6,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tfreader.checkpoint import TensorInfo
 from tfreader.errors import RuleError
@@ -80,38 +80,6 @@ def _groups(match: re.Match[str], counts: Mapping[str, str]) -> dict[str, str]:
         except ValueError:
             raise RuleError(f"group {name!r} is counted, but it matched {groups[name]!r}") from None
     return groups
-
-
-def extended(base: RuleSet, own: RuleSet) -> RuleSet:
-    """A family's rules with those of a rule file before them.
-
-    A rule of the file that names no part belongs to that of the rule whose tensor it gives.
-    """
-    parts = [(_as_regex(target), rule.part) for rule in base.rules for target in rule.targets]
-
-    def placed(rule: Rule) -> Rule:
-        own_parts = [part for regex, part in parts if regex.fullmatch(rule.targets[0])]
-        return replace(rule, part=own_parts[0]) if rule.part == "model" and own_parts else rule
-
-    filled = {fill.target for fill in own.fills}
-    tied = {tie.alias for tie in own.ties}
-    rules = tuple(map(placed, own.rules))
-    return replace(
-        own,
-        rules=(*rules, *(rule for rule in base.rules if rule not in rules)),
-        counts={**base.counts, **own.counts},
-        architectures=(*own.architectures, *base.architectures),
-        drops=(*own.drops, *base.drops),
-        ties=(*own.ties, *(tie for tie in base.ties if tie.alias not in tied)),
-        fills=(*own.fills, *(fill for fill in base.fills if fill.target not in filled)),
-        family=base.family,
-        extends=None,
-        remarks=(*own.remarks, *base.remarks),
-    )
-
-
-def _as_regex(target: str) -> re.Pattern[str]:
-    return re.compile(re.sub(r"\\\{\w+\\\}", "[^.]+", re.escape(target)))
 
 
 def ignored(

@@ -6,6 +6,7 @@ that the model needs is filled once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -17,15 +18,16 @@ from tfreader.errors import ConfigError, PlanError
 from .advice import advise
 from .buffers import buffers
 from .config import SourceConfig, finish_config, read_config
-from .detect import detect, fitting, not_built_in
+from .detect import detect, fitting, not_built_in, under_scopes
 from .dimensions import Dimensions
 from .entries import check_required, make_entries, make_fills
+from .extension import bind_own, check_own, extended, own_of, replaced
 from .family import Beside, Config, Family, Layout
 from .findings import Findings, count, some
-from .matching import Match, Matches, account, extended, ignored, inside, match, report_unknown
+from .matching import Match, Matches, account, ignored, inside, match, report_unknown
 from .model_class import model_class
 from .plan import FLOATS, Entry, Plan
-from .rule import RuleSet, resolve_ties
+from .rule import Architecture, RuleSet, resolve_ties
 from .rule_file import load_rules
 from .variables import Chosen, Seen, choose, look
 
@@ -107,8 +109,8 @@ def make_plan(
     known = {key: info for key, info in chosen.variables.items() if key not in weights}
     spelled = spellings(known, seen)
     followed = _rules(seen.path, family, layout, given, sizes, spelled, source, findings)
-    own_number = len(given.rules) if given is not None and given.extends else 0
-    own_rules = frozenset(followed.rules[:own_number])
+    own = own_of(followed, given)
+    own_rules = frozenset(own.rules)
 
     matches = match(chosen, seen, followed)
     kind = model_class(
@@ -127,8 +129,14 @@ def make_plan(
     within = inside([*unknown, *outside], seen, active, kind) if family is not None else []
     advice = _advice(family, followed, sizes, spelled, seen, {*unknown} - {*within})
     report_unknown(unknown, within, seen, advice, findings)
-    kept = [key for key in outside if key in within or (family and _is_part(matches, key, parts))]
+    kept = [
+        key
+        for key in outside
+        if (key in within or (family and _is_part(matches, key, parts)))
+        and not replaced(matches[key], active, own_rules)
+    ]
     _leave_out(outside, weights, kept, seen, chosen, findings)
+    _tell_dropped(own, variables, matches, active, kind, seen, chosen, findings)
 
     dimensions = Dimensions(sizes, source)
     counts = dimensions.count_groups(followed.counts, active, findings)
@@ -145,7 +153,10 @@ def make_plan(
         chosen.dropped,
         findings,
     )
+    usual_rules = _usual(family)
+    bind_own(own, followed, usual_rules, matches, strip, entries, dimensions, findings)
     entries += make_fills(followed, parts, strip, entries, dimensions, findings)
+    check_own(own, followed, usual_rules, matches, kind, entries, findings)
     usual = _usual_parts(family) if family is not None and followed is not given else ()
     names = [seen.shown[key] for key in unknown]
     check_required(followed, parts, kind, active, counts, entries, usual, names, findings)
@@ -238,7 +249,7 @@ def _rules(
         raise PlanError(f"{path}: {error}") from None
     rules = replace(rules, drops=(*rules.drops, *buffers(spelled)))
     findings.notes += rules.remarks
-    return rules if given is None else extended(rules, given)
+    return rules if given is None else extended(rules, given, _usual(family))
 
 
 def _advice(
@@ -253,6 +264,14 @@ def _advice(
     if family is None or not unknown:
         return ""
     infos = {key: info for key, info in seen.infos.items() if key in unknown}
+    others = under_scopes([seen.names_of(key)[-1] for key in infos])
+    if others:
+        return "\n".join(
+            f"under {scope}/ lies another model, {fit}: --scope "
+            f"{seen.scope + '/' if seen.scope else ''}{scope} converts it, "
+            f"--ignore '{re.escape(scope)}/.*' leaves it out"
+            for scope, fit in others
+        )
     return family.advice(rules, config, spelled, spellings(infos, seen))
 
 
@@ -302,10 +321,39 @@ def _leave_out(
         )
 
 
+def _tell_dropped(
+    own: RuleSet,
+    variables: Mapping[str, TensorInfo],
+    matches: Matches,
+    active: Sequence[Match],
+    kind: Architecture | None,
+    seen: Seen,
+    chosen: Chosen,
+    findings: Findings,
+) -> None:
+    """Say what a file that extends a family drops of the model, and no rule of it replaces."""
+    reasons = {drop.reason for drop in own.drops}
+    lost = [key for key, info in variables.items() if chosen.dropped.get(info.name) in reasons]
+    lost = [
+        seen.shown[key]
+        for key in inside(lost, seen, active, kind)
+        if not replaced(matches[key], active, own.rules)
+    ]
+    if lost:
+        findings.notes.append(
+            f"{count(lost, 'variable')} inside the model left out by [[drop]]: where they are "
+            f"weights, the result does not compute what the original does: {some(lost)}"
+        )
+
+
+def _usual(family: Family | None) -> RuleSet:
+    """The rules of the family's usual layout."""
+    return family.layouts[0].rules({}, {}) if family is not None else RuleSet(())
+
+
 def _usual_parts(family: Family) -> set[str]:
     """The parts that the family's usual rules require."""
-    usual = family.layouts[0].rules({}, {})
-    return {rule.part for rule in usual.rules if rule.required}
+    return {rule.part for rule in _usual(family).rules if rule.required}
 
 
 def _ties(

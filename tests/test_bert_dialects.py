@@ -278,6 +278,27 @@ def test_a_pooler_of_the_users_own_is_told_how_to_map(tmp_path):
     assert found["classifier.bias"].unique() == 5
 
 
+@pytest.mark.parametrize("labels", [0, 3])
+def test_a_pooler_beside_an_original_encoder_is_told_how_to_map(tmp_path, labels):
+    tensors = {name: value for name, value in bundled().items() if "pooler" not in name}
+    own = {
+        "pooler/dense/kernel": np.full((HIDDEN, HIDDEN), 2),
+        "pooler/dense/bias": np.ones(HIDDEN),
+    }
+    if labels:
+        own |= {"dense/kernel": np.ones((HIDDEN, labels)), "dense/bias": np.ones(labels)}
+        own |= {"crf/transitions": np.ones((labels, labels))}
+    tensors |= {name: value.astype(np.float32) for name, value in own.items()}
+    prefix = write_bundle(tmp_path / "model.ckpt", tensors)
+    with pytest.raises(tfreader.PlanError, match="pooler/dense/kernel with tanh") as caught:
+        load_state_dict(prefix, config=CONFIG)
+    rules = extension(str(caught.value).partition(":\nextends")[2], tmp_path / "rules.toml")
+    ignore = ["crf/.*"] if labels else []
+    found = load_state_dict(prefix, config=CONFIG, rules=rules, ignore=ignore)
+    name = "bert.pooler.dense.weight" if labels else "pooler.dense.weight"
+    assert found[name].unique() == 2
+
+
 def test_what_lies_in_a_layer_of_keras_is_inside_and_a_layer_beside_it_is_not(tmp_path):
     tensors = readable(DIALECTS / "bert4keras_classifier")
     tensors = {name: value for name, value in tensors.items() if not name.startswith("dense")}

@@ -152,6 +152,36 @@ def test_labels_are_named_both_ways(overrides):
         assert written["label2id"] == {"a": 0, "b": 1, "c": 2, "d": 3}
 
 
+@pytest.mark.parametrize(
+    ("folder", "overrides", "message"),
+    [
+        ("albert/pretraining", {"id2label": list("abc")}, "2, the config 3.*id2label=null"),
+        ("albert/pretraining", {"num_labels": 3}, "2, the config 3: --set num_labels=2"),
+        ("t5/v10", {"is_gated_act": True}, "is_gated_act = True.*--set is_gated_act=false"),
+        ("t5/v11", {"is_gated_act": False}, "is_gated_act = False.*--set is_gated_act=true"),
+        ("t5/v10", {"dense_act_fn": "gelu"}, "dense_act_fn = 'gelu', but feed_forward_proj"),
+        ("classifier", {"pruned_heads": {"0": [1]}}, "--set pruned_heads=null"),
+        ("classifier", {"dtype": "relu"}, "dtype = .relu., expected one of bfloat16"),
+        ("classifier", {"pad_token_id": [1]}, "expected the number of a token"),
+        ("classifier", {"initializer_range": 10**400}, "expected a number"),
+    ],
+)
+def test_what_the_class_cannot_be_made_of_is_refused(folder, overrides, message):
+    with pytest.raises(tfreader.ConfigError, match=message):
+        plan(DATA / folder, overrides=overrides)
+
+
+def test_numbers_and_flags_are_written_as_transformers_insists_on_them():
+    whole = {"layer_norm_eps": 0, "initializer_range": 1, "use_cache": 1, "is_decoder": 0}
+    written = plan(DATA / "classifier", overrides=whole).config
+    assert {key: repr(written[key]) for key in whole} == {
+        "layer_norm_eps": "0.0",
+        "initializer_range": "1.0",
+        "use_cache": "True",
+        "is_decoder": "False",
+    }
+
+
 def test_null_clears_a_key():
     written = plan(DATA / "classifier", overrides={"id2label": None, "pad_token_id": None}).config
     assert written["label2id"] == {f"LABEL_{i}": i for i in range(4)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -71,6 +72,29 @@ def test_the_scopes_with_a_model_in_them_are_named(tmp_path):
     assert "no variable lies under --scope student; the outermost scopes are a, doc" in str(
         refusal(tmp_path, both, scope="student")
     )
+
+
+def test_a_scope_in_a_scope_is_named_in_full(tmp_path):
+    tower = {f"a/b/c/{name}": value for name, value in weights(DATA / "encoder").items()}
+    assert "It is bert (original) under --scope a/b/c." in str(refusal(tmp_path, tower, scope="a"))
+    assert by_target(plan(tmp_path, tower, scope="a/b/c"))
+
+
+def test_averages_alone_are_recognised_below_a_scope(tmp_path):
+    tower = {f"a/{name}{AVERAGE}": value for name, value in weights(DATA / "encoder").items()}
+    message = str(refusal(tmp_path, tower))
+    assert "It is bert (original) under --scope a --moving-averages use." in message
+    assert by_target(plan(tmp_path, tower, scope="a", moving_averages="use"))
+
+
+def test_another_model_beside_the_one_to_convert_is_called_that(tmp_path):
+    tensors = weights(DATA / "encoder")
+    both = tensors | {f"student/{name}": value for name, value in tensors.items()}
+    message = str(refusal(tmp_path, both))
+    assert "under student/ lies another model, bert (original): --scope student" in message
+    assert "may stand between" not in message
+    (ignore,) = re.findall("--ignore '(.*)' leaves it out", message)
+    assert by_target(plan(tmp_path, both, ignore=[ignore]))
 
 
 def test_slots_of_what_lies_outside_the_scope_stay_slots(tmp_path):

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file
 from tfreader.mapping import convert as convert_file
 from tfreader.mapping import dump_rules, load_rules, make_plan
 from tfreader.mapping.execute import stream
+from tfreader.mapping.extension import extended
 from tfreader.mapping.family import Family, Layout
-from tfreader.mapping.matching import extended
 from tfreader.mapping.ops import (
     Concat,
     Permute,

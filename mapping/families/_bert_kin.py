@@ -43,6 +43,11 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"{kinds[0]} scores each choice with one row, the checkpoint's head has {labels}"
         )
+    if "AlbertForPreTraining" in kinds and labels not in (0, 2):
+        raise ConfigError(
+            f"AlbertForPreTraining has as many labels as its sentence order has, 2, the config "
+            f"{labels}: --set num_labels=2 --set id2label=null leaves them out"
+        )
 
 
 def side_files(checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:

@@ -82,7 +82,7 @@ def with_head(rules: RuleSet, config: Config, variables: Variables) -> RuleSet:
         return rules
     (head,) = heads
     is_common = _COMMON.fullmatch(head.weight) and not _ENCODER.fullmatch(head.weight)
-    if not is_common or head.is_square or head.bias is None or _has_head(rules, variables):
+    if not is_common or head.is_square or head.bias is None or _has_part(PART, rules, variables):
         return rules
     said = f"{head.weight}: taken for a classifier's output, as its name, place and shape tell"
     return replace(
@@ -110,14 +110,18 @@ def advice(
     squares = [head for head in found if head.is_square]
     parts = [head.rules(PART, PART, "num_labels") for head in heads[:1]]
     said = f"If {heads[0].weight} is the model's head" if heads else ""
-    if parts and len(squares) == 1 and not any(rule.part == "pooler" for rule in rules.rules):
-        parts.insert(0, squares[0].rules(pooler, "pooler", "hidden_size"))
-        said += f", and {squares.pop().weight} with tanh its pooler"
+    if len(squares) == 1 and squares[0].bias and not _has_part("pooler", rules, variables):
+        (square,) = squares
+        if parts or "pool" in square.weight:
+            parts.insert(0, square.rules(pooler, "pooler", "hidden_size"))
+            own = f"{squares.pop().weight} with tanh"
+            said = f"{said}, and {own} its pooler" if said else f"If {own} is the model's pooler"
     sizes = {head.outputs for head in heads}
     known = {unknown[head.weight].name for head in found}
     inner = any(
         len(info.shape) == 2 and sizes & {*info.shape} and info.name not in known
-        for info in unknown.values()
+        for name, info in unknown.items()
+        if _WEIGHT.fullmatch(name)
     )
     between = [head.weight for head in squares + (heads if inner else [])]
     if between:
@@ -191,6 +195,6 @@ def _hidden_size(rules: RuleSet, config: Config, variables: Variables) -> int | 
     return next(sizes, None)
 
 
-def _has_head(rules: RuleSet, variables: Variables) -> bool:
-    own = [pattern for rule in rules.rules if rule.part == PART for pattern in rule.patterns]
+def _has_part(part: str, rules: RuleSet, variables: Variables) -> bool:
+    own = [pattern for rule in rules.rules if rule.part == part for pattern in rule.patterns]
     return any(pattern.fullmatch(name) for pattern in own for name in variables)

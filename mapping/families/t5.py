@@ -8,6 +8,7 @@ kernels may have the heads as an axis of their own (`combine_dims = False`).
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -324,6 +325,19 @@ class T5(Family):
             raise ConfigError(
                 f"feed_forward_proj = {config['feed_forward_proj']!r} is no known form"
             )
+        # transformers makes these two of it, but takes them from a config that has them.
+        form = config["feed_forward_proj"]
+        gated, activation = form.startswith("gated-"), form.removeprefix("gated-")
+        told = {
+            "is_gated_act": gated,
+            "dense_act_fn": "gelu_new" if form == "gated-gelu" else activation,
+        }
+        for key, value in told.items():
+            if config.get(key, value) != value:
+                raise ConfigError(
+                    f"{key} = {config[key]!r}, but feed_forward_proj = {form!r}, with which it is "
+                    f"{value!r}: correct the config, or --set {key}={json.dumps(value)}"
+                )
 
     def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
         """spiece.model, which the released models share; ByT5 has no vocabulary but bytes."""
