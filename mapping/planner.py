@@ -17,7 +17,7 @@ from tfreader.errors import ConfigError, PlanError
 from .advice import advise
 from .buffers import buffers
 from .config import SourceConfig, finish_config, read_config
-from .detect import detect, fitting, not_built_in
+from .detect import detect, fitting, not_built_in, side_by_side
 from .dimensions import Dimensions
 from .entries import check_required, make_entries, make_fills
 from .family import Beside, Config, Family, Layout
@@ -335,5 +335,7 @@ def _error(plan: Plan, seen: Seen, chosen: Chosen, findings: Findings) -> PlanEr
         if plan.family.model_type not in likely:
             said = " or ".join(likely) or "of no family known here"
             tail = f"\nThe variables are {said}: is --model_type {plan.family.model_type} right?"
+        if several := side_by_side(seen, chosen):
+            tail += f"\nThe checkpoint holds {several}"
     message = f"{plan.path} does not fit {kind}: {findings.summary()}{tail}"
     return PlanError(message, findings.listed(), plan)
