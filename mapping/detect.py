@@ -113,7 +113,7 @@ def under_scopes(spellings: Sequence[Sequence[str]]) -> list[tuple[str, Fit]]:
         if len(scopes) > _MOST_SCOPES:
             break
     found: list[tuple[str, Fit]] = []
-    for scope in sorted(scopes, key=len):
+    for scope in sorted(scopes, key=lambda scope: (len(scope), scope)):
         if any(scope.startswith(outer + "/") for outer, _ in found):
             continue
         inner: list[str] = []
@@ -141,7 +141,9 @@ def side_by_side(seen: Seen, chosen: Chosen) -> str:
             break
         (scope,) = found
         spelled = {
-            key: tuple(name.removeprefix(f"{scope}/") for name in spelled[key]) for key in taken
+            key: tuple(name.removeprefix(f"{scope}/") for name in own)
+            for key, own in spelled.items()
+            if key in taken
         }
         outer += f"{scope}/"
     kinds = [f"{fit} under --scope {outer}{scope}" for scope, fit in found.items()]
