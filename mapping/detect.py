@@ -56,7 +56,8 @@ def detect(
         return family, layout, [f"model type {fits[0]}, told by {' and '.join(evidence)}"]
     if fits:
         kinds = ", ".join(map(str, fits))
-        raise PlanError(f"{seen.path}: could be any of {kinds}; choose with --model_type")
+        hint = side_by_side(seen, chosen) or "choose with --model_type"
+        raise PlanError(f"{seen.path}: could be any of {kinds}; {hint}")
     raise PlanError(_unknown(seen, names))
 
 
@@ -85,8 +86,10 @@ def _unknown(seen: Seen, names: Sequence[str]) -> str:
             f"{seen.path}: {fit} by {len(averages)} moving averages, and {raw}: pass "
             "--moving-averages use"
         )
+    spelled = [seen.names_of(key) for key in seen.infos if key not in seen.training]
+    averaged = [seen.names_of(base) for base in averages]
     outer = f"{seen.scope}/" if seen.scope else ""
-    for found, more in ((names, ""), (bases, " --moving-averages use")):
+    for found, more in ((spelled, ""), (averaged, " --moving-averages use")):
         scopes = [f"{fit} under --scope {outer}{scope}{more}" for scope, fit in under_scopes(found)]
         if scopes:
             return f"{said}\nIt is {' or '.join(scopes)}."
@@ -95,8 +98,9 @@ def _unknown(seen: Seen, names: Sequence[str]) -> str:
     return f"{said}{likely}\nKnown: {known}. For another model, write a rule file and pass --rules."
 
 
-def under_scopes(names: Sequence[str]) -> list[tuple[str, Fit]]:
-    """The scopes under which lies a model of a known family."""
+def under_scopes(spellings: Sequence[Sequence[str]]) -> list[tuple[str, Fit]]:
+    """The scopes under which lies a model of a known family, of variables under all their names."""
+    names = [name for own in spellings for name in own]
     scopes: dict[str, None] = {}
     firsts = [
         re.compile(layout.evidence[0])
@@ -111,12 +115,41 @@ def under_scopes(names: Sequence[str]) -> list[tuple[str, Fit]]:
         if len(scopes) > _MOST_SCOPES:
             break
     found: list[tuple[str, Fit]] = []
-    for scope in sorted(scopes, key=len):
+    for scope in sorted(scopes, key=lambda scope: (len(scope), scope)):
         if any(scope.startswith(outer + "/") for outer, _ in found):
             continue
-        inner = [name[len(scope) + 1 :] for name in names if name.startswith(scope + "/")]
+        inner: list[str] = []
+        for own in spellings:
+            below = [name[len(scope) + 1 :] for name in own if name.startswith(scope + "/")]
+            inner += (*below, *own) if below else ()
         found += [(scope, fit) for fit in fitting(inner)]
     return found
+
+
+def side_by_side(seen: Seen, chosen: Chosen) -> str:
+    """The scopes of several models that share no variable, as a hint; empty where there are not."""
+    spelled = {key: seen.names_of(key) for key in chosen.variables}
+    outer = f"{seen.scope}/" if seen.scope else ""
+    for _ in range(_DEEPEST_SCOPE):  # one scope around them all, and again
+        found: dict[str, Fit] = {}
+        taken: set[str] = set()
+        for scope, fit in under_scopes([*spelled.values()]):
+            start = f"{scope}/"
+            inner = {key for key, own in spelled.items() if any(n.startswith(start) for n in own)}
+            if not inner & taken:
+                taken |= inner
+                found[scope] = fit
+        if len(found) != 1:
+            break
+        (scope,) = found
+        spelled = {
+            key: tuple(name.removeprefix(f"{scope}/") for name in own)
+            for key, own in spelled.items()
+            if key in taken
+        }
+        outer += f"{scope}/"
+    kinds = [f"{fit} under --scope {outer}{scope}" for scope, fit in found.items()]
+    return f"several models: {', '.join(kinds)}" if len(kinds) > 1 else ""
 
 
 def not_built_in(names: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from tfreader.errors import ConfigError, PlanError
 from .advice import advise
 from .buffers import buffers
 from .config import SourceConfig, finish_config, read_config
-from .detect import detect, fitting, not_built_in, under_scopes
+from .detect import detect, fitting, not_built_in, side_by_side, under_scopes
 from .dimensions import Dimensions
 from .entries import check_required, make_entries, make_fills
 from .extension import bind_own, check_own, extended, own_of, replaced
@@ -103,10 +103,9 @@ def make_plan(
 
     outside = ignored(ignore, "--ignore", seen, chosen, findings)
     weights = ignored(ignore_weights, "--ignore-weights", seen, chosen, findings)
-    left_out = {*outside, *weights}
-    variables = {key: info for key, info in chosen.variables.items() if key not in left_out}
     # With what is ignored, as a layout must not take an unused weight for one that is.
     known = {key: info for key, info in chosen.variables.items() if key not in weights}
+    variables = {key: info for key, info in known.items() if key not in outside}
     spelled = spellings(known, seen)
     followed = _rules(seen.path, family, layout, given, sizes, spelled, source, findings)
     own = own_of(followed, given)
@@ -141,7 +140,7 @@ def make_plan(
     dimensions = Dimensions(sizes, source)
     counts = dimensions.count_groups(followed.counts, active, findings)
     dimensions.bind(active, seen.shown, findings)
-    strip = kind.strip if kind else ""
+    strip, usual_rules = kind.strip if kind else "", _usual(family)
     entries = make_entries(
         active,
         own_rules,
@@ -153,14 +152,12 @@ def make_plan(
         chosen.dropped,
         findings,
     )
-    usual_rules = _usual(family)
     bind_own(own, followed, usual_rules, matches, strip, entries, dimensions, findings)
     entries += make_fills(followed, parts, strip, entries, dimensions, findings)
     check_own(own, followed, usual_rules, matches, kind, entries, findings)
     usual = _usual_parts(family) if family is not None and followed is not given else ()
     names = [seen.shown[key] for key in unknown]
     check_required(followed, parts, kind, active, counts, entries, usual, names, findings)
-
     ties = _ties(followed, parts, counts, strip, entries, findings)
 
     finished: Config | None = None
@@ -264,7 +261,7 @@ def _advice(
     if family is None or not unknown:
         return ""
     infos = {key: info for key, info in seen.infos.items() if key in unknown}
-    others = under_scopes([seen.names_of(key)[-1] for key in infos])
+    others = under_scopes([seen.names_of(key)[-1:] for key in infos])
     if others:
         return "\n".join(
             f"under {scope}/ lies another model, {fit}: --scope "
@@ -383,5 +380,7 @@ def _error(plan: Plan, seen: Seen, chosen: Chosen, findings: Findings) -> PlanEr
         if plan.family.model_type not in likely:
             said = " or ".join(likely) or "of no family known here"
             tail = f"\nThe variables are {said}: is --model_type {plan.family.model_type} right?"
+        if several := side_by_side(seen, chosen):
+            tail += f"\nThe checkpoint holds {several}"
     message = f"{plan.path} does not fit {kind}: {findings.summary()}{tail}"
     return PlanError(message, findings.listed(), plan)

@@ -259,9 +259,9 @@ def resolve_ties(
     given = {alias: target for alias, target in ties if alias not in tensors}
     ends: dict[str, str] = {}  # where the ties of each alias lead in the end
     problems = []
-    for alias in given:
+    for alias, target in given.items():
         path = dict.fromkeys([alias])
-        end = given[alias]
+        end = target
         while end in given and end not in path:
             path[end] = None
             end = ends.get(end, given[end])

@@ -20,8 +20,8 @@ class Seen:
     """All variables by their keys.
 
     `names` are those by which rules may know one: as stored, as shown, as the graph has it; under a
-    scope those below it, without it. `shown` is what users read. `training` is what looks like
-    training state.
+    scope those below it, without it, and then its own name. `shown` is what users read. `training`
+    is what looks like training state.
     """
 
     path: str
@@ -63,13 +63,15 @@ def look(checkpoint: Checkpoint, scope: str, findings: Findings) -> Seen:
     names = {key: _names(key, graph) for key in infos}
     scope = scope.strip("/")
     if scope:
-        names = {key: _below(scope, own) for key, own in names.items()}
-        if not any(names.values()):
-            tops = sorted({name.partition("/")[0] for name in shown.values() if "/" in name})
+        below = {key: _within(scope, key, own, graph) for key, own in names.items()}
+        if not any(below.values()):
+            every = (name for own in names.values() for name in own)
+            tops = sorted({name.partition("/")[0] for name in every if "/" in name})
             raise PlanError(
                 f"{checkpoint.path}: no variable lies under --scope {scope}; the outermost scopes "
                 f"are {some(tops, 8)}"
             )
+        names = below
     training = training_state(infos.values(), graph)
     return Seen(checkpoint.path, infos, names, shown, training, scope)
 
@@ -87,6 +89,18 @@ def _names(key: str, graph: ObjectGraph | None) -> tuple[str, ...]:
     if graph is None or key not in graph:
         return (key,)
     return tuple(dict.fromkeys((key, graph.name(key), *graph[key].names)))
+
+
+def _within(
+    scope: str, key: str, names: tuple[str, ...], graph: ObjectGraph | None
+) -> tuple[str, ...]:
+    """The names that lie under a scope, without it, and the own name of a variable of such a path.
+
+    An own name is relative to no root, and may alone tell what model it is of.
+    """
+    below = _below(scope, names)
+    own = graph[key].full_name if below and graph is not None and key in graph else ""
+    return tuple(dict.fromkeys((*below, own))) if own and own in names else below
 
 
 def _below(scope: str, names: tuple[str, ...]) -> tuple[str, ...]:

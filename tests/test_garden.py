@@ -15,6 +15,7 @@ import transformers
 from bundle_writer import write_bundle
 from conftest import DATA
 from tfreader.mapping import convert, load_state_dict, make_plan
+from tfreader.mapping.families import _garden
 from tfreader.mapping.keras_metadata import keras_objects
 
 import tfreader
@@ -225,17 +226,61 @@ def test_a_classifier_that_no_file_describes(tmp_path):
     assert any("mood is taken for a classifier" in note for note in plan_of(folder).notes)
 
 
-def test_two_layers_on_an_encoder_are_no_classifier(tmp_path):
+def encoder_by_paths() -> dict[str, np.ndarray]:
     with tfreader.open(GARDEN / "tutorial") as checkpoint:
         graph = checkpoint.object_graph
         paths = {name: checkpoint[key] for key in graph for name in graph[key].aliases}
-    encoder = {name: value for name, value in paths.items() if "/_" in name or "embed" in name}
-    heads = {f"{layer}/kernel": np.ones((12, 4), np.float32) for layer in ("one", "two")}
-    heads |= {f"{layer}/bias": np.ones(4, np.float32) for layer in ("one", "two")}
-    prefix = write_bundle(tmp_path / "ckpt-1", encoder | heads)
+    return {name: value for name, value in paths.items() if "/_" in name or "embed" in name}
+
+
+def layer(name: str, *shape: int) -> dict[str, np.ndarray]:
+    kernel, bias = np.ones(shape, np.float32), np.ones(shape[1], np.float32)
+    return {f"{name}/kernel": kernel, f"{name}/bias": bias}
+
+
+NORM = {f"norm/{name}": np.ones(12, np.float32) for name in ("beta", "gamma")}
+
+
+@pytest.mark.parametrize(
+    ("heads", "said"),
+    [
+        (layer("one", 12, 4) | layer("two", 12, 4), None),
+        (layer("one", 12, 4) | layer("two", 4, 3), "one/kernel may stand between"),
+        (layer("one", 12, 4) | layer("two", 12, 12), "two/kernel with tanh its pooler"),
+        (layer("one", 12, 4) | NORM, "norm/beta and norm/gamma may stand between"),
+    ],
+)
+def test_two_layers_on_an_encoder_are_no_classifier(heads, said, tmp_path):
+    prefix = write_bundle(tmp_path / "ckpt-1", encoder_by_paths() | heads)
     with pytest.raises(tfreader.PlanError) as raised:
         plan_of(Path(prefix))
     assert "variable one/kernel [12, 4]: no rule knows it" in raised.value.problems
+    assert said is not None or "may stand between" not in str(raised.value)
+    assert said is None or said in str(raised.value)
+
+
+def test_several_models_are_told_by_their_scopes(tmp_path):
+    encoder = encoder_by_paths()
+    both = {f"all/{scope}/{n}": v for scope in ("old", "new") for n, v in encoder.items()}
+    prefix = Path(write_bundle(tmp_path / "ckpt-1", both))
+    for scope in ("", "all"):
+        with pytest.raises(tfreader.PlanError) as raised:
+            plan_of(prefix, scope=scope)
+        assert "several models: bert (garden) under --scope all/new, bert (garden) under" in str(
+            raised.value
+        )
+
+
+def test_own_names_tell_the_model_under_a_scope():
+    plan = plan_of(GARDEN / "albert", scope="model")
+    assert plan.config["model_type"] == "albert"
+
+
+def test_heads_that_share_a_pooler_by_their_items(tmp_path):
+    heads = layer("multi..pooler_dense", 12, 12) | layer("multi..next_sentence", 12, 2)
+    with tfreader.open(write_bundle(tmp_path / "ckpt-1", heads)) as checkpoint:
+        found = _garden.heads({info.name: info for info in checkpoint.infos})
+    assert [(head.name, head.pooler) for head in found] == [("next_sentence", "multi")]
 
 
 def test_damaged_metadata_is_named(tmp_path):

@@ -217,6 +217,23 @@ def test_an_optimizer_at_the_root_owns_no_model():
     }
 
 
+def test_a_hyperparameter_is_a_scalar():
+    tree = {"net": {"iter": "i", "momentum": "momentum", "decay": "decay"}}
+    graph, infos = checkpoint_of(tree, {"net/momentum": (3,), "net/decay": (3, 2)})
+    assert kinds(graph, infos).keys() <= {"net/iter"}
+
+
+def test_a_keras_optimizer_at_the_root_owns_its_public_lists():
+    tree = {
+        "_iterations": "iteration",
+        "_variables": {"0": "=_iterations", "1": "SGD/m/w"},
+        "momentums": {"0": "=_variables/1"},
+        "net": {"w": "w"},
+    }
+    graph, infos = checkpoint_of(tree)
+    assert kinds(graph, infos).keys() == {"_iterations", "_variables/1"}
+
+
 def test_variables_with_slots_are_weights_though_only_the_optimizer_leads_to_them():
     graph, infos = checkpoint_of(
         {"optimizer": {"model": {"w": "w"}, "beta_1": "b", "slot": "m"}},

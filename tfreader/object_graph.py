@@ -77,7 +77,7 @@ class ObjectGraph(Mapping[str, TrackedValue]):
         self._nodes = nodes = graph_nodes.parse(serialized)
         limit = 64 * len(serialized)
         steps = graph_nodes.walk(nodes, [0])
-        optimizers = find_optimizers(nodes, steps)
+        optimizers = find_optimizers(nodes, steps, shape)
         owned = graph_nodes.walk(nodes, list(optimizers))
         others = graph_nodes.walk(nodes, [0], optimizers)
         listed = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from .graph_nodes import Node
@@ -48,15 +48,21 @@ Shapes = Callable[[str], tuple[int, ...] | None]
 """The shape of the variable with that key, None where it is not known."""
 
 
-def find_optimizers(nodes: Sequence[Node], reached: Iterable[int]) -> dict[int, frozenset[str]]:
+def find_optimizers(
+    nodes: Sequence[Node], reached: Iterable[int], shape: Shapes
+) -> dict[int, frozenset[str]]:
     """The optimizers among the nodes, each with the names of those children that are its own."""
+
+    def is_scalar(node: Node) -> bool:
+        return not node.children and all(shape(key) in ((), None) for _, _, key in node.attributes)
+
     found = {}
     for i in reached:
         names = {name: child for child, name in nodes[i].children}
         scalars = {
             name
             for name, child in names.items()
-            if HYPERPARAMETER.fullmatch(name) and not nodes[child].children
+            if HYPERPARAMETER.fullmatch(name) and is_scalar(nodes[child])
         }
         # A Keras optimizer from 2.11 on lists all its variables, the number of steps first.
         listed = nodes[names["_variables"]].children if "_variables" in names else []
@@ -66,11 +72,21 @@ def find_optimizers(nodes: Sequence[Node], reached: Iterable[int]) -> dict[int, 
             own = names.keys() - {WEIGHTS_OF_OPTIMIZER}
             # Whoever makes the optimizer the root hangs the model below it too.
             if i == 0:
-                own = {name for name in own if name in scalars or name.startswith("_")}
+                mine = {child for child, _ in listed}
+                own = {
+                    name
+                    for name in own
+                    if name in scalars or name.startswith("_") or _lists(nodes[names[name]], mine)
+                }
             found[i] = frozenset(own)
         elif scalars & {"iter", "_iterations"} and len(scalars) > 1:
             found[i] = frozenset(scalars)
     return found
+
+
+def _lists(node: Node, variables: Collection[int]) -> bool:
+    """Whether a node is a list of some of these variables, as `momentums` of SGD and Lion."""
+    return bool(node.children) and all(child in variables for child, _ in node.children)
 
 
 def slots_in_lists(

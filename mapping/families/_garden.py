@@ -150,7 +150,7 @@ def heads(variables: Variables) -> tuple[Head, ...]:
     ]
     for pooler in poolers - outputs:
         scope = f"{re.escape(pooler)}{_BETWEEN}"
-        sibling = re.compile(rf"{ANY}{scope}(?P<name>(?!pooler_dense/)[^/]+)/kernel")
+        sibling = re.compile(rf"{ANY}{scope}(?P<name>(?!\.?pooler_dense/)[^/]+)/kernel")
         names = {match["name"] for match in map(sibling.fullmatch, variables) if match}
         found += [Head(name, pooler, f"{ANY}{scope}{re.escape(name)}") for name in names]
         found += [] if names else [Head(pooler, pooler, None)]
@@ -216,7 +216,8 @@ def with_classifier(rules: RuleSet, variables: Variables) -> RuleSet:
 def lone_dense(rules: RuleSet, variables: Variables) -> tuple[str, ...]:
     """The names of a layer from the hidden size to another that alone has no rule, own name first.
 
-    It is what users put on an encoder from TF-Hub. None where there is none or more than one.
+    It is what users put on an encoder from TF-Hub. None where there is none or more than one, or
+    where another layer's weights fit its inputs or outputs: that may stand between, or behind it.
     """
     shape = query_shape(variables)
     if shape is None:
@@ -226,14 +227,23 @@ def lone_dense(rules: RuleSet, variables: Variables) -> tuple[str, ...]:
         patterns[literal_tail(source)].append(re.compile(source))
     spellings: dict[str, list[str]] = defaultdict(list)
     for name, info in variables.items():
-        if len(info.shape) == 2 and info.shape[0] == shape[0] != info.shape[1]:
-            spellings[info.name].append(name)
-    found = [
-        _scopes(names, variables)
-        for names in spellings.values()
+        spellings[info.name].append(name)
+    unknown = {
+        key: (names, variables[names[0]].shape)
+        for key, names in spellings.items()
         if not any(_knows(patterns, name) for name in names)
+    }
+    found = [
+        (_scopes(names, variables), sizes[1])
+        for names, sizes in unknown.values()
+        if len(sizes) == 2 and sizes[0] == shape[0] != sizes[1]
     ]
-    return found[0] if len(found) == 1 else ()
+    if len(found) != 1 or not found[0][0]:
+        return ()
+    ((layer, outputs),) = found
+    own = {variables[f"{layer[0]}/{part}"].name for part in ("kernel", "bias")}
+    between = (sizes for key, (_, sizes) in unknown.items() if key not in own)
+    return () if any({shape[0], outputs} & {*sizes} for sizes in between) else layer
 
 
 def _knows(patterns: Mapping[str, list[re.Pattern[str]]], name: str) -> bool:

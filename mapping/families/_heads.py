@@ -105,7 +105,8 @@ def advice(
     A file of rules where they may be a head, a warning where they may be more than that. `pooler`
     is the tensor's name without its end.
     """
-    found = _heads(unknown, _hidden_size(rules, config, variables))
+    size = _hidden_size(rules, config, variables)
+    found = _heads(unknown, size)
     heads = [head for head in found if not head.is_square]
     squares = [head for head in found if head.is_square]
     parts = [head.rules(PART, PART, "num_labels") for head in heads[:1]]
@@ -123,7 +124,14 @@ def advice(
         for name, info in unknown.items()
         if _WEIGHT.fullmatch(name)
     )
+    biases = {unknown[head.bias].name for head in found if head.bias is not None}
+    norms: dict[str, str] = {}
+    for name, info in unknown.items():
+        is_first = norms.get(info.name, info.name) == info.name  # but for the key
+        if info.shape == (size,) and info.name not in biases and is_first:
+            norms[info.name] = name
     between = [head.weight for head in squares + (heads if inner else [])]
+    between += norms.values()
     if between:
         return (
             f"{' and '.join(between[:3])} may stand between the encoder and the head, where no "
