@@ -57,6 +57,15 @@ def check_values(model_type: str, values: Mapping[str, Any], origin: Mapping[str
             )
 
 
+def as_written(model_type: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, which `check_values` took, of the types that transformers' class takes."""
+    kinds = class_keys(model_type)
+    return {
+        key: kinds[key].written(value) if key in kinds and value is not None else value
+        for key, value in values.items()
+    }
+
+
 def shown(value: Any) -> str:
     """A value as JSON, as much as fits a message."""
     text = json.dumps(value, default=str, ensure_ascii=False)
