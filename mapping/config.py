@@ -16,12 +16,12 @@ from tfreader.files import read_small
 from tfreader.json_text import parse_json
 from tfreader.paths import AnyPath, as_path, size_of
 
-from .config_checks import check_keys, check_values, shown, with_types
+from .config_checks import as_written, check_keys, check_values, shown
 from .config_keys import ALIASES, class_keys, own_keys
 from .family import Beside, Config, Family, Variables, families
 from .findings import Findings, some
 from .labels import set_labels
-from .plan import CASTABLE, Entry
+from .plan import CASTABLE, FLOATS, Entry
 from .rule import Architecture, RuleSet
 
 MAX_LABELS = 1_000_000
@@ -185,6 +185,11 @@ def _overrides(family: Family, overrides: Mapping[str, Any]) -> Config:
             raise ConfigError(f"--set {key}: null, expected {known[key].words}")
     if "architectures" in given:
         raise ConfigError("--set architectures: the model class is chosen with --architecture")
+    if given.get("dtype", "float32") not in [*FLOATS]:
+        raise ConfigError(
+            f"--set dtype: {shown(given['dtype'])}, expected {', '.join(FLOATS)}; the type of the "
+            "tensors is chosen with --dtype"
+        )
     if given.get("model_type", family.model_type) not in family.names:
         raise ConfigError("--set model_type: the family is chosen with --model_type")
     return given
@@ -280,7 +285,7 @@ def finish_config(
     if floats:  # a model is loaded in one type, which should hold them all
         widest = floats.pop() if len(floats) == 1 else "float32"
         finished.setdefault("dtype", widest)
-    finished = with_types(family.model_type, finished)
+    finished = as_written(family.model_type, finished)
     family.check(finished)
     findings.notes += family.remarks(finished)
     return finished

@@ -57,12 +57,12 @@ def check_values(model_type: str, values: Mapping[str, Any], origin: Mapping[str
             )
 
 
-def with_types(model_type: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with numbers and flags as transformers 5 insists on them: 0 is 0.0, or false."""
+def as_written(model_type: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, which `check_values` took, of the types that transformers' class takes."""
     kinds = class_keys(model_type)
     return {
-        key: kinds[key].make(value) if key in kinds and value is not None else value
-        for key, value in config.items()
+        key: kinds[key].written(value) if key in kinds and value is not None else value
+        for key, value in values.items()
     }
 
 

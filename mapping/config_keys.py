@@ -6,24 +6,29 @@ what the original's config files hold beside them. A `?` after a key says that i
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 MAX_SIZE = 1 << 31
+MAX_NUMBER = 1 << 1000  # of whole numbers that stand for others, which have to fit a float
 MAX_LAYERS = 10_000  # each becomes tensors of its own; the deepest models released have some 100
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A type of values, and the words for it; `make` is for those of a type that stands for it."""
+    """A type of values, and the words for it.
+
+    `written` gives a value as transformers' classes take it, which since version 5 tell 1 from true
+    and from 1.0.
+    """
 
     words: str
     fits: Callable[[Any], bool]
+    written: Callable[[Any], Any] = lambda value: value
     may_be_null: bool = False
-    make: Callable[[Any], Any] = lambda value: value
 
 
 def _is_whole(value: Any, start: int, end: int) -> bool:
@@ -31,7 +36,9 @@ def _is_whole(value: Any, start: int, end: int) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    return _is_whole(value, -MAX_NUMBER, MAX_NUMBER) or (
+        type(value) is float and math.isfinite(value)
+    )
 
 
 def _is_list(value: Any, *types: type) -> bool:
@@ -45,14 +52,16 @@ KINDS = {
     "whole": Kind("a whole number", lambda v: _is_whole(v, -MAX_SIZE, MAX_SIZE)),
     "token": Kind("the number of a token", lambda v: _is_whole(v, -1, MAX_SIZE)),
     "tokens": Kind(
-        "the number of a token", lambda v: _is_whole(v, -1, MAX_SIZE) or _is_list(v, int)
+        "the number of a token, or a list of them",
+        lambda v: _is_whole(v, -1, MAX_SIZE) or _is_list(v, int),
     ),
     "float_type": Kind(
         f"one of {', '.join(FLOAT_TYPES)}", lambda v: isinstance(v, str) and v in FLOAT_TYPES
     ),
-    "number": Kind("a number", _is_number, make=float),
-    "ratio": Kind("a number above 0", lambda v: _is_number(v) and v > 0, make=float),
-    "flag": Kind("true or false", lambda v: type(v) in (bool, int) and v in (0, 1), make=bool),
+    "number": Kind("a number", _is_number, float),
+    "dropout": Kind("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1, float),
+    "ratio": Kind("a number above 0", lambda v: _is_number(v) and v > 0, float),
+    "flag": Kind("true or false", lambda v: type(v) in (bool, int) and v in (0, 1), bool),
     "text": Kind("text", lambda v: isinstance(v, str)),
     "sizes": Kind("a list of whole numbers", lambda v: _is_list(v, int)),
     "flags": Kind("a list of true and false", lambda v: _is_list(v, bool, int)),
@@ -76,8 +85,8 @@ def _keys(**by_kind: str) -> dict[str, Kind]:
 # What all of transformers' config classes take, those of version 4 too, and what this program
 # itself asks a config for.
 COMMON = _keys(
-    token="bos_token_id? pad_token_id? sep_token_id? decoder_start_token_id?",
-    tokens="eos_token_id?",
+    token="bos_token_id? pad_token_id? sep_token_id?",
+    tokens="eos_token_id? decoder_start_token_id?",
     flag="tie_word_embeddings is_decoder is_encoder_decoder add_cross_attention use_cache",
     labels="id2label? label2id?",
     texts="architectures",
@@ -106,7 +115,7 @@ OWN = _keys(
 _SUMMARY = _keys(
     text="summary_type summary_activation?",
     flag="summary_use_proj summary_proj_to_labels",
-    number="summary_first_dropout",
+    dropout="summary_first_dropout",
 )
 _BERT = _keys(
     size="""
@@ -115,15 +124,15 @@ _BERT = _keys(
     """,
     layers="num_hidden_layers",
     text="hidden_act",
-    number="""
-        hidden_dropout_prob attention_probs_dropout_prob initializer_range layer_norm_eps
-    """,
+    dropout="hidden_dropout_prob attention_probs_dropout_prob",
+    number="initializer_range layer_norm_eps",
 )
 _GPT = {
     **_keys(
         size="vocab_size n_positions n_embd n_head",
         layers="n_layer",
-        number="resid_pdrop embd_pdrop attn_pdrop layer_norm_epsilon initializer_range",
+        dropout="resid_pdrop embd_pdrop attn_pdrop",
+        number="layer_norm_epsilon initializer_range",
     ),
     **_SUMMARY,
 }
@@ -133,10 +142,10 @@ CLASSES: dict[str, dict[str, Kind]] = {
         **_keys(
             size="embedding_size",
             layers="num_hidden_groups inner_group_num",
-            number="classifier_dropout_prob",
+            dropout="classifier_dropout_prob",
         ),
     },
-    "bert": {**_BERT, **_keys(number="classifier_dropout?")},
+    "bert": {**_BERT, **_keys(dropout="classifier_dropout?")},
     "gpt2": {
         **_GPT,
         **_keys(
@@ -150,7 +159,8 @@ CLASSES: dict[str, dict[str, Kind]] = {
         size="vocab_size d_model d_kv d_ff num_heads",
         layers="num_layers num_decoder_layers?",
         whole="relative_attention_num_buckets relative_attention_max_distance",
-        number="dropout_rate layer_norm_epsilon initializer_factor classifier_dropout",
+        dropout="dropout_rate classifier_dropout",
+        number="layer_norm_epsilon initializer_factor",
         text="feed_forward_proj dense_act_fn",
         flag="is_gated_act scale_decoder_outputs",
     ),
@@ -161,7 +171,8 @@ CLASSES: dict[str, dict[str, Kind]] = {
         sizes="cutoffs",
         flags="tie_projs",
         flag="pre_lnorm same_length adaptive untie_r proj_share_all_but_first",
-        number="dropout dropatt init_range proj_init_std init_std layer_norm_epsilon",
+        dropout="dropout dropatt",
+        number="init_range proj_init_std init_std layer_norm_epsilon",
         text="init",
     ),
     "xlm": {
@@ -170,7 +181,8 @@ CLASSES: dict[str, dict[str, Kind]] = {
             layers="n_layers",
             whole="lang_id",
             token="unk_index mask_index mask_token_id?",
-            number="dropout attention_dropout layer_norm_eps embed_init_std init_std",
+            dropout="dropout attention_dropout",
+            number="layer_norm_eps embed_init_std init_std",
             flag="""
                 gelu_activation sinusoidal_embeddings causal asm use_lang_emb is_encoder
             """,
@@ -186,7 +198,8 @@ CLASSES: dict[str, dict[str, Kind]] = {
         whole="vocab_size mem_len? reuse_len? clamp_len",
         text="ff_activation attn_type summary_type summary_activation",
         flag="untie_r use_mems_eval use_mems_train bi_data same_length summary_use_proj",
-        number="initializer_range layer_norm_eps dropout summary_last_dropout",
+        dropout="dropout summary_last_dropout",
+        number="initializer_range layer_norm_eps",
     ),
 }
 

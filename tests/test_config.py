@@ -11,8 +11,8 @@ import transformers
 from bundle_writer import write_bundle
 from conftest import BERT, DATA
 from tfreader.mapping import convert, make_plan
-from tfreader.mapping.config_checks import near
-from tfreader.mapping.config_keys import CLASSES, class_keys
+from tfreader.mapping.config_checks import as_written, near
+from tfreader.mapping.config_keys import CLASSES, KINDS, class_keys
 from tfreader.mapping.families.transfo_xl import Vocabulary, _divisor
 from tfreader.mapping.family import families
 
@@ -161,7 +161,7 @@ def test_labels_are_named_both_ways(overrides):
         ("t5/v11", {"is_gated_act": False}, "is_gated_act = False.*--set is_gated_act=true"),
         ("t5/v10", {"dense_act_fn": "gelu"}, "dense_act_fn = 'gelu', but feed_forward_proj"),
         ("classifier", {"pruned_heads": {"0": [1]}}, "--set pruned_heads=null"),
-        ("classifier", {"dtype": "relu"}, "dtype = .relu., expected one of bfloat16"),
+        ("classifier", {"dtype": "relu"}, "--set dtype: .relu., expected float16"),
         ("classifier", {"pad_token_id": [1]}, "expected the number of a token"),
         ("classifier", {"initializer_range": 10**400}, "expected a number"),
     ],
@@ -282,3 +282,40 @@ def test_the_only_config_of_another_name_is_taken_and_said(tmp_path):
         plan(tmp_path, config=tmp_path)
     with pytest.raises(tfreader.ConfigError, match="needs num_attention_heads"):
         convert(tmp_path, tmp_path / "out")
+
+
+# Strict since version 5: transformers' classes take no 1 for true, and no 0 for 0.0.
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_values_are_written_as_transformers_class_takes_them(model_type):
+    base = transformers.AutoConfig.for_model(model_type)
+    kinds = class_keys(model_type)
+    strict = {KINDS[name].words for name in ("flag", "number", "dropout", "ratio")}
+    for value in (0, 1, 0.5, True):
+        given = {key: value for key, kind in kinds.items() if kind.fits(value)}
+        written = as_written(model_type, given)
+        assert written == given  # another type, no other value
+        for key in [key for key in given if kinds[key].words in strict]:
+            type(base).from_dict({**base.to_dict(), key: written[key]})
+
+
+def test_the_written_config_has_numbers_and_flags_of_the_right_types(tmp_path):
+    config = changed(hidden_dropout_prob=0, initializer_range=1, use_cache=1)
+    convert(BERT, tmp_path / "out", config=config)
+    loaded = transformers.AutoConfig.from_pretrained(tmp_path / "out")
+    assert (loaded.initializer_range, loaded.use_cache) == (1.0, True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_dropout_prob", 1.5),
+        ("attention_probs_dropout_prob", -1),
+        ("pad_token_id", [0]),
+        ("initializer_range", 10**400),
+        ("dtype", "gelu"),
+        ("dtype", ["float32"]),
+    ],
+)
+def test_values_that_transformers_class_refuses_are_refused(key, value):
+    with pytest.raises(tfreader.ConfigError, match=f"{key}.*, expected"):
+        plan(overrides={key: value})

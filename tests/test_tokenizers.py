@@ -163,3 +163,62 @@ def test_a_vocabulary_of_another_model_gives_no_end_and_no_tokenizer_that_does_n
     gpt2(folder, {"a": 0, "<|endoftext|>": 50256})
     report = convert(folder, tmp_path / "out")
     assert any("has ids up to 50256, the model only 40 rows" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("spelled", ["a b\r\n", "a\tb\n", " a  b \n\n"])
+def test_merges_as_the_original_reads_them_become_merges_that_load(copy, tmp_path, spelled):
+    folder = copy(DATA / "gpt2")
+    gpt2(folder, {"a": 0, "b": 1, "ab": 2, "<|endoftext|>": 3})
+    (folder / "vocab.bpe").write_bytes(b"#version: 0.2\n" + spelled.encode())
+    convert(folder, tmp_path / "out")
+    assert (tmp_path / "out" / "merges.txt").read_bytes() == b"#version: 0.2\na b\n"
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").tokenize("ab") == ["ab"]
+
+
+@pytest.mark.parametrize(
+    ("merges", "why"),
+    [
+        (b"a b c\n", "line 2 is no merge of two words: 'a b c'"),
+        (b"ab\n", "line 2 is no merge of two words: 'ab'"),
+        (b"\xff\n", "can't decode byte 0xff"),
+    ],
+)
+def test_merges_that_nothing_loads_are_not_written(copy, tmp_path, merges, why):
+    folder = copy(DATA / "gpt2")
+    gpt2(folder, {"a": 0, "b": 1, "ab": 2, "<|endoftext|>": 3})
+    (folder / "vocab.bpe").write_bytes(b"#version: 0.2\n" + merges)
+    report = convert(folder, tmp_path / "out")
+    assert any(why in note and "no tokenizer written" in note for note in report.notes)
+    assert not (tmp_path / "out" / "merges.txt").exists()
+
+
+def test_half_a_surrogate_pair_in_a_vocabulary_is_refused(copy, tmp_path):
+    folder = copy(DATA / "gpt2")
+    gpt2(folder, {"a": 0, "\ud800": 1})
+    with pytest.raises(tfreader.ConfigError, match=r"encoder.json: not a JSON vocabulary: .*ud800"):
+        convert(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"), [(b"[UNK]\ncaf\xe9\n", "not UTF-8"), (b"[PAD]\na\n", "no [UNK] in it")]
+)
+def test_words_that_no_tokenizer_loads_are_not_written(copy, tmp_path, words, why):
+    folder = copy(BERT)
+    (folder / "vocab.txt").write_bytes(words)
+    report = convert(folder, tmp_path / "out")
+    assert any(f"{why}: no tokenizer written" in note for note in report.notes)
+    assert not (tmp_path / "out" / "vocab.txt").exists()
+    assert not (tmp_path / "out" / "tokenizer_config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("codes", "written"),
+    [(b"c a 9\r\n\r\nth e</w> 4\r\n", b"c a 9\nth e</w> 4\n"), (b"caf\xe9 x 3\n", None)],
+)
+def test_bpe_codes_become_merges_that_load_or_none(copy, tmp_path, codes, written):
+    folder = copy(DATA / "xlm" / "causal")
+    (folder / "codes_enfr").write_bytes(codes)
+    report = convert(folder / "best-valid_en_clm_ppl.pth", tmp_path / "out")
+    merges = tmp_path / "out" / "merges.txt"
+    assert (merges.read_bytes() if merges.exists() else None) == written
+    assert written is not None or any("are no BPE codes" in note for note in report.notes)

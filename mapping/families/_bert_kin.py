@@ -13,6 +13,7 @@ from ..family import Beside, Config, SideFiles, check_heads
 from ._tokenizers import (
     has_accents,
     has_capitals,
+    is_text,
     is_wordpiece,
     tokenizer_config,
     too_many,
@@ -61,6 +62,9 @@ def side_files(checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFi
     if path is None:
         return SideFiles({}, found)
     contents, words = words_of(read_small(path))
+    if not is_wordpiece(contents):
+        why = "no [UNK] in it" if is_text(contents) else "not UTF-8"
+        return SideFiles({}, (f"{path}: {why}: no tokenizer written; --vocab FILE names another",))
     plain = [word for word in words if not SPECIAL_TOKEN.fullmatch(word.strip())]
     accents = has_accents(plain)
     lower, told = config.get("do_lower_case"), "as the config says"

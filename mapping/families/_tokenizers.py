@@ -79,7 +79,15 @@ def words_of(contents: bytes) -> tuple[bytes, list[str]]:
 
 
 def is_wordpiece(contents: bytes) -> bool:
-    return "[UNK]" in map(str.strip, words_of(contents)[1])
+    """Whether a tokenizer of word pieces can be made of it."""
+    return is_text(contents) and "[UNK]" in map(str.strip, words_of(contents)[1])
+
+
+def is_text(contents: bytes) -> bool:
+    """Whether it is UTF-8, as all of transformers' tokenizers ask for."""
+    with suppress(ValueError):
+        return contents.decode("utf-8") is not None
+    return False
 
 
 def is_sentencepiece(contents: bytes) -> bool:
@@ -129,6 +137,8 @@ def word_ids(path: AnyPath) -> dict[str, int]:
 def _word_ids(path: AnyPath, contents: bytes) -> dict[str, int]:
     try:
         ids = parse_json(contents.decode("utf-8"))
+        if isinstance(ids, dict):
+            "".join(ids).encode()  # fails for half a surrogate pair, with which nothing loads
     except ValueError as error:
         raise ConfigError(f"{path}: not a JSON vocabulary: {str(error)[:200]}") from None
     if not isinstance(ids, dict) or any(type(i) is not int or i < 0 for i in ids.values()):
@@ -136,16 +146,27 @@ def _word_ids(path: AnyPath, contents: bytes) -> dict[str, int]:
     return ids
 
 
-def unfit_merge(contents: bytes, words: Collection[str]) -> str | None:
-    """The first merge of words that a vocabulary lacks, in words: nothing loads the two then."""
-    for number, line in enumerate(contents.decode("utf-8", "replace").split("\n"), 1):
+def merges_of(contents: bytes, words: Collection[str] | None = None, most: int = 2) -> bytes:
+    """A file of merges, a line each of two words, or of up to `most`, such as tokenizers load.
+
+    The originals split at any white space and take lines of Windows; what loads the output takes
+    one space, and no merge of words that `words` lacks. Raises ValueError, which says why not.
+    """
+    clean = []
+    for number, line in enumerate(contents.decode("utf-8").split("\n"), 1):
         parts = line.split()
-        if len(parts) != 2 or (number == 1 and line.startswith("#version")):
-            continue
-        missing = next((word for word in (*parts, "".join(parts)) if word not in words), None)
-        if missing is not None:
-            return f"line {number} merges {line.strip()!r}, but there is no {missing!r}"
-    return None
+        if number > 1 or not line.startswith("#version"):
+            if parts and not 2 <= len(parts) <= most:
+                raise ValueError(f"line {number} is no merge of two words: {line.strip()!r}")
+            needed = (*parts, "".join(parts)) if parts and words is not None else ()
+            missing = next((word for word in needed if word not in (words or ())), None)
+            if missing is not None:
+                raise ValueError(
+                    f"line {number} merges {line.strip()!r}, but there is no {missing!r}"
+                )
+        if parts:
+            clean.append(" ".join(parts) + "\n")
+    return "".join(clean).encode()
 
 
 def too_many(path: AnyPath, count: int, noun: str, rows: int) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from ..config_keys import ALIASES
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, check_heads, same_keys
 from ..ops import Squeeze
 from ..rule import Architecture, Rule, RuleSet, Tie
-from ._tokenizers import is_merges, is_words, tokenizer_config, unfit_merge, word_ids
+from ._tokenizers import is_merges, is_words, merges_of, tokenizer_config, word_ids
 
 END = "<|endoftext|>"
 LAYER = r"model/h(?P<layer>\d+)"
@@ -86,10 +86,11 @@ def bpe_files(
     merges_path, also_found = places.find_vocabulary(*merges, is_merges)
     if merges_path is None:
         return SideFiles({}, also_found)
-    ids, contents = word_ids(path), read_small(merges_path)
-    unfit = unfit_merge(contents, ids)
-    if unfit is not None:
-        why = f"{merges_path.name} and {path.name} do not belong together: {unfit}"
+    ids = word_ids(path)
+    try:
+        contents = merges_of(read_small(merges_path), ids)
+    except ValueError as error:
+        why = f"{merges_path.name} does not go with {path.name}: {error}"
         return SideFiles({}, (f"{why}; no tokenizer written, --vocab names another",))
     rows, own = config["vocab_size"], config.get("eos_token_id")
     notes = (*found, *also_found)

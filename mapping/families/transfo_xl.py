@@ -22,7 +22,7 @@ from ..config_keys import ALIASES
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..ops import Concat, Repeat, Transpose, Unstack
 from ..rule import Architecture, Fill, Rule, RuleSet, Tie
-from ._tokenizers import tokenizer_config
+from ._tokenizers import is_text, tokenizer_config
 
 LAYER = r"transformer/layer_(?P<layer>\d+)"
 TO_LAYER = "transformer.layers.{layer}"
@@ -382,8 +382,11 @@ class TransfoXL(Family):
         vocabulary, found = beside.find_vocabulary(names, (), bool)
         if vocabulary is None:
             return SideFiles(card, found)
+        words = read_small(vocabulary)
+        if not is_text(words):
+            return SideFiles(card, (*found, f"{vocabulary}: not UTF-8: no tokenizer written"))
         files = tokenizer_config("TransfoXLTokenizer", lower_case=False)
-        return SideFiles({**card, **files, "vocab.txt": read_small(vocabulary)}, found)
+        return SideFiles({**card, **files, "vocab.txt": words}, found)
 
 
 FAMILY = TransfoXL()

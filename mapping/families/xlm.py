@@ -20,7 +20,7 @@ from tfreader.paths import AnyPath
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, check_heads
 from ..rule import Architecture, Drop, Rule, RuleSet, Tie
 from ..sources.pth import PthCheckpoint, TorchFile, is_pth, load
-from ._tokenizers import has_accents, has_capitals, tokenizer_config
+from ._tokenizers import has_accents, has_capitals, merges_of, tokenizer_config
 
 HIDDEN = "emb_dim"
 LAYER = r"(?P<layer>\d+)"
@@ -383,7 +383,13 @@ class XLM(Family):
                 "it with --vocab"
             )
             return SideFiles(files, tuple(notes))
-        files["merges.txt"] = read_small(codes[0]).rstrip(b"\n") + b"\n"
+        try:
+            files["merges.txt"] = merges_of(read_small(codes[0]), most=3)
+        except ValueError as error:
+            notes.append(
+                f"merges.txt: {codes[0]} are no BPE codes: {error}; name others by --vocab"
+            )
+            return SideFiles(files, tuple(notes))
         own, note = _tokenizer_config(ids, config)
         return SideFiles(files | own, (*notes, f"merges.txt: {codes[0].name}", note))
 
