@@ -110,7 +110,6 @@ def make_plan(
     spelled = spellings(known, seen)
     followed = _rules(seen.path, family, layout, given, sizes, spelled, source, findings)
     own = own_of(followed, given)
-    own_rules = frozenset(own.rules)
 
     matches = match(chosen, seen, followed)
     kind = model_class(
@@ -123,7 +122,7 @@ def make_plan(
     )
     parts = kind.all_parts if kind else followed.parts
     active, unknown = account(
-        seen, variables, matches, parts, kind, followed, own_rules, chosen, findings
+        seen, variables, matches, parts, kind, followed, own.rules, chosen, findings
     )
     # What a family's model is made of is known; rules of one's own say it themselves.
     within = inside([*unknown, *outside], seen, active, kind) if family is not None else []
@@ -133,7 +132,7 @@ def make_plan(
         key
         for key in outside
         if (key in within or (family and _is_part(matches, key, parts)))
-        and not replaced(matches[key], active, own_rules)
+        and not replaced(matches[key], active, own.rules)
     ]
     _leave_out(outside, weights, kept, seen, chosen, findings)
     _tell_dropped(own, variables, matches, active, kind, seen, chosen, findings)
@@ -144,7 +143,7 @@ def make_plan(
     strip = kind.strip if kind else ""
     entries = make_entries(
         active,
-        own_rules,
+        own.rules,
         strip,
         dtype,
         dimensions,
