@@ -109,7 +109,6 @@ def make_plan(
     spelled = spellings(known, seen)
     followed = _rules(seen.path, family, layout, given, sizes, spelled, source, findings)
     own = own_of(followed, given)
-    own_rules = frozenset(own.rules)
 
     matches = match(chosen, seen, followed)
     kind = model_class(
@@ -122,7 +121,7 @@ def make_plan(
     )
     parts = kind.all_parts if kind else followed.parts
     active, unknown = account(
-        seen, variables, matches, parts, kind, followed, own_rules, chosen, findings
+        seen, variables, matches, parts, kind, followed, own.rules, chosen, findings
     )
     # What a family's model is made of is known; rules of one's own say it themselves.
     within = inside([*unknown, *outside], seen, active, kind) if family is not None else []
@@ -132,7 +131,7 @@ def make_plan(
         key
         for key in outside
         if (key in within or (family and _is_part(matches, key, parts)))
-        and not replaced(matches[key], active, own_rules)
+        and not replaced(matches[key], active, own.rules)
     ]
     _leave_out(outside, weights, kept, seen, chosen, findings)
     _tell_dropped(own, variables, matches, active, kind, seen, chosen, findings)
@@ -143,7 +142,7 @@ def make_plan(
     strip, usual_rules = kind.strip if kind else "", _usual(family)
     entries = make_entries(
         active,
-        own_rules,
+        own.rules,
         strip,
         dtype,
         dimensions,
