@@ -248,11 +248,10 @@ def test_anything_else_is_a_rule_set_or_an_error(data):
     assert parse_rules(dump_rules(rules), "test") == rules
 
 
-def test_rule_files_are_fuzzed_too(tmp_path):
-    import fuzz
+def test_cut_rule_files_are_rule_sets_or_errors(tmp_path):
+    import fuzz_files
 
-    for seed in fuzz.seeds():
-        if seed[0] == fuzz.RULES:
-            fuzz.check(seed, tmp_path)
+    for target, seed in fuzz_files.seeds():
+        if target is fuzz_files.rules:
             for cut in range(1, len(seed), max(1, len(seed) // 50)):
-                fuzz.check(seed[:cut] + seed[cut + 1 :], tmp_path)
+                fuzz_files.rules(seed[:cut] + seed[cut + 1 :], tmp_path)

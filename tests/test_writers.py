@@ -286,7 +286,7 @@ def test_the_memory_limit_is_kept(tmp_path):
             stream(plan, checkpoint, lambda *_: None, memory_limit=6 << 20)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert peak < 11 << 20  # the window, and a block for each thread
+    assert peak < 12 << 20  # the window, a block for each thread, and tiles to transpose
 
 
 def test_a_torch_file_is_a_sound_archive(tmp_path):
