@@ -260,7 +260,7 @@ def _advice(
     if family is None or not unknown:
         return ""
     infos = {key: info for key, info in seen.infos.items() if key in unknown}
-    others = under_scopes([seen.names_of(key)[-1:] for key in infos])
+    others = under_scopes([seen.names_of(key) for key in infos])
     if others:
         return "\n".join(
             f"under {scope}/ lies another model, {fit}: --scope "
