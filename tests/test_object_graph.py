@@ -332,3 +332,10 @@ def test_every_name_that_is_shown_leads_back(tree):
         assert graph.find(graph.name(key)) == key
         for path in value.paths:
             assert graph.find(path) == key
+
+
+@pytest.mark.parametrize("node", [b"\x0a\x00", b"\x0a\x02\x0a\x00", b"\x0a\x02\x12\x00"])
+def test_a_graph_of_more_objects_than_it_could_name_is_refused(node):
+    """Each would take a hundred times its bytes in memory."""
+    with pytest.raises(ValueError, match="describe more objects than they can name"):
+        ObjectGraph(node * 100_000, set())

@@ -15,6 +15,9 @@ from google.protobuf.message import DecodeError
 
 from .checkpoint_pb2 import TrackableObjectGraph
 
+ITEM_SIZE = 6  # bytes of an object, or of a name that another gives it; TensorFlow's take 10
+FREE_ITEMS = 10_000
+
 
 class Node(NamedTuple):
     # Tuples: the empty one takes no memory, and most are.
@@ -47,6 +50,16 @@ def parse(serialized: bytes) -> list[Node]:
         message = TrackableObjectGraph.FromString(serialized)
     except DecodeError:
         raise ValueError("not a protobuf message") from None
+
+    # Each becomes an object of some 150 bytes, and a message may spell one in two.
+    room = FREE_ITEMS + len(serialized) // ITEM_SIZE - len(message.nodes)
+    if room >= 0:
+        room -= sum(
+            len(node.children) + len(node.attributes) + len(node.slot_variables)
+            for node in message.nodes
+        )
+    if room < 0:
+        raise ValueError(f"{len(serialized)} bytes describe more objects than they can name")
 
     def text(name: bytes) -> str:
         return name.decode("utf-8", "surrogateescape")
