@@ -231,8 +231,9 @@ class Checkpoint(Mapping[str, Array]):
             ) from None
 
     def _shape(self, key: str) -> tuple[int, ...] | None:
+        """The shape of what is stored under a key; a graph may list what is not."""
         try:
-            return self.info(key).shape
+            return self.info(key).shape if key in self._variables else None
         except CorruptCheckpointError:
             return None
 
