@@ -19,7 +19,7 @@ from tfreader.errors import ConfigError, RemoteError, UnknownModelTypeError
 from tfreader.files import SMALL, read_small
 from tfreader.paths import AnyPath, as_path, check_access, size_of
 
-from .rule import RuleSet
+from .rule import Architecture, RuleSet
 
 Config = dict[str, Any]
 
@@ -296,9 +296,17 @@ class Family:
         return {}
 
     def advice(
-        self, rules: RuleSet, config: Config, variables: Variables, unknown: Variables
+        self,
+        rules: RuleSet,
+        config: Config,
+        variables: Variables,
+        unknown: Variables,
+        asked: Architecture | None,
     ) -> str:
-        """What to do about those outside the model that no rule knows; empty where all is said."""
+        """What to do about those outside the model that no rule knows; empty where all is said.
+
+        `asked` is the class that the user chose.
+        """
         return ""
 
     def check(self, config: Config) -> None:

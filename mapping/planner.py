@@ -125,8 +125,10 @@ def make_plan(
     )
     # What a family's model is made of is known; rules of one's own say it themselves.
     within = inside([*unknown, *outside], seen, active, kind) if family is not None else []
-    advice = _advice(family, followed, sizes, spelled, seen, {*unknown} - {*within})
-    report_unknown(unknown, within, seen, advice, findings)
+    report_unknown(unknown, within, seen, findings)
+    asked = kind if architecture is not None else None
+    outer = {*unknown} - {*within}
+    findings.advice = _advice(family, followed, sizes, spelled, seen, outer, asked)
     kept = [
         key
         for key in outside
@@ -255,6 +257,7 @@ def _advice(
     spelled: Mapping[str, TensorInfo],
     seen: Seen,
     unknown: Collection[str],
+    asked: Architecture | None,
 ) -> str:
     """What the family knows of variables outside the model that no rule does."""
     if family is None or not unknown:
@@ -268,7 +271,7 @@ def _advice(
             f"--ignore '{re.escape(scope)}/.*' leaves it out"
             for scope, fit in others
         )
-    return family.advice(rules, config, spelled, spellings(infos, seen))
+    return family.advice(rules, config, spelled, spellings(infos, seen), asked)
 
 
 def _present(
@@ -381,5 +384,6 @@ def _error(plan: Plan, seen: Seen, chosen: Chosen, findings: Findings) -> PlanEr
             tail = f"\nThe variables are {said}: is --model_type {plan.family.model_type} right?"
         if several := side_by_side(seen, chosen):
             tail += f"\nThe checkpoint holds {several}"
+    tail += f"\n{findings.advice}" if findings.advice else ""
     message = f"{plan.path} does not fit {kind}: {findings.summary()}{tail}"
     return PlanError(message, findings.listed(), plan)

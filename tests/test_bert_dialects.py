@@ -229,6 +229,38 @@ def test_a_head_that_is_not_told_apart_is_refused_with_what_takes_it(tmp_path, o
 
 
 @pytest.mark.parametrize(
+    ("architecture", "labels", "target"),
+    [
+        ("BertForQuestionAnswering", 2, "qa_outputs"),
+        ("BertForTokenClassification", 5, "classifier"),
+        ("BertForMultipleChoice", 1, "classifier"),
+        ("BertForNextSentencePrediction", 2, "cls.seq_relationship"),
+        ("BertForMultipleChoice", 5, None),
+        ("BertModel", 5, None),
+    ],
+)
+def test_what_is_printed_fits_the_class_asked_for_and_is_a_file_as_it_stands(
+    tmp_path, architecture, labels, target
+):
+    rows = np.arange(labels * HIDDEN, dtype=np.float32).reshape(labels, HIDDEN)
+    own = {"span/kernel": rows.T, "span/bias": BIAS[:labels]}
+    own |= {"spare/kernel": np.ones((HIDDEN, 7), np.float32), "spare/bias": np.ones(7, np.float32)}
+    prefix = write_bundle(tmp_path / "model.ckpt", bundled() | own)
+    options = {"config": CONFIG, "architecture": architecture}
+    with pytest.raises(tfreader.PlanError, match="no rule knows") as caught:
+        load_state_dict(prefix, **options)
+    said, extends, text = str(caught.value).partition("extends = ")
+    if target is None:
+        assert "is the model's head" not in said
+        return
+    rules = tmp_path / "rules.toml"
+    rules.write_text(extends + text)
+    ignore = re.findall("--ignore '(.*)'", said)
+    found = load_state_dict(prefix, rules=rules, ignore=ignore, **options)
+    np.testing.assert_array_equal(found[f"{target}.weight"], rows)
+
+
+@pytest.mark.parametrize(
     "own",
     [
         {"dense/kernel": np.ones((HIDDEN, HIDDEN)), "dense/bias": np.ones(HIDDEN)},
