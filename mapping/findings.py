@@ -17,7 +17,7 @@ class Problem:
 
 @dataclass
 class Findings:
-    """`problems` come causes before effects; `advice` may end in a file to copy, so it goes last."""
+    """`problems` come causes before effects; `advice`, which may end in a file to copy, is last."""
 
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

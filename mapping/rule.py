@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -48,7 +49,9 @@ def placeholders(template: str, what: str) -> set[str]:
 def compiled(source: str, what: str) -> re.Pattern[str]:
     """The regular expression of a source. Raises RuleError."""
     try:
-        return re.compile(source)
+        with warnings.catch_warnings():  # of what [[ may mean in a Python to come
+            warnings.filterwarnings("ignore", "Possible (nested )?set", FutureWarning)
+            return re.compile(source)
     except (re.error, OverflowError, RecursionError) as error:
         raise RuleError(f"{what} {quoted(source)}: bad regular expression: {error}") from None
 
