@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from tfreader.errors import PlanError
+from tfreader.errors import PlanError, RuleError, UnknownModelTypeError
 
 from .family import Family, Layout, families, get_family
 from .findings import some
@@ -43,7 +43,7 @@ def detect(
         model_type = rules.extends or rules.family or ""
     names = [name for key in chosen.variables for name in seen.names_of(key)]
     if model_type != "auto":
-        family = get_family(model_type) if model_type else None
+        family = _named(model_type, rules) if model_type else None
         if family is None or (rules is not None and not rules.extends):
             return family, None, []
         fits = [fit for fit in fitting(names) if fit.family is family]
@@ -59,6 +59,15 @@ def detect(
         hint = side_by_side(seen, chosen) or "choose with --model_type"
         raise PlanError(f"{seen.path}: could be any of {kinds}; {hint}")
     raise PlanError(_unknown(seen, names))
+
+
+def _named(model_type: str, rules: RuleSet | None) -> Family:
+    try:
+        return get_family(model_type)
+    except UnknownModelTypeError as error:
+        if rules is None or model_type not in (rules.extends, rules.family):
+            raise
+        raise RuleError(f"{rules.name}: {error}") from None
 
 
 def fitting(names: Sequence[str]) -> Iterator[Fit]:
