@@ -102,6 +102,8 @@ def _unknown(seen: Seen, names: Sequence[str]) -> str:
         scopes = [f"{fit} under --scope {outer}{scope}{more}" for scope, fit in under_scopes(found)]
         if scopes:
             return f"{said}\nIt is {' or '.join(scopes)}."
+    if seen.scope and (whole := next(fitting([*seen.infos, *seen.shown.values()]), None)):
+        return f"{seen.path}: below {seen.scope}/ lies part of {whole}: leave out --scope"
     likely = "".join(f"; it looks like {name}" for name in not_built_in(names))
     known = ", ".join(families())
     return f"{said}{likely}\nKnown: {known}. For another model, write a rule file and pass --rules."

@@ -7,7 +7,7 @@ import os
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from os import PathLike
 from pathlib import Path
@@ -30,12 +30,14 @@ class Beside:
 
     Files are found in `folders` by name. They may be links within `homes`, and lead nowhere else: a
     stranger's archive could have one to a file of the user's, which would get into the output.
-    `vocab` is the vocabulary's file where it was named. `found` lists the files that were found.
+    `vocab` is the vocabulary's file where it was named, `vocab_folder` its folder. `found` lists
+    the files that were found.
     """
 
     folders: tuple[AnyPath, ...]
     homes: tuple[Path, ...]
     vocab: AnyPath | None = None
+    vocab_folder: AnyPath | None = None
     found: list[AnyPath] = field(default_factory=list, compare=False)
 
     @classmethod
@@ -54,9 +56,11 @@ class Beside:
             folders += [folder.parent, folder.parent / "assets"]
             homes[0] = folder.parent
         named = None if vocab is None else as_path(vocab)
+        if isinstance(named, Path):
+            check_access(str(named))
         if named is not None and named.is_dir():
-            folders, homes, named = [named], [named], None
-        elif named is not None:
+            return replace(cls.within([named]), vocab_folder=named)
+        if named is not None:
             if not named.is_file():
                 raise ConfigError(f"{vocab}: no such vocabulary: pass a file, or a folder with one")
             folders, homes = [named.parent, *folders], [named.parent, *homes]
@@ -137,6 +141,8 @@ class Beside:
             which = ", ".join(path.name for path in likely)
             return None, (f"vocabulary: any of {which} could be it: choose with --vocab",)
         wanted = " or ".join(names)
+        if self.vocab_folder is not None:
+            raise ConfigError(f"{self.vocab_folder}: no {wanted} in it: --vocab FILE names another")
         return None, (f"no {wanted} in {self}: no tokenizer written; --vocab FILE names another",)
 
     def __str__(self) -> str:

@@ -127,7 +127,7 @@ def make_plan(
     within = inside([*unknown, *outside], seen, active, kind) if family is not None else []
     report_unknown(unknown, within, seen, findings)
     asked = kind if architecture is not None else None
-    outer = {*unknown} - {*within}
+    outer = {*unknown} - {*within} | (_taken(matches, parts, layout) if asked and layout else set())
     findings.advice = _advice(family, followed, sizes, spelled, seen, outer, asked)
     kept = [
         key
@@ -272,6 +272,16 @@ def _advice(
             for scope, fit in others
         )
     return family.advice(rules, config, spelled, spellings(infos, seen), asked)
+
+
+def _taken(matches: Matches, parts: Collection[str], layout: Layout) -> set[str]:
+    """What was taken for the head of another class by its name, and may be that of this one."""
+    fixed = layout.rules({}, {}).rules
+    guessed = {
+        key: [found for found in own if found.rule.part not in parts and found.rule not in fixed]
+        for key, own in matches.items()
+    }
+    return {key for key, own in guessed.items() if own and len(own) == len(matches[key])}
 
 
 def _present(

@@ -341,3 +341,22 @@ def test_what_lies_in_a_layer_of_keras_is_inside_and_a_layer_beside_it_is_not(tm
     prefix = write_bundle(tmp_path / "conditional.ckpt", tensors)
     with pytest.raises(tfreader.PlanError, match="beta_dense/kernel.*--ignore-weights"):
         load_state_dict(prefix, config=CONFIG, ignore=["head/.*", ".*beta_dense/.*"])
+
+
+def test_a_head_of_a_common_name_may_be_that_of_the_class_asked_for(tmp_path):
+    own = {"dense/kernel": np.ascontiguousarray(LABELS[:2].T), "dense/bias": BIAS[:2]}
+    prefix = write_bundle(tmp_path / "model.ckpt", bundled() | own)
+    options = {"config": CONFIG, "architecture": "BertForQuestionAnswering"}
+    with pytest.raises(tfreader.PlanError, match="If dense/kernel is the model's head") as caught:
+        load_state_dict(prefix, **options)
+    rules = tmp_path / "rules.toml"
+    rules.write_text("extends" + str(caught.value).partition("extends")[2])
+    found = load_state_dict(prefix, rules=rules, **options)
+    np.testing.assert_array_equal(found["qa_outputs.weight"], LABELS[:2])
+
+
+def test_answers_to_questions_have_a_start_and_an_end(tmp_path):
+    own = {"cls/squad/output_weights": LABELS, "cls/squad/output_bias": BIAS}
+    prefix = write_bundle(tmp_path / "model.ckpt", bundled() | own)
+    with pytest.raises(tfreader.ConfigError, match="2 rows; the checkpoint's head has 5"):
+        load_state_dict(prefix, config=CONFIG)

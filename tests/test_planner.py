@@ -72,6 +72,9 @@ def test_the_scopes_with_a_model_in_them_are_named(tmp_path):
     assert "no variable lies under --scope student; the outermost scopes are a, doc" in str(
         refusal(tmp_path, both, scope="student")
     )
+    message = str(refusal(tmp_path, tower, scope="bert"))
+    assert "below bert/ lies part of bert (original): leave out --scope" in message
+    assert "no known family" not in message
 
 
 def test_a_scope_in_a_scope_is_named_in_full(tmp_path):
