@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -99,7 +100,10 @@ def _unknown(seen: Seen, names: Sequence[str]) -> str:
     averaged = [seen.names_of(base) for base in averages]
     outer = f"{seen.scope}/" if seen.scope else ""
     for found, more in ((spelled, ""), (averaged, " --moving-averages use")):
-        scopes = [f"{fit} under --scope {outer}{scope}{more}" for scope, fit in under_scopes(found)]
+        scopes = [
+            f"{fit} under --scope {shlex.quote(outer + scope)}{more}"
+            for scope, fit in under_scopes(found)
+        ]
         if scopes:
             return f"{said}\nIt is {' or '.join(scopes)}."
     if seen.scope and (whole := next(fitting([*seen.infos, *seen.shown.values()]), None)):

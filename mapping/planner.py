@@ -7,6 +7,7 @@ that the model needs is filled once.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -267,8 +268,8 @@ def _advice(
     if others:
         return "\n".join(
             f"under {scope}/ lies another model, {fit}: --scope "
-            f"{seen.scope + '/' if seen.scope else ''}{scope} converts it, "
-            f"--ignore '{re.escape(scope)}/.*' leaves it out"
+            f"{shlex.quote(f'{seen.scope}/{scope}'.strip('/'))} converts it, "
+            f"--ignore {shlex.quote(f'{re.escape(scope)}/.*')} leaves it out"
             for scope, fit in others
         )
     return family.advice(rules, config, spelled, spellings(infos, seen), asked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -209,6 +210,10 @@ def test_a_head_of_a_common_name(tmp_path, weight, bias, value):
             {"a/output_weights": LABELS, "a/output_bias": BIAS},
             {"b/output_weights": LABELS[:2], "b/output_bias": BIAS[:2]},
         ),
+        (
+            {"a/output_weights": LABELS, "a/output_bias": BIAS},
+            {"it's/output_weights": LABELS[:2], "it's/output_bias": BIAS[:2]},
+        ),
     ],
 )
 def test_a_head_that_is_not_told_apart_is_refused_with_what_takes_it(tmp_path, own, others):
@@ -218,10 +223,10 @@ def test_a_head_that_is_not_told_apart_is_refused_with_what_takes_it(tmp_path, o
         load_state_dict(prefix, config=CONFIG)
     said, _, text = str(caught.value).partition(":\nextends")
     assert f"If {next(iter(own))} is the model's head, pass --rules FILE" in said
-    ignored = re.search("--ignore '(.*)'", said)
+    ignored = re.search("--ignore (.*), with", said)
     assert (ignored is not None) == bool(others)
     rules = extension(text, tmp_path / "rules.toml")
-    ignore = [ignored[1]] if ignored else []
+    ignore = shlex.split(ignored[1]) if ignored else []  # as a shell reads it
     found = load_state_dict(prefix, config=CONFIG, rules=rules, ignore=ignore)
     np.testing.assert_array_equal(found["classifier.weight"], LABELS)
     bias = BIAS if len(own) == 2 else np.zeros(5)

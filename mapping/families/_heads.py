@@ -9,6 +9,7 @@ rule knows, they lie outside the encoder, and one of the sizes, but not both, is
 from __future__ import annotations
 
 import re
+import shlex
 from collections import defaultdict
 from dataclasses import replace
 from typing import NamedTuple
@@ -160,7 +161,7 @@ def advice(
         fills=tuple(fill for part in parts for fill in part.fills),
     )
     rest = "|".join(re.escape(name) for head in others for name in head.names)
-    ignored = f" and --ignore '{rest}'" if rest else ""
+    ignored = f" and --ignore {shlex.quote(rest)}" if rest else ""
     text = f'extends = "{family.model_type}"\n{dump_rules(extension)}'
     return f"{said}, pass --rules FILE{ignored}, with this in the file:\n{text}"
 
