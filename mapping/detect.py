@@ -163,7 +163,7 @@ def side_by_side(seen: Seen, chosen: Chosen) -> str:
             if key in taken
         }
         outer += f"{scope}/"
-    kinds = [f"{fit} under --scope {outer}{scope}" for scope, fit in found.items()]
+    kinds = [f"{fit} under --scope {shlex.quote(outer + scope)}" for scope, fit in found.items()]
     return f"several models: {', '.join(kinds)}" if len(kinds) > 1 else ""
 
 
