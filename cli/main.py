@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfreader import __version__
-from tfreader.errors import PlanError, TFReaderError, UnknownModelTypeError
+from tfreader.errors import PlanError, RuleError, TFReaderError, UnknownModelTypeError
 
 from . import FAILED, INTERRUPTED, USAGE
 from .batch import batch
@@ -36,6 +36,7 @@ class Program(click.Group):
         try:
             return super().invoke(ctx)
         except TFReaderError as error:
+            _print_failure(ctx, error, str(error))
             if ctx.params.get("debug"):
                 raise
             click.echo(_safe(f"tfreader: {error}"), err=True)
@@ -45,17 +46,28 @@ class Program(click.Group):
             ctx.exit(INTERRUPTED)
         except Exception as error:
             is_click = isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort)
+            if isinstance(error, click.ClickException):
+                _print_failure(ctx, error, error.format_message())
             if ctx.params.get("debug") or is_click or isinstance(error, BrokenPipeError):
                 raise
             if isinstance(error, OSError) and error.errno in CANNOT_PRINT and not error.filename:
                 click.echo(f"tfreader: cannot print any more: {error.strerror}", err=True)
                 ctx.exit(FAILED)
+            _print_failure(ctx, error, f"unexpected {type(error).__name__}: {error}")
             click.echo(
                 f"tfreader: unexpected {type(error).__name__}: {error}\n"
                 "This is a bug: please report it with the output of --debug.",
                 err=True,
             )
             ctx.exit(FAILED)
+
+
+def _print_failure(ctx: click.Context, error: Exception, said: str) -> None:
+    """With --json what failed is the one document."""
+    if ctx.params.get("as_json"):
+        from .show import failure_data
+
+        _print(failure_data(error, said), [], True)
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
@@ -89,7 +101,7 @@ def convert(
     """Convert a TensorFlow checkpoint to PyTorch."""
     from tfreader.mapping import convert as run
 
-    from .show import failure_data, failure_lines, plan_lines, progress_bar, report_lines
+    from .show import failure_lines, plan_lines, progress_bar, report_lines
 
     try:
         with progress_bar(quiet or dry_run) as progress:
@@ -100,10 +112,8 @@ def convert(
                 dry_run=dry_run,
                 **options,
             )
-    except TFReaderError as error:
-        if as_json:
-            _print(failure_data(error), [], True)
-        elif dry_run and isinstance(error, PlanError) and error.plan is not None:
+    except PlanError as error:
+        if dry_run and not as_json and error.plan is not None:
             _print({}, failure_lines(error), False, quiet)
         raise
     if dry_run:
@@ -139,10 +149,7 @@ def inspect(path: str, regex: str | None, show_all: bool, as_json: bool) -> None
     """List a checkpoint's variables."""
     from .show import inspect_data, inspect_lines
 
-    try:
-        pattern = re.compile(regex or "")
-    except re.error as error:
-        raise click.BadParameter(f"{regex!r}: {error}", param_hint="--filter") from None
+    pattern = _filter(regex) if regex else re.compile("")
     with _open(path) as checkpoint:
         if as_json:
             _print(inspect_data(checkpoint, pattern), [], True)
@@ -150,6 +157,15 @@ def inspect(path: str, regex: str | None, show_all: bool, as_json: bool) -> None
             for note in checkpoint.notes:
                 click.echo(_safe(f"note: {note}"), err=True)
             _print({}, inspect_lines(checkpoint, pattern, show_all), False)
+
+
+def _filter(regex: str) -> re.Pattern[str]:
+    from tfreader.mapping.rule import compiled
+
+    try:
+        return compiled(regex, "--filter")
+    except RuleError as error:
+        raise click.UsageError(str(error)) from None
 
 
 @main.command()
@@ -165,7 +181,7 @@ def verify(path: str, against: str | None, as_json: bool) -> None:
     """Check every checksum of a checkpoint, or of what was converted."""
     import tfreader
 
-    from .show import size
+    from .show import failure_data, size
 
     try:
         if against is not None or _is_converted(path):
@@ -184,7 +200,7 @@ def verify(path: str, against: str | None, as_json: bool) -> None:
                 line = f"{checkpoint.path}: {found}: all in order"
     except tfreader.ChecksumError as error:
         if as_json:
-            _print({"ok": False, "problems": list(error.problems)}, [], True)
+            _print(failure_data(error, str(error)), [], True)
         else:
             for problem in error.problems:
                 click.echo(_safe(f"tfreader: {problem}"), err=True)

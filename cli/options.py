@@ -45,6 +45,9 @@ class Command(click.Command):
     """A command that takes a value once: click takes the last of several and says nothing."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.parent is not None:  # which prints what fails, be it the arguments
+            is_option = any(isinstance(p, click.Option) and "--json" in p.opts for p in self.params)
+            ctx.parent.params["as_json"] = is_option and "--json" in args
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))
         for parameter, count in Counter(order).items():
             if isinstance(parameter, click.Option) and count > 1 and not _may_repeat(parameter):

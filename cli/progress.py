@@ -151,7 +151,7 @@ def summary_lines(outcomes: Sequence[Outcome], batch: Batch) -> Iterator[str]:
 
 def _cell(text: str) -> str:
     """Text for a row of a table, the lines of an error one behind the other."""
-    return printable("; ".join(text.split("\n")))
+    return printable("; ".join(filter(None, text.split("\n"))))
 
 
 def _counts(outcomes: Sequence[Outcome]) -> dict[str, int]:

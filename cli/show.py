@@ -155,14 +155,14 @@ def plan_lines(plan: Plan, notes: Sequence[str]) -> Iterator[str]:
     yield f"{len(plan.entries)} tensors, {size(plan.nbytes)}"
 
 
-def failure_data(error: TFReaderError) -> dict[str, Any]:
+def failure_data(error: Exception, said: str) -> dict[str, Any]:
     """A failure as plain data: all that does not fit, and what of the plan could be made."""
     plan: Any = getattr(error, "plan", None)
     return {
         "ok": False,
-        "error": str(error),
+        "error": said,
         "error_type": type(error).__name__,
-        "problems": list(getattr(error, "problems", (str(error),))),
+        "problems": list(getattr(error, "problems", (said,))),
         **(plan.to_data() if plan is not None else {}),
     }
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from tfreader.errors import PlanError
+from tfreader.errors import PlanError, RuleError, UnknownModelTypeError
 
 from .family import Family, Layout, families, get_family
 from .findings import some
@@ -43,7 +44,7 @@ def detect(
         model_type = rules.extends or rules.family or ""
     names = [name for key in chosen.variables for name in seen.names_of(key)]
     if model_type != "auto":
-        family = get_family(model_type) if model_type else None
+        family = _named(model_type, rules) if model_type else None
         if family is None or (rules is not None and not rules.extends):
             return family, None, []
         fits = [fit for fit in fitting(names) if fit.family is family]
@@ -59,6 +60,15 @@ def detect(
         hint = side_by_side(seen, chosen) or "choose with --model_type"
         raise PlanError(f"{seen.path}: could be any of {kinds}; {hint}")
     raise PlanError(_unknown(seen, names))
+
+
+def _named(model_type: str, rules: RuleSet | None) -> Family:
+    try:
+        return get_family(model_type)
+    except UnknownModelTypeError as error:
+        if rules is None or model_type not in (rules.extends, rules.family):
+            raise
+        raise RuleError(f"{rules.name}: {error}") from None
 
 
 def fitting(names: Sequence[str]) -> Iterator[Fit]:
@@ -90,9 +100,14 @@ def _unknown(seen: Seen, names: Sequence[str]) -> str:
     averaged = [seen.names_of(base) for base in averages]
     outer = f"{seen.scope}/" if seen.scope else ""
     for found, more in ((spelled, ""), (averaged, " --moving-averages use")):
-        scopes = [f"{fit} under --scope {outer}{scope}{more}" for scope, fit in under_scopes(found)]
+        scopes = [
+            f"{fit} under --scope {shlex.quote(outer + scope)}{more}"
+            for scope, fit in under_scopes(found)
+        ]
         if scopes:
             return f"{said}\nIt is {' or '.join(scopes)}."
+    if seen.scope and (whole := next(fitting([*seen.infos, *seen.shown.values()]), None)):
+        return f"{seen.path}: below {seen.scope}/ lies part of {whole}: leave out --scope"
     likely = "".join(f"; it looks like {name}" for name in not_built_in(names))
     known = ", ".join(families())
     return f"{said}{likely}\nKnown: {known}. For another model, write a rule file and pass --rules."
@@ -148,7 +163,7 @@ def side_by_side(seen: Seen, chosen: Chosen) -> str:
             if key in taken
         }
         outer += f"{scope}/"
-    kinds = [f"{fit} under --scope {outer}{scope}" for scope, fit in found.items()]
+    kinds = [f"{fit} under --scope {shlex.quote(outer + scope)}" for scope, fit in found.items()]
     return f"several models: {', '.join(kinds)}" if len(kinds) > 1 else ""
 
 

@@ -189,7 +189,7 @@ def check_required(
     rules: RuleSet,
     parts: Collection[str],
     architecture: Architecture | None,
-    active: Iterable[Match],
+    active: Collection[Match],
     counts: Mapping[str, int],
     entries: Iterable[Entry],
     family_parts: Collection[str],
@@ -232,6 +232,10 @@ def check_required(
             f"the checkpoint has no {part}: the model is written without it, and a class of "
             "transformers that has one starts it at random"
         )
+    if missing:  # what has a variable that does not do is told already
+        tried = (fill_in(t, m.groups) for m in active if not m.rule.unstack for t in m.rule.targets)
+        for target in tried:
+            missing.pop(target.removeprefix(strip), None)
     if not missing:
         return
     wanted = [f"{target} (from {source})" for target, (source, _) in missing.items()]

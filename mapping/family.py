@@ -7,7 +7,7 @@ import os
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from os import PathLike
 from pathlib import Path
@@ -19,7 +19,7 @@ from tfreader.errors import ConfigError, RemoteError, UnknownModelTypeError
 from tfreader.files import SMALL, read_small
 from tfreader.paths import AnyPath, as_path, check_access, size_of
 
-from .rule import RuleSet
+from .rule import Architecture, RuleSet
 
 Config = dict[str, Any]
 
@@ -30,12 +30,14 @@ class Beside:
 
     Files are found in `folders` by name. They may be links within `homes`, and lead nowhere else: a
     stranger's archive could have one to a file of the user's, which would get into the output.
-    `vocab` is the vocabulary's file where it was named. `found` lists the files that were found.
+    `vocab` is the vocabulary's file where it was named, `vocab_folder` its folder. `found` lists
+    the files that were found.
     """
 
     folders: tuple[AnyPath, ...]
     homes: tuple[Path, ...]
     vocab: AnyPath | None = None
+    vocab_folder: AnyPath | None = None
     found: list[AnyPath] = field(default_factory=list, compare=False)
 
     @classmethod
@@ -54,9 +56,11 @@ class Beside:
             folders += [folder.parent, folder.parent / "assets"]
             homes[0] = folder.parent
         named = None if vocab is None else as_path(vocab)
+        if isinstance(named, Path):
+            check_access(str(named))
         if named is not None and named.is_dir():
-            folders, homes, named = [named], [named], None
-        elif named is not None:
+            return replace(cls.within([named]), vocab_folder=named)
+        if named is not None:
             if not named.is_file():
                 raise ConfigError(f"{vocab}: no such vocabulary: pass a file, or a folder with one")
             folders, homes = [named.parent, *folders], [named.parent, *homes]
@@ -137,6 +141,8 @@ class Beside:
             which = ", ".join(path.name for path in likely)
             return None, (f"vocabulary: any of {which} could be it: choose with --vocab",)
         wanted = " or ".join(names)
+        if self.vocab_folder is not None:
+            raise ConfigError(f"{self.vocab_folder}: no {wanted} in it: --vocab FILE names another")
         return None, (f"no {wanted} in {self}: no tokenizer written; --vocab FILE names another",)
 
     def __str__(self) -> str:
@@ -296,9 +302,17 @@ class Family:
         return {}
 
     def advice(
-        self, rules: RuleSet, config: Config, variables: Variables, unknown: Variables
+        self,
+        rules: RuleSet,
+        config: Config,
+        variables: Variables,
+        unknown: Variables,
+        asked: Architecture | None,
     ) -> str:
-        """What to do about those outside the model that no rule knows; empty where all is said."""
+        """What to do about those outside the model that no rule knows; empty where all is said.
+
+        `asked` is the class that the user chose.
+        """
         return ""
 
     def check(self, config: Config) -> None:

@@ -17,10 +17,11 @@ class Problem:
 
 @dataclass
 class Findings:
-    """`problems` come causes before effects."""
+    """`problems` come causes before effects; `advice`, which may end in a file to copy, is last."""
 
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    advice: str = ""
 
     def problem(self, said: str, items: Sequence[str] = ()) -> None:
         self.problems.append(Problem(said, tuple(items)))

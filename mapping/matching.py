@@ -167,12 +167,9 @@ def _folder(key: str) -> str:
 
 
 def report_unknown(
-    unknown: Sequence[str], within: Collection[str], seen: Seen, advice: str, findings: Findings
+    unknown: Sequence[str], within: Collection[str], seen: Seen, findings: Findings
 ) -> None:
-    """Say which variables no rule knows; only what lies outside the model may be ignored.
-
-    `advice` is what the family has to say of those outside.
-    """
+    """Say which variables no rule knows; only what lies outside the model may be ignored."""
     outside = [key for key in unknown if key not in within]
     for keys, where, remedy in (
         (
@@ -185,9 +182,7 @@ def report_unknown(
     ):
         described = [f"{seen.shown[key]} {list(seen.infos[key].shape)}" for key in keys]
         if keys:
-            more = f"\n{advice}" if advice and keys is outside else ""
             findings.problem(
-                f"{count(keys, 'variable')}{where} that no rule knows: {some(described)}; "
-                f"{remedy}{more}",
+                f"{count(keys, 'variable')}{where} that no rule knows: {some(described)}; {remedy}",
                 [f"variable {one}{where}: no rule knows it" for one in described],
             )

@@ -38,6 +38,8 @@ OTHER_SUFFIXES = (
 
 def output_path(output: str | PathLike[str]) -> AnyPath:
     """The path of an output. Raises OutputError where there can be none."""
+    if not os.fspath(output):
+        raise OutputError("the output is named by no letter; . is the current folder")
     path = as_path(output)
     if not isinstance(path, Path) and path.is_web:
         raise OutputError(f"{output}: cannot be written to; name a folder, or a bucket as s3://…")

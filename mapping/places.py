@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from os import PathLike
+from pathlib import Path
 
-from tfreader.paths import AnyPath, as_path
+from tfreader.paths import AnyPath, as_path, check_access
 
 RECORD = "conversion.json"
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
@@ -60,7 +61,12 @@ def record_of(output: AnyPath, is_folder: bool) -> AnyPath:
 
 
 def find_record(output: str | PathLike[str]) -> AnyPath | None:
-    """The record of a converted folder or file; None where there is none."""
+    """The record of a converted folder or file; None where there is none.
+
+    Raises AccessDeniedError where this user may not look for it.
+    """
     path = as_path(output)
+    if isinstance(path, Path):
+        check_access(str(path))
     record = record_of(path, path.is_dir())
     return record if record.is_file() else None

@@ -7,6 +7,7 @@ that the model needs is filled once.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -125,8 +126,10 @@ def make_plan(
     )
     # What a family's model is made of is known; rules of one's own say it themselves.
     within = inside([*unknown, *outside], seen, active, kind) if family is not None else []
-    advice = _advice(family, followed, sizes, spelled, seen, {*unknown} - {*within})
-    report_unknown(unknown, within, seen, advice, findings)
+    report_unknown(unknown, within, seen, findings)
+    asked = kind if architecture is not None else None
+    outer = {*unknown} - {*within} | (_taken(matches, parts, layout) if asked and layout else set())
+    findings.advice = _advice(family, followed, sizes, spelled, seen, outer, asked)
     kept = [
         key
         for key in outside
@@ -255,6 +258,7 @@ def _advice(
     spelled: Mapping[str, TensorInfo],
     seen: Seen,
     unknown: Collection[str],
+    asked: Architecture | None,
 ) -> str:
     """What the family knows of variables outside the model that no rule does."""
     if family is None or not unknown:
@@ -264,11 +268,21 @@ def _advice(
     if others:
         return "\n".join(
             f"under {scope}/ lies another model, {fit}: --scope "
-            f"{seen.scope + '/' if seen.scope else ''}{scope} converts it, "
-            f"--ignore '{re.escape(scope)}/.*' leaves it out"
+            f"{shlex.quote(f'{seen.scope}/{scope}'.strip('/'))} converts it, "
+            f"--ignore {shlex.quote(f'{re.escape(scope)}/.*')} leaves it out"
             for scope, fit in others
         )
-    return family.advice(rules, config, spelled, spellings(infos, seen))
+    return family.advice(rules, config, spelled, spellings(infos, seen), asked)
+
+
+def _taken(matches: Matches, parts: Collection[str], layout: Layout) -> set[str]:
+    """What was taken for the head of another class by its name, and may be that of this one."""
+    fixed = layout.rules({}, {}).rules
+    guessed = {
+        key: [found for found in own if found.rule.part not in parts and found.rule not in fixed]
+        for key, own in matches.items()
+    }
+    return {key for key, own in guessed.items() if own and len(own) == len(matches[key])}
 
 
 def _present(
@@ -381,5 +395,6 @@ def _error(plan: Plan, seen: Seen, chosen: Chosen, findings: Findings) -> PlanEr
             tail = f"\nThe variables are {said}: is --model_type {plan.family.model_type} right?"
         if several := side_by_side(seen, chosen):
             tail += f"\nThe checkpoint holds {several}"
+    tail += f"\n{findings.advice}" if findings.advice else ""
     message = f"{plan.path} does not fit {kind}: {findings.summary()}{tail}"
     return PlanError(message, findings.listed(), plan)

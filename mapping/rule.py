@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -35,10 +36,10 @@ def fill_in(template: str, groups: Mapping[str, object]) -> str:
 
 def placeholders(template: str, what: str) -> set[str]:
     """The names in a template's braces. Raises RuleError where it is no template."""
-    if re.search(r"\\[\w.]", template):
+    if re.search(r"\\[\w.]|\$\d", template):
         raise RuleError(
-            f"{what} {quoted(template)}: it is no regular expression, backslashes mean nothing in "
-            "it: name a group in the source, (?P<n>...), and say {n} here"
+            f"{what} {quoted(template)}: it is no regular expression, backslashes and $ mean "
+            "nothing in it: name a group in the source, (?P<n>...), and say {n} here"
         )
     if set("{}") & set(_PLACEHOLDER.sub("", template)):
         raise RuleError(f"{what} {quoted(template)}: braces go around a group's name")
@@ -48,9 +49,12 @@ def placeholders(template: str, what: str) -> set[str]:
 def compiled(source: str, what: str) -> re.Pattern[str]:
     """The regular expression of a source. Raises RuleError."""
     try:
-        return re.compile(source)
+        with warnings.catch_warnings():  # of what [[ may mean in a Python to come
+            warnings.filterwarnings("ignore", "Possible (nested )?set", FutureWarning)
+            return re.compile(source)
     except (re.error, OverflowError, RecursionError) as error:
-        raise RuleError(f"{what} {quoted(source)}: bad regular expression: {error}") from None
+        hint = "; for any text write .*" if "nothing to repeat" in str(error) else ""
+        raise RuleError(f"{what} {quoted(source)}: bad regular expression: {error}{hint}") from None
 
 
 def literal_tail(pattern: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -209,6 +210,10 @@ def test_a_head_of_a_common_name(tmp_path, weight, bias, value):
             {"a/output_weights": LABELS, "a/output_bias": BIAS},
             {"b/output_weights": LABELS[:2], "b/output_bias": BIAS[:2]},
         ),
+        (
+            {"a/output_weights": LABELS, "a/output_bias": BIAS},
+            {"it's/output_weights": LABELS[:2], "it's/output_bias": BIAS[:2]},
+        ),
     ],
 )
 def test_a_head_that_is_not_told_apart_is_refused_with_what_takes_it(tmp_path, own, others):
@@ -218,14 +223,46 @@ def test_a_head_that_is_not_told_apart_is_refused_with_what_takes_it(tmp_path, o
         load_state_dict(prefix, config=CONFIG)
     said, _, text = str(caught.value).partition(":\nextends")
     assert f"If {next(iter(own))} is the model's head, pass --rules FILE" in said
-    ignored = re.search("--ignore '(.*)'", said)
+    ignored = re.search("--ignore (.*), with", said)
     assert (ignored is not None) == bool(others)
     rules = extension(text, tmp_path / "rules.toml")
-    ignore = [ignored[1]] if ignored else []
+    ignore = shlex.split(ignored[1]) if ignored else []  # as a shell reads it
     found = load_state_dict(prefix, config=CONFIG, rules=rules, ignore=ignore)
     np.testing.assert_array_equal(found["classifier.weight"], LABELS)
     bias = BIAS if len(own) == 2 else np.zeros(5)
     np.testing.assert_array_equal(found["classifier.bias"], bias)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "labels", "target"),
+    [
+        ("BertForQuestionAnswering", 2, "qa_outputs"),
+        ("BertForTokenClassification", 5, "classifier"),
+        ("BertForMultipleChoice", 1, "classifier"),
+        ("BertForNextSentencePrediction", 2, "cls.seq_relationship"),
+        ("BertForMultipleChoice", 5, None),
+        ("BertModel", 5, None),
+    ],
+)
+def test_what_is_printed_fits_the_class_asked_for_and_is_a_file_as_it_stands(
+    tmp_path, architecture, labels, target
+):
+    rows = np.arange(labels * HIDDEN, dtype=np.float32).reshape(labels, HIDDEN)
+    own = {"span/kernel": rows.T, "span/bias": BIAS[:labels]}
+    own |= {"spare/kernel": np.ones((HIDDEN, 7), np.float32), "spare/bias": np.ones(7, np.float32)}
+    prefix = write_bundle(tmp_path / "model.ckpt", bundled() | own)
+    options = {"config": CONFIG, "architecture": architecture}
+    with pytest.raises(tfreader.PlanError, match="no rule knows") as caught:
+        load_state_dict(prefix, **options)
+    said, extends, text = str(caught.value).partition("extends = ")
+    if target is None:
+        assert "is the model's head" not in said
+        return
+    rules = tmp_path / "rules.toml"
+    rules.write_text(extends + text)
+    ignore = re.findall("--ignore '(.*)'", said)
+    found = load_state_dict(prefix, rules=rules, ignore=ignore, **options)
+    np.testing.assert_array_equal(found[f"{target}.weight"], rows)
 
 
 @pytest.mark.parametrize(
@@ -309,3 +346,22 @@ def test_what_lies_in_a_layer_of_keras_is_inside_and_a_layer_beside_it_is_not(tm
     prefix = write_bundle(tmp_path / "conditional.ckpt", tensors)
     with pytest.raises(tfreader.PlanError, match="beta_dense/kernel.*--ignore-weights"):
         load_state_dict(prefix, config=CONFIG, ignore=["head/.*", ".*beta_dense/.*"])
+
+
+def test_a_head_of_a_common_name_may_be_that_of_the_class_asked_for(tmp_path):
+    own = {"dense/kernel": np.ascontiguousarray(LABELS[:2].T), "dense/bias": BIAS[:2]}
+    prefix = write_bundle(tmp_path / "model.ckpt", bundled() | own)
+    options = {"config": CONFIG, "architecture": "BertForQuestionAnswering"}
+    with pytest.raises(tfreader.PlanError, match="If dense/kernel is the model's head") as caught:
+        load_state_dict(prefix, **options)
+    rules = tmp_path / "rules.toml"
+    rules.write_text("extends" + str(caught.value).partition("extends")[2])
+    found = load_state_dict(prefix, rules=rules, **options)
+    np.testing.assert_array_equal(found["qa_outputs.weight"], LABELS[:2])
+
+
+def test_answers_to_questions_have_a_start_and_an_end(tmp_path):
+    own = {"cls/squad/output_weights": LABELS, "cls/squad/output_bias": BIAS}
+    prefix = write_bundle(tmp_path / "model.ckpt", bundled() | own)
+    with pytest.raises(tfreader.ConfigError, match="2 rows; the checkpoint's head has 5"):
+        load_state_dict(prefix, config=CONFIG)

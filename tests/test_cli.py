@@ -65,6 +65,56 @@ def test_json_is_one_document(tmp_path):
     assert str(tmp_path / "out" / "model.safetensors") in data["files"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["inspect", "nowhere"], 1, "no checkpoint there"),
+        (["inspect", BERT, "--filter", "a{9999999999}"], 2, "--filter"),
+        (["inspect", BERT, "--filter", "(" * 5000 + ")" * 5000], 2, "--filter"),
+        (["verify", "nowhere"], 1, "no checkpoint there"),
+        (["verify", BERT, "--against", BERT], 1, "no record"),
+        (["convert", "--tf_checkpoint", BERT, "--pytorch_dump_output", ""], 1, "no letter"),
+        (["verify"], 2, "PATH"),
+        (["batch", "--glob", "nothing/*", "--output-root", "out"], 2, "no jobs there"),
+        (["batch", "nowhere.jsonl"], 2, "cannot be read"),
+        (
+            ["convert", "--tf_checkpoint", BERT, "--pytorch_dump_output", "o", "--dtype", "f"],
+            2,
+            "f",
+        ),
+        (["convert", "--tf_checkpoint", "no", "--pytorch_dump_output", "o"], 1, "no checkpoint"),
+        (
+            ["convert", "--tf_checkpoint", BERT, "--pytorch_dump_output", "o", "--ignore", "["],
+            1,
+            "[",
+        ),
+    ],
+)
+def test_with_json_a_failure_too_is_one_document(tmp_path, monkeypatch, arguments, code, said):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments, "--json", code=code)
+    data = json.loads(result.stdout)
+    assert not data["ok"]
+    assert said in data["error"]
+    assert data["problems"]
+    assert said in result.stderr
+    assert "bug" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--filter", "--ignore"])
+def test_brackets_in_brackets_are_no_matter_for_a_warning(tmp_path, option):
+    pattern = "([[a-z]|[a--z]|bert)/.*pooler.*"
+    arguments = {
+        "--filter": ["inspect", BERT],
+        "--ignore": ["convert", "--tf_checkpoint", BERT, "--pytorch_dump_output", tmp_path / "out"],
+    }[option]
+    program = [sys.executable, "-m", "tfreader.cli.main", *map(str, arguments), option, pattern]
+    result = subprocess.run(program, check=False, capture_output=True, text=True)
+    assert "Warning" not in result.stderr
+    assert "pooler" in result.stdout + result.stderr
+
+
 def test_set_overrides_any_key_of_the_config(tmp_path):
     convert(tmp_path / "out", "--set", "hidden_act=gelu_new", "--set", "pad_token_id=3")
     config = json.loads((tmp_path / "out" / "config.json").read_text())

@@ -11,6 +11,7 @@ import pytest
 from bundle_writer import field, write_bundle
 from conftest import BERT
 from numpy import ones
+from tfreader.mapping.audit import verify_output
 from tfreader.mapping.family import open_source
 
 import tfreader
@@ -247,6 +248,9 @@ def test_a_folder_that_this_user_may_not_enter(as_nobody, mode):
         assert kind == "AccessDeniedError"
         assert message == f"{path}: not accessible to this user (Permission denied)"
         assert run(lambda path=path: outcome(path, open_source)) == (kind, message)
+    (folder / "in" / "model.safetensors").touch()  # as if it were a conversion's
+    for path in (folder / "in", folder / "in" / "model.safetensors"):
+        assert run(lambda path=path: outcome(path, verify_output))[0] == "AccessDeniedError"
     (folder / "in").chmod(0o755)
 
 

@@ -72,6 +72,9 @@ def test_the_scopes_with_a_model_in_them_are_named(tmp_path):
     assert "no variable lies under --scope student; the outermost scopes are a, doc" in str(
         refusal(tmp_path, both, scope="student")
     )
+    message = str(refusal(tmp_path, tower, scope="bert"))
+    assert "below bert/ lies part of bert (original): leave out --scope" in message
+    assert "no known family" not in message
 
 
 def test_a_scope_in_a_scope_is_named_in_full(tmp_path):
@@ -306,3 +309,20 @@ def test_of_two_averages_none_is_used(tmp_path):
     assert by_target(plan(tmp_path, tensors, rules=rules, config=None)) == {"w": ("w",)}
     error = refusal(tmp_path, tensors, rules=rules, moving_averages="use", config=None)
     assert "variable w has two, w/ExponentialMovingAverage" in str(error)
+
+
+@pytest.mark.parametrize("ops", ['[{ op = "permute", axes = [2, 0, 1] }]', "[]"])
+def test_a_tensor_whose_variables_do_not_do_is_not_said_to_have_none(tmp_path, ops):
+    sources = "a" if "permute" in ops else ".*"
+    text = f"[[rule]]\nsource = '{sources}'\ntarget = 'x'\nops = {ops}\n"
+    tensors = dict.fromkeys(["a", "b"], np.ones((2, 2), np.float32))
+    error = refusal(tmp_path, tensors, config=None, rules=rule_file(tmp_path, text))
+    assert re.search(r"permute \[2, 0, 1\] does not fit|made of 1 variable, found a, b", str(error))
+    assert "no variable fills" not in str(error)
+
+
+@pytest.mark.parametrize("key", ["family", "extends"])
+def test_a_rule_file_of_an_unknown_family_is_named(tmp_path, key):
+    rules = rule_file(tmp_path, f"{key} = 'brt'\n[[rule]]\nsource = 'a'\ntarget = 'b'\n")
+    with pytest.raises(tfreader.RuleError, match="rules.toml: unknown model type 'brt'"):
+        plan(tmp_path, {"a": np.ones(2, np.float32)}, rules=rules)

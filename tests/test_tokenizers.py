@@ -97,6 +97,9 @@ def test_a_vocabulary_is_found_by_what_it_is(copy, tmp_path):
         convert(folder, tmp_path / "no", vocab=folder / "bert_config.json")
     with pytest.raises(tfreader.ConfigError, match="no such vocabulary"):
         convert(folder, tmp_path / "no", vocab=folder / "nothing.txt")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(tfreader.ConfigError, match=r"empty: no vocab\.txt in it"):
+        convert(folder, tmp_path / "no", vocab=tmp_path / "empty")
 
 
 def test_scores_behind_the_words_are_left_out(copy, tmp_path):

@@ -44,6 +44,10 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"{kinds[0]} scores each choice with one row, the checkpoint's head has {labels}"
         )
+    if any(str(kind).endswith("QuestionAnswering") for kind in kinds) and labels not in (0, 2):
+        raise ConfigError(
+            f"{kinds[0]} scores starts and ends, with 2 rows; the checkpoint's head has {labels}"
+        )
     if "AlbertForPreTraining" in kinds and labels not in (0, 2):
         raise ConfigError(
             f"AlbertForPreTraining has as many labels as its sentence order has, 2, the config "

@@ -9,16 +9,17 @@ rule knows, they lie outside the encoder, and one of the sizes, but not both, is
 from __future__ import annotations
 
 import re
+import shlex
 from collections import defaultdict
 from dataclasses import replace
 from typing import NamedTuple
 
 from tfreader.checkpoint import TensorInfo
 
-from ..family import Config, Variables
+from ..family import Config, Family, Variables
 from ..ops import Op, Transpose
 from ..plan import CASTABLE
-from ..rule import Fill, Rule, RuleSet, literal_tail
+from ..rule import Architecture, Fill, Rule, RuleSet, literal_tail
 from ..rule_file import dump_rules
 
 PART = "classifier"
@@ -55,8 +56,8 @@ class Head(NamedTuple):
     def names(self) -> list[str]:
         return [name for name in (self.weight, self.bias) if name is not None]
 
-    def rules(self, target: str, part: str, outputs: str) -> RuleSet:
-        shape: tuple[str, ...] = (outputs, "hidden_size")
+    def rules(self, target: str, part: str, outputs: int | str) -> RuleSet:
+        shape: tuple[int | str, ...] = (outputs, "hidden_size")
         ops: tuple[Op, ...] = ()
         if self.is_transposed:
             shape, ops = shape[::-1], (Transpose(),)
@@ -67,6 +68,18 @@ class Head(NamedTuple):
             return RuleSet((weight,), fills=(fill,))
         bias = Rule((re.escape(self.bias),), (f"{target}.bias",), shape=(outputs,), part=part)
         return RuleSet((weight, bias))
+
+
+class _Place(NamedTuple):
+    """Where a model class has such a layer: `outputs` as the rules say it, `labels` the number."""
+
+    target: str
+    part: str
+    outputs: int | str
+    labels: int | str
+
+
+_CLASSIFIER = _Place(PART, PART, "num_labels", "num_labels")
 
 
 def with_head(rules: RuleSet, config: Config, variables: Variables) -> RuleSet:
@@ -93,23 +106,27 @@ def with_head(rules: RuleSet, config: Config, variables: Variables) -> RuleSet:
 
 
 def advice(
-    family: str,
+    family: Family,
     pooler: str,
     rules: RuleSet,
     config: Config,
     variables: Variables,
     unknown: Variables,
+    asked: Architecture | None,
 ) -> str:
     """What to do about those weights outside the encoder that no rule knows.
 
     A file of rules where they may be a head, a warning where they may be more than that. `pooler`
-    is the tensor's name without its end.
+    is the tensor's name without its end. Where a class is `asked` for, the head is one it lacks.
     """
     size = _hidden_size(rules, config, variables)
     found = _heads(unknown, size)
-    heads = [head for head in found if not head.is_square]
+    places = _places(family, asked, rules, variables)
+    heads = [head for head in found if any(_fits(head, place) for place in places)]
+    others = [head for head in found if not head.is_square and head not in heads[:1]]
     squares = [head for head in found if head.is_square]
-    parts = [head.rules(PART, PART, "num_labels") for head in heads[:1]]
+    place = next((place for place in places if heads and _fits(heads[0], place)), _CLASSIFIER)
+    parts = [head.rules(place.target, place.part, place.outputs) for head in heads[:1]]
     said = f"If {heads[0].weight} is the model's head" if heads else ""
     if len(squares) == 1 and squares[0].bias and not _has_part("pooler", rules, variables):
         (square,) = squares
@@ -143,10 +160,31 @@ def advice(
         tuple(rule for part in parts for rule in part.rules),
         fills=tuple(fill for part in parts for fill in part.fills),
     )
-    rest = "|".join(re.escape(name) for head in heads[1:] for name in head.names)
-    ignored = f" and --ignore '{rest}'" if rest else ""
-    text = f'extends = "{family}"\n{dump_rules(extension)}'
+    rest = "|".join(re.escape(name) for head in others for name in head.names)
+    ignored = f" and --ignore {shlex.quote(rest)}" if rest else ""
+    text = f'extends = "{family.model_type}"\n{dump_rules(extension)}'
     return f"{said}, pass --rules FILE{ignored}, with this in the file:\n{text}"
+
+
+def _places(
+    family: Family, asked: Architecture | None, rules: RuleSet, variables: Variables
+) -> list[_Place]:
+    """Where the class asked for, without one a classifier, has fully connected layers to fill."""
+    if asked is None:
+        return [_CLASSIFIER]
+    found = []
+    for rule in family.layouts[0].rules({}, {}).rules:
+        outputs, inputs = rule.shape if rule.shape and len(rule.shape) == 2 else ("*", "*")
+        is_head = rule.part in asked.heads and inputs == "hidden_size" != outputs
+        if is_head and not _has_part(rule.part, rules, variables):
+            target = rule.targets[0].removesuffix(".weight")
+            labels = family.labels.get(asked.name, outputs)
+            found.append(_Place(target, rule.part, outputs, labels))
+    return found
+
+
+def _fits(head: Head, place: _Place) -> bool:
+    return not head.is_square and place.labels in (head.outputs, "num_labels")
 
 
 def _heads(unknown: Variables, hidden: int | None) -> list[Head]:

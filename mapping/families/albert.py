@@ -216,9 +216,14 @@ class Albert(Family):
         return {"hidden_act": "gelu_new"}
 
     def advice(
-        self, rules: RuleSet, config: Config, variables: Variables, unknown: Variables
+        self,
+        rules: RuleSet,
+        config: Config,
+        variables: Variables,
+        unknown: Variables,
+        asked: Architecture | None,
     ) -> str:
-        return advice("albert", "albert.pooler", rules, config, variables, unknown)
+        return advice(self, "albert.pooler", rules, config, variables, unknown, asked)
 
     def check(self, config: Config) -> None:
         check(config)

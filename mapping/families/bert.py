@@ -215,9 +215,14 @@ class Bert(Family):
         return {"hidden_act": "gelu_new" if _bert_garden.layers(variables) else "gelu"}
 
     def advice(
-        self, rules: RuleSet, config: Config, variables: Variables, unknown: Variables
+        self,
+        rules: RuleSet,
+        config: Config,
+        variables: Variables,
+        unknown: Variables,
+        asked: Architecture | None,
     ) -> str:
-        return advice("bert", "bert.pooler.dense", rules, config, variables, unknown)
+        return advice(self, "bert.pooler.dense", rules, config, variables, unknown, asked)
 
     def check(self, config: Config) -> None:
         check(config)
