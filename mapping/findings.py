@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,5 +46,5 @@ def some(items: Sequence[Any], limit: int = 3) -> str:
     return f"{shown} and {len(items) - limit} more" if len(items) > limit else shown
 
 
-def count(items: Sequence[Any], noun: str) -> str:
+def count(items: Collection[Any], noun: str) -> str:
     return f"{len(items)} {noun}{'s' if len(items) != 1 else ''}"

@@ -84,15 +84,15 @@ def _groups(match: re.Match[str], counts: Mapping[str, str]) -> dict[str, str]:
 
 def ignored(
     patterns: Sequence[str], option: str, seen: Seen, chosen: Chosen, findings: Findings
-) -> list[str]:
-    """The keys of the variables to map that the user wants to leave out."""
+) -> Mapping[str, None]:
+    """The keys of the variables to map that the user wants to leave out, in their order."""
     found: dict[str, None] = {}
     for pattern in patterns:
         keys = matching(compiled(pattern, option), seen)
         if not keys:
             findings.problem(f"{option} {quoted(pattern)} matches no variable")
         found |= dict.fromkeys(key for key in keys if key in chosen.variables)
-    return list(found)
+    return found
 
 
 def account(
@@ -144,7 +144,7 @@ def account(
 
 def inside(
     keys: Iterable[str], seen: Seen, active: Iterable[Match], architecture: Architecture | None
-) -> list[str]:
+) -> Mapping[str, None]:
     """Those variables that lie within the model, to judge by where they are stored: heads aside.
 
     The model's scope is the innermost that all its variables share. Where they share none, or have
@@ -158,7 +158,8 @@ def inside(
     below = {folder.removeprefix(root).partition("/")[0] for folder in folders if folder != shared}
     is_split = not shared or any(map(_KERAS_LAYER.fullmatch, below))
     within = tuple(f"{root}{scope}/" for scope in below) if is_split else (root,)
-    return [key for key in keys if f"{_folder(seen.infos[key].name)}/".startswith(within)]
+    inner = (key for key in keys if f"{_folder(seen.infos[key].name)}/".startswith(within))
+    return dict.fromkeys(inner)
 
 
 def _folder(key: str) -> str:

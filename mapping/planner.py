@@ -125,7 +125,7 @@ def make_plan(
         seen, variables, matches, parts, kind, followed, own.rules, chosen, findings
     )
     # What a family's model is made of is known; rules of one's own say it themselves.
-    within = inside([*unknown, *outside], seen, active, kind) if family is not None else []
+    within = inside([*unknown, *outside], seen, active, kind) if family is not None else {}
     report_unknown(unknown, within, seen, findings)
     asked = kind if architecture is not None else None
     outer = {*unknown} - {*within} | (_taken(matches, parts, layout) if asked and layout else set())
@@ -302,8 +302,8 @@ def _is_part(matches: Matches, key: str, parts: Iterable[str]) -> bool:
 
 
 def _leave_out(
-    outside: Sequence[str],
-    weights: Sequence[str],
+    outside: Collection[str],
+    weights: Collection[str],
     kept: Sequence[str],
     seen: Seen,
     chosen: Chosen,
