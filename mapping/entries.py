@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from math import prod
 from typing import Any
 
@@ -255,6 +254,8 @@ def check_required(
 
 def _near_miss(source: str, rule: Rule | None, names: Sequence[str]) -> str:
     """A variable that the rule nearly matches, as a hint; empty without one."""
+    from difflib import get_close_matches
+
     if rule is None:
         return ""
     for name in names[:_MOST_NAMES]:

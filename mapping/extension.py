@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import cached_property
 
 from tfreader.errors import RuleError
@@ -110,6 +109,8 @@ class Tensors:
 
     def near(self, target: str) -> str:
         """A tensor that is called nearly so, as a hint; empty without one."""
+        from difflib import get_close_matches
+
         close = get_close_matches(target, [*self._parts][:_MOST_COMPARED], 1, 0.8)
         return f" ({quoted(close[0])} is near it)" if close else ""
 

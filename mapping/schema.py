@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 Check = Callable[[Any], Any]
@@ -145,6 +144,8 @@ def table(value: Any, checks: Mapping[str, Check], required: Mapping[str, str]) 
 
 def meant(word: str, known: Iterable[str]) -> str:
     """What to add to "unknown WORD": the known one that it is close to, or all of them."""
+    from difflib import get_close_matches
+
     known = list(known)
     close = get_close_matches(word[:60], known, 1)
     if close:

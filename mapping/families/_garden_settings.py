@@ -13,17 +13,13 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-import yaml
-
-from tfreader.errors import ConfigError, RemoteError
-from tfreader.files import read_small
+from tfreader.errors import ConfigError
 from tfreader.paths import AnyPath
 
 from ..family import Beside, Config, Told
 from ..keras_metadata import METADATA, SAVED_MODEL, KerasObject, keras_objects
 
 PARAMS = "params.yaml"
-MAX_PARAMS = 1 << 16  # bytes; the trainer's have some 5,000
 # Both spellings of a setting, the encoder's and the layer's: what Hugging Face calls it.
 KEYS = {
     "num_layers": "num_hidden_layers",
@@ -146,6 +142,8 @@ def _activation(value: Any) -> str | None:
 
 
 def _of_params(path: AnyPath) -> Iterator[Said]:
+    from ._params_yaml import read_yaml  # most checkpoints have none, and yaml takes its time
+
     data = _section(read_yaml(path), "task", "model")
     encoder = _section(data, "encoder")
     kind = encoder.get("type") or next((key for key in encoder if key in TYPES), None)
@@ -174,24 +172,6 @@ def _section(data: Any, *keys: str) -> Mapping[str, Any]:
     for key in keys:
         data = data.get(key) if isinstance(data, Mapping) else None
     return data if isinstance(data, Mapping) else {}
-
-
-class _Loader(yaml.SafeLoader):
-    """Of values with tags of their own, such as Python's tuples, it makes None."""
-
-
-_Loader.add_multi_constructor("", lambda *_: None)
-
-
-def read_yaml(path: AnyPath) -> Any:
-    try:
-        return yaml.load(read_small(path, MAX_PARAMS).decode("utf-8"), _Loader)
-    except RemoteError:
-        raise
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a YAML file: {error}") from None
 
 
 def _of_object(where: str, each: KerasObject) -> Iterator[Said]:

@@ -36,8 +36,6 @@ from tfreader.files import LocalFile, sha256_of
 from tfreader.paths import AnyPath
 from tfreader.protocols import SourceFile
 
-from .pickle_cost import TooCostlyError, names_in
-
 if TYPE_CHECKING:
     import torch
 
@@ -153,6 +151,8 @@ def _check_contents(path: TorchFile) -> set[str]:
 
     Raises what `load` raises for those that would take much more time or memory than their size.
     """
+    from .pickle_cost import TooCostlyError, names_in
+
     try:
         if zipfile.is_zipfile(path.local):
             with zipfile.ZipFile(path.local) as archive:
@@ -176,6 +176,8 @@ def _check_contents(path: TorchFile) -> set[str]:
 
 def _names_in_archive(path: TorchFile, archive: zipfile.ZipFile) -> set[str]:
     """The same of a zip container, which must not be compressed."""
+    from .pickle_cost import names_in
+
     names: set[str] = set()
     for record in archive.infolist():
         if record.compress_type != zipfile.ZIP_STORED:
