@@ -324,12 +324,13 @@ def edited(value: Any, edits: bytes) -> bytes:
         holder, key = places[(one << 8 | two) % len(places)]
         if isinstance(holder, dict) and key is None:
             key = KEYS[(one << 8 | two) % len(KEYS)]
+        new = json.loads(json.dumps(VALUES[what % len(VALUES)]))  # a copy: later edits change it
         if what == 255:
             holder.pop(key, None) if isinstance(holder, dict) else holder.clear()
         elif key is None:
-            holder.append(VALUES[what % len(VALUES)])
+            holder.append(new)
         else:
-            holder[key] = json.loads(json.dumps(VALUES[what % len(VALUES)]))
+            holder[key] = new
     return json.dumps(value).encode()
 
 
