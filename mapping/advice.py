@@ -18,6 +18,7 @@ import numpy as np
 from tfreader.checkpoint import TensorInfo, whole
 from tfreader.training import MOVING_AVERAGE
 
+from .findings import some
 from .ops import Concat, Permute, Reshape, Shape, Slice, Squeeze, Transpose, part_of
 from .plan import Entry
 
@@ -53,7 +54,7 @@ def _kernels(
             advice = _on_kernel(own, variables[name].shape, entry)
             if advice and own[-1] not in found[advice]:
                 found[advice].append(own[-1])
-    yield from (f"{_some(names)}: {advice}" for advice, names in found.items())
+    yield from (f"{some(names)}: {advice}" for advice, names in found.items())
 
 
 def _on_kernel(names: Sequence[str], shape: Shape, entry: Entry) -> str | None:
@@ -154,16 +155,16 @@ def _lstm_cells(
                 places.append(f"{entry.target}[{where.start}:{where.stop}] += 1.0")
                 if _TORCH_BIAS.fullmatch(entry.target) and where != range(size, 2 * size):
                     unordered[size].append(entry.target)
-    said = f": {_some(places, 12)}" if places and not unordered else ""
+    said = f": {some(places, 12)}" if places and not unordered else ""
     yield (
-        f"{_some([cell.shown for cell in cells])}: TensorFlow's LSTM cells add forget_bias (1.0 "
+        f"{some([cell.shown for cell in cells])}: TensorFlow's LSTM cells add forget_bias (1.0 "
         "unless the training code says otherwise) to the forget gate when they run, and no "
         "checkpoint holds it. Unless the PyTorch model does so too, add it to the converted "
         f"bias{said}"
     )
     for size, targets in unordered.items():
         yield (
-            f"{_some(targets)}: TensorFlow's LSTM cells have the gates in the order i, j, f, o, "
+            f"{some(targets)}: TensorFlow's LSTM cells have the gates in the order i, j, f, o, "
             "torch.nn.LSTM has i, f, j, o. For a bias, ops = "
             f'[{{ op = "reshape", to = [2, 2, {size}] }}, {{ op = "permute", axes = [1, 0, 2] }}, '
             f'{{ op = "reshape", to = [{4 * size}] }}] puts them so; for a kernel, before it is '
@@ -217,8 +218,3 @@ def _forget_gate(entry: Entry, cell: _Cell, variables: Mapping[str, TensorInfo])
     if not len(found) or found[-1] - found[0] + 1 != len(found):
         return None
     return range(int(found[0]), int(found[-1]) + 1)
-
-
-def _some(items: Sequence[str], limit: int = 3) -> str:
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more

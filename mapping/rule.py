@@ -46,9 +46,15 @@ def placeholders(template: str, what: str) -> set[str]:
     return set(_PLACEHOLDER.findall(template))
 
 
+# Only these are warned of; what is shown is the whole process's, and takes its time to change.
+_SET_OF_SETS = re.compile(r"\[.*(\[|--|&&|~~|\|\|)", re.DOTALL)
+
+
 def compiled(source: str, what: str) -> re.Pattern[str]:
     """The regular expression of a source. Raises RuleError."""
     try:
+        if not _SET_OF_SETS.search(source):
+            return re.compile(source)
         with warnings.catch_warnings():  # of what [[ may mean in a Python to come
             warnings.filterwarnings("ignore", "Possible (nested )?set", FutureWarning)
             return re.compile(source)

@@ -39,13 +39,6 @@ class DType(str):
         """Bytes per stored element, None where it varies."""
         return None if self.numpy is None or self.numpy.kind == "O" else self.numpy.itemsize
 
-    @property
-    def is_stored_as_is(self) -> bool:
-        """Whether little-endian stored bytes are the bytes of an array of the values."""
-        return self.itemsize is not None and self not in _NORMALISED
-
-
-_NORMALISED = frozenset({"bool", "int4", "uint4", "int2", "uint2", "float4_e2m1fn"})  # see below
 
 DTYPES: dict[int, DType] = {
     number: DType(name, number, numpy)
