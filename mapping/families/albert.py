@@ -17,13 +17,12 @@ from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError
 from tfreader.files import read_small
 
-from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
+from ..family import Beside, Config, Layout, SideFiles, Variables, same_keys
 from ..rule import Architecture, Rule, RuleSet, Tie
 from . import _albert_garden, _bert4keras, _bert_for_tf2, _builders
-from ._bert_kin import BERT, ENCODER_ALONE, ROOT, check, remarks
-from ._bert_kin import side_files as word_pieces
+from ._bert_kin import BERT, ROOT, BertKin
 from ._builders import dense, output_layer
-from ._heads import advice, with_head
+from ._heads import with_head
 from ._tokenizers import (
     is_sentencepiece,
     is_wordpiece,
@@ -188,11 +187,11 @@ class BertForTF2(Layout):
         return with_head(replace(RULES, rules=rules, fills=fills), config, variables)
 
 
-class Albert(Family):
+class Albert(BertKin):
     model_type = "albert"
     layouts = (Original(), _albert_garden.Garden(RULES), Bert4Keras(), BertForTF2())
     config_files = ("albert_config.json",)
-    fixed: ClassVar = ENCODER_ALONE
+    pooler = "albert.pooler"
     output_weight = "predictions.decoder.weight"
     defaults: ClassVar = {
         "bos_token_id": 2,
@@ -215,22 +214,6 @@ class Albert(Family):
     def assume(self, config: Config, variables: Variables) -> Config:
         return {"hidden_act": "gelu_new"}
 
-    def advice(
-        self,
-        rules: RuleSet,
-        config: Config,
-        variables: Variables,
-        unknown: Variables,
-        asked: Architecture | None,
-    ) -> str:
-        return advice(self, "albert.pooler", rules, config, variables, unknown, asked)
-
-    def check(self, config: Config) -> None:
-        check(config)
-
-    def remarks(self, config: Config) -> tuple[str, ...]:
-        return remarks(config)
-
     def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
         """The sentencepiece model (the release's: 30k-clean.model); Chinese ones have words."""
         names = ("spiece.model", "30k-clean.model", "vocab.txt")
@@ -242,7 +225,7 @@ class Albert(Family):
         if path is None:
             return SideFiles({}, found)
         if path.suffix in (".txt", ".vocab"):
-            return word_pieces(checkpoint, beside, config)
+            return super().side_files(checkpoint, beside, config)
         contents = read_small(path)
         pieces = sentencepieces(path, contents)
         settings, said = pieces_settings(path, pieces, config)

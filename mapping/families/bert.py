@@ -9,14 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from tfreader.checkpoint import Checkpoint
-
-from ..family import Beside, Config, Family, Layout, SideFiles, Variables
+from ..family import Config, Layout, Variables
 from ..rule import Architecture, Rule, RuleSet, Tie
 from . import _bert4keras, _bert_for_tf2, _bert_garden, _builders, _shared_layer
-from ._bert_kin import BERT, ENCODER_ALONE, ROOT, check, remarks, side_files
+from ._bert_kin import BERT, ROOT, BertKin
 from ._builders import dense, output_layer
-from ._heads import advice, with_head
+from ._heads import with_head
 
 LAYER = BERT + r"/encoder/layer_(?P<layer>\d+)"
 TO_LAYER = "bert.encoder.layer.{layer}"
@@ -189,7 +187,7 @@ class BertForTF2Shared(Layout):
         return with_head(made, config, variables)
 
 
-class Bert(Family):
+class Bert(BertKin):
     model_type = "bert"
     layouts = (
         Original(),
@@ -200,7 +198,7 @@ class Bert(Family):
         BertForTF2Shared(),
     )
     config_files = ("bert_config.json",)
-    fixed: ClassVar = ENCODER_ALONE
+    pooler = "bert.pooler.dense"
     output_weight = "cls.predictions.decoder.weight"
     defaults: ClassVar = {
         "layer_norm_eps": 1e-12,
@@ -213,25 +211,6 @@ class Bert(Family):
     def assume(self, config: Config, variables: Variables) -> Config:
         """The Garden's gelu is the tanh form."""
         return {"hidden_act": "gelu_new" if _bert_garden.layers(variables) else "gelu"}
-
-    def advice(
-        self,
-        rules: RuleSet,
-        config: Config,
-        variables: Variables,
-        unknown: Variables,
-        asked: Architecture | None,
-    ) -> str:
-        return advice(self, "bert.pooler.dense", rules, config, variables, unknown, asked)
-
-    def check(self, config: Config) -> None:
-        check(config)
-
-    def remarks(self, config: Config) -> tuple[str, ...]:
-        return remarks(config)
-
-    def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
-        return side_files(checkpoint, beside, config)
 
 
 FAMILY = Bert()
