@@ -228,7 +228,7 @@ def rules(model_type: str, tf_checkpoint: str | None, layout: str | None) -> Non
     """Print a family's rules as a rule file to edit."""
     from tfreader.mapping import dump_rules
     from tfreader.mapping.family import get_family, open_source
-    from tfreader.mapping.planner import rules_for
+    from tfreader.mapping.following import rules_for
 
     if tf_checkpoint is None:
         family = get_family(model_type)

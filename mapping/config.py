@@ -1,10 +1,9 @@
-"""The model's config: found, read, checked, translated and overridden."""
+"""The config of a checkpoint: found, read, checked, translated and overridden."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from os import PathLike
@@ -16,13 +15,12 @@ from tfreader.files import read_small
 from tfreader.json_text import parse_json
 from tfreader.paths import AnyPath, as_path, size_of
 
-from .config_checks import as_written, check_keys, check_values, shown
+from .config_checks import check_keys, check_values, shown
 from .config_keys import ALIASES, class_keys, own_keys
-from .family import Beside, Config, Family, Variables, families
-from .findings import Findings, some
+from .family import Beside, Config, Family, families
 from .labels import set_labels
-from .plan import CASTABLE, FLOATS, Entry
-from .rule import Architecture, RuleSet
+from .plan import FLOATS
+from .rule import RuleSet
 
 MAX_LABELS = 1_000_000
 
@@ -54,30 +52,35 @@ class SourceConfig:
         return self.path or "the config"
 
 
-def read_config(
-    checkpoint: Checkpoint,
-    family: Family | None,
-    model_type: str,
-    config: str | PathLike[str] | Mapping[str, Any] | None,
-    overrides: Mapping[str, Any],
-    finetuning_task_name: str | None,
-    rules: RuleSet | None = None,
-    vocab: str | PathLike[str] | None = None,
-) -> SourceConfig:
+@dataclass(frozen=True)
+class Asked:
+    """What the user says of the model: the options of `make_plan` of these names."""
+
+    model_type: str = "auto"
+    config: str | PathLike[str] | Mapping[str, Any] | None = None
+    vocab: str | PathLike[str] | None = None
+    rules: RuleSet | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    finetuning_task_name: str | None = None
+
+
+def read_config(checkpoint: Checkpoint, family: Family | None, asked: Asked) -> SourceConfig:
     """The config given, else the checkpoint's own, else the one beside it, else none.
 
-    A folder given is looked through as the checkpoint's own is. `rules` may name keys of their own.
+    A folder given is looked through as the checkpoint's own is. Rules may name keys of their own.
     Raises ConfigError.
     """
-    own = checkpoint.config if config is None else None
-    path, original, notes = _find(checkpoint.path, family, own if config is None else config)
-    beside = Beside.of(checkpoint.path, path, vocab)
+    own = checkpoint.config if asked.config is None else None
+    config = own if asked.config is None else asked.config
+    path, original, notes = _find(checkpoint.path, family, config)
+    beside = Beside.of(checkpoint.path, path, asked.vocab)
     where = path or "config"
     original = _without_nulls(original)
+    overrides = asked.overrides
     values: Config = {**original, **overrides}
     cleared: dict[str, None] = {}
     if family is not None:
-        others = _dimensions(rules)
+        others = _dimensions(asked.rules)
         translated = _translate(original, where, family, own is not None)
         if own is None:
             notes += _unknown(check_keys(family.model_type, original, where, others), where, family)
@@ -91,10 +94,10 @@ def read_config(
         origins = dict.fromkeys(values, where) | dict.fromkeys(overrides, "--set")
         check_values(family.model_type, values, origins)
         notes += set_labels(values, overrides, origins)
-    if finetuning_task_name is not None:
-        values["finetuning_task"] = finetuning_task_name
-    if family is not None and model_type in family.variants:
-        values.setdefault("model_type", model_type)
+    if asked.finetuning_task_name is not None:
+        values["finetuning_task"] = asked.finetuning_task_name
+    if family is not None and asked.model_type in family.variants:
+        values.setdefault("model_type", asked.model_type)
     kept = None if own is not None or not original else original
     return SourceConfig(values, beside, kept, path, tuple(overrides), cleared, tuple(notes))
 
@@ -239,100 +242,3 @@ def _read(path: str, family: Family | None) -> Mapping[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: not a JSON object of config keys")
     return data
-
-
-def finish_config(
-    family: Family,
-    config: Config,
-    source: SourceConfig,
-    architecture: Architecture | None,
-    variables: Variables,
-    entries: Iterable[Entry],
-    ties: Collection[str],
-    findings: Findings,
-) -> Config:
-    """The config to write: with what is assumed, the labels and the type.
-
-    The class that it describes has the tensors of the plan, `ties` among them, and no others.
-    Raises ConfigError.
-    """
-    finished: Config = {"model_type": family.model_type}
-    if architecture:
-        finished["architectures"] = [architecture.name]
-    finished |= {**family.defaults, **source.cleared, **config}
-    for key, value in family.assume(finished, variables).items():
-        if key not in finished:
-            finished[key] = value
-            findings.notes.append(
-                f"{key} = {json.dumps(value)}: the original's usual value, since no config "
-                f"file and no shape tells it; --set {key}=VALUE gives another"
-            )
-    labels = finished.pop("num_labels", None)
-    if labels is not None and (type(labels) is not int or not 0 < labels <= MAX_LABELS):
-        raise ConfigError(f"{source.origin('num_labels')}: num_labels = {labels!r}")
-    named = finished.get("id2label")
-    if labels is not None and named and len(named) != labels:
-        raise ConfigError(
-            f"{source.origin('id2label')}: id2label names {len(named)} labels, the "
-            f"checkpoint's head has {labels}"
-        )
-    if labels is not None and not named:
-        names = [f"LABEL_{i}" for i in range(labels)]
-        finished["id2label"] = {str(i): name for i, name in enumerate(names)}
-        finished["label2id"] = {name: i for i, name in enumerate(names)}
-    _check_fixed(family, finished, source, entries, ties, findings)
-    floats = {str(entry.dtype) for entry in entries if entry.dtype in CASTABLE}
-    if floats:  # a model is loaded in one type, which should hold them all
-        widest = floats.pop() if len(floats) == 1 else "float32"
-        finished.setdefault("dtype", widest)
-    finished = as_written(family.model_type, finished)
-    family.check(finished)
-    findings.notes += family.remarks(finished)
-    return finished
-
-
-def _check_fixed(
-    family: Family,
-    config: Config,
-    source: SourceConfig,
-    entries: Iterable[Entry],
-    ties: Collection[str],
-    findings: Findings,
-) -> None:
-    """Refuse, or change and say so, what would give the class other tensors than there are."""
-    for key, value in family.fixed.items():
-        if config.get(key, value) != value:
-            raise ConfigError(
-                f"{source.origin(key)}: {key} = {json.dumps(config[key])}: that model has other "
-                f"tensors than the checkpoint, or computes something else than the original; where "
-                f"it does not belong there, --set {key}={json.dumps(value)}"
-            )
-    if family.output_weight in ties and config.get("tie_word_embeddings", True) is not True:
-        said = f"tie_word_embeddings = {json.dumps(config['tie_word_embeddings'])}"
-        reason = f"the checkpoint has no {family.output_weight} of its own"
-        if "tie_word_embeddings" in source.overridden:
-            raise ConfigError(f"--set {said}: {reason}")
-        config["tie_word_embeddings"] = True
-        findings.notes.append(
-            f"tie_word_embeddings = true, in place of {said} in {source.path or 'the config'}, "
-            f"since {reason}"
-        )
-    if config.get("pruned_heads"):
-        raise ConfigError(
-            f"{source.origin('pruned_heads')}: pruned_heads: the class would have less of these "
-            "layers than the checkpoint, whose shapes are whole; --set pruned_heads=null"
-        )
-    is_own = any(entry.target == family.output_weight for entry in entries)
-    if is_own and config.get("tie_word_embeddings", True) is True:
-        said = f"{family.output_weight} is a tensor of its own, for which"
-        if ties or "tie_word_embeddings" in source.values:
-            why = (
-                f"gives the class {some([*ties])} of its own too: map it with a rule"
-                if ties
-                else (f"has to be set, in place of true in {source.origin('tie_word_embeddings')}")
-            )
-            raise ConfigError(f"{said} tie_word_embeddings = false {why}")
-        config["tie_word_embeddings"] = False
-        findings.notes.append(
-            f"tie_word_embeddings = false, since {said.removesuffix(', for which')}"
-        )

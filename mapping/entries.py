@@ -1,9 +1,9 @@
-"""The tensors of a plan: what the rules make of variables, what is filled, and what is missing."""
+"""The tensors of a plan: what the rules make of variables, what is filled, what is tied."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -11,12 +11,13 @@ import numpy as np
 
 from tfreader.errors import ConfigError
 
-from .dimensions import Dimensions
 from .findings import Findings, count, some
+from .following import Followed
 from .matching import Match
 from .ops import MAX_ELEMENTS, Join, Shape, Split, Step, Unstack
 from .plan import CASTABLE, FLOATS, Entry
-from .rule import Architecture, Rule, RuleSet, fill_in
+from .rule import Architecture, Rule, RuleSet, fill_in, resolve_ties
+from .sizes import Sizes
 
 _DIFFER = (
     "where a rule takes several variables, a group such as (?P<n>...) in the source and {n} in the "
@@ -24,27 +25,27 @@ _DIFFER = (
     "--ignore REGEX"
 )
 _MOST_BYTES = (1 << 63) - 1  # that numpy can address
-_MOST_MISSING = 1000  # tensors that are listed
-_MOST_HINTS = 100  # tensors without a variable, and variables, that are compared
-_MOST_NAMES = 2000
 
 
 def make_entries(
     active: Iterable[Match],
-    own: Collection[Rule],
-    strip: str,
+    followed: Followed,
+    kind: Architecture,
     dtype: str,
-    dimensions: Dimensions,
+    sizes: Sizes,
     shown: Mapping[str, str],
-    only_floats: bool,
-    dropped: dict[str, str],
     findings: Findings,
-) -> list[Entry]:
-    """The entries that the rules make. Where the user's `own` give a tensor, no other does."""
+) -> tuple[list[Entry], dict[str, str]]:
+    """The entries that the rules make, and the variables that give way, with the reason.
+
+    Where rules of the user's own give a tensor, none of the family does.
+    """
+    own = followed.own.rules
     grouped: dict[tuple[int, tuple[tuple[str, str], ...]], list[Match]] = defaultdict(list)
     for match in active:
         grouped[id(match.rule), tuple(match.groups.items())].append(match)
     entries: list[Entry] = []
+    dropped: dict[str, str] = {}
     filled: dict[str, tuple[str, bool]] = {}
     for found in sorted(grouped.values(), key=lambda found: found[0].rule not in own):
         found.sort(key=lambda match: match.source)
@@ -58,7 +59,7 @@ def make_entries(
             )
             continue
         try:
-            made = _apply(found, strip, dtype, dimensions, only_floats)
+            made = _apply(found, kind.strip, dtype, sizes, only_floats=followed.family is not None)
         except ValueError as error:
             if isinstance(error, ConfigError):
                 raise
@@ -76,11 +77,11 @@ def make_entries(
                 )
             filled[entry.target] = name, rule in own
             entries.append(entry)
-    return entries
+    return entries, dropped
 
 
 def _apply(
-    found: Sequence[Match], strip: str, dtype: str, dimensions: Dimensions, only_floats: bool
+    found: Sequence[Match], strip: str, dtype: str, sizes: Sizes, *, only_floats: bool
 ) -> list[Entry]:
     """The entries that one rule makes of its sources. ValueError where shapes do not fit."""
     rule = found[0].rule
@@ -91,7 +92,7 @@ def _apply(
         raise ValueError(f"values of type {kinds} cannot be converted")
     if only_floats and numpy not in CASTABLE:
         raise ValueError(f"values of type {infos[0].dtype}, where weights are of a float type")
-    resolved = [op.resolve(dimensions.value) for op in rule.ops]
+    resolved = [op.resolve(sizes.value) for op in rule.ops]
     ops = [op for op in resolved if isinstance(op, Step | Join)]  # the rest is in _outputs
     shapes = [info.shape for info in infos]
     for op in ops:
@@ -145,10 +146,9 @@ def _outputs(
 
 def make_fills(
     rules: RuleSet,
-    parts: Collection[str],
-    strip: str,
+    kind: Architecture,
     entries: Sequence[Entry],
-    dimensions: Dimensions,
+    sizes: Sizes,
     findings: Findings,
 ) -> list[Entry]:
     """Entries for the tensors that no variable gives."""
@@ -157,14 +157,14 @@ def make_fills(
     usual = max(floats, key=floats.__getitem__, default=FLOATS["float32"])
     fills: dict[str, Entry] = {}
     for fill in rules.fills:
-        target = fill.target.removeprefix(strip)
-        if fill.part not in parts or target in given:
+        target = fill.target.removeprefix(kind.strip)
+        if fill.part not in kind.all_parts or target in given:
             continue
         if target in fills:
             findings.problem(f"{target} is filled twice, by two [[fill]] entries")
             continue
         try:
-            shape = tuple(map(dimensions.value, fill.shape))
+            shape = tuple(map(sizes.value, fill.shape))
         except ConfigError as error:
             findings.problem(str(error))
             continue
@@ -184,82 +184,20 @@ def make_fills(
     return list(fills.values())
 
 
-def check_required(
+def find_ties(
     rules: RuleSet,
-    parts: Collection[str],
-    architecture: Architecture | None,
-    active: Collection[Match],
+    kind: Architecture,
     counts: Mapping[str, int],
     entries: Iterable[Entry],
-    family_parts: Collection[str],
-    names: Sequence[str],
     findings: Findings,
-) -> None:
-    """Every required rule of a wanted part must have filled its targets, for every layer.
-
-    `family_parts` are those that the family's usual rules require; `names` those of the variables
-    that no rule took, among which near misses are looked for.
-    """
-    strip = architecture.strip if architecture else ""
-    optional = architecture.optional_parts if architecture else set()
-    filled = {entry.target for entry in entries}
-    fired = {id(match.rule) for match in active}
-    present = {match.rule.part for match in active}
-    missing: dict[str, tuple[str, Rule | None]] = {}
-    for rule in rules.rules:
-        if not rule.required or rule.part not in parts:
-            continue
-        if rule.part in optional and rule.part not in present:
-            continue
-        domains = rule.domains(counts)
-        if domains is None or rule.unstack is not None:
-            if id(rule) not in fired:
-                missing.setdefault(rule.targets[0], (rule.sources[0], rule))
-            continue
-        for groups in domains:
-            if len(missing) >= _MOST_MISSING:
-                break  # of several groups there may be very many combinations
-            for target in rule.targets:
-                name = fill_in(target, groups).removeprefix(strip)
-                if name not in filled:
-                    missing.setdefault(name, (rule.example(groups), rule))
-    without = {*family_parts} - {rule.part for rule in rules.rules if rule.required}
-    for part in sorted(without & {*parts} - optional):
-        missing[f"all of {part}"] = "no variable of this checkpoint's layout", None
-    for part in sorted(optional - present):
-        findings.notes.append(
-            f"the checkpoint has no {part}: the model is written without it, and a class of "
-            "transformers that has one starts it at random"
-        )
-    if missing:  # what has a variable that does not do is told already
-        tried = (fill_in(t, m.groups) for m in active if not m.rule.unstack for t in m.rule.targets)
-        for target in tried:
-            missing.pop(target.removeprefix(strip), None)
-    if not missing:
-        return
-    wanted = [f"{target} (from {source})" for target, (source, _) in missing.items()]
-    hints = [
-        _near_miss(source, rule, names) if i < _MOST_HINTS else ""
-        for i, (source, rule) in enumerate(missing.values())
-    ]
-    findings.problem(
-        f"{count(wanted, 'tensor')} that the model needs, but no variable fills: {some(wanted)}"
-        + next(filter(None, hints), ""),
-        [
-            f"tensor {one}: no variable fills it{hint}"
-            for one, hint in zip(wanted, hints + [""] * len(wanted), strict=False)
-        ],
+) -> dict[str, str]:
+    """The other names of tensors, but those to which a variable of its own gives a tensor."""
+    tied = (
+        names for tie in rules.ties if tie.part in kind.all_parts for names in tie.names(counts)
     )
-
-
-def _near_miss(source: str, rule: Rule | None, names: Sequence[str]) -> str:
-    """A variable that the rule nearly matches, as a hint; empty without one."""
-    from difflib import get_close_matches
-
-    if rule is None:
-        return ""
-    for name in names[:_MOST_NAMES]:
-        if any(pattern.search(name) for pattern in rule.patterns):
-            return f"; the rule matches inside {name}, but it must match the whole name"
-    close = get_close_matches(source, names[:_MOST_HINTS], 1, 0.8)
-    return f"; {close[0]} is near it" if close else ""
+    strip = kind.strip
+    stripped = ((a.removeprefix(strip), t.removeprefix(strip)) for a, t in tied)
+    ties, problems = resolve_ties(stripped, {entry.target for entry in entries})
+    if problems and not findings.problems:  # else they are likely to come from those
+        findings.problem(f"{count(problems, 'tie')} to no tensor: {some(problems)}", problems)
+    return ties

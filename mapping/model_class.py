@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from tfreader.errors import PlanError, UnknownModelTypeError
 
 from .findings import Findings
-from .matching import Match
+from .following import Followed
+from .ignoring import Ignored
+from .matching import Match, Matches
 from .rule import Architecture, RuleSet
 
 
 def model_class(
-    path: str,
-    rules: RuleSet,
-    labels: Mapping[str, int],
-    found: Sequence[Match],
+    matches: Matches,
+    variables: Iterable[str],
+    ignored: Ignored,
+    followed: Followed,
     wanted: str | None,
+    path: str,
     findings: Findings,
-) -> Architecture | None:
-    """The class asked for, or the one whose heads are among the parts of what was found.
+) -> Architecture:
+    """The class asked for, or the one whose heads are among the parts of the variables to map.
 
-    `labels` says of classes whose heads have a number of labels of their own how many.
-
-    None where the rules know no classes. Raises UnknownModelTypeError, PlanError.
+    One without a name, of all parts, where the rules know no classes. Raises UnknownModelTypeError,
+    PlanError.
     """
+    rules = followed.rules
     if wanted is not None:
         asked = rules.architecture(wanted)
         if asked is None:
@@ -32,7 +35,8 @@ def model_class(
             raise UnknownModelTypeError(f"unknown architecture {wanted!r}; known: {known}")
         return asked
     if not rules.architectures:
-        return None
+        return Architecture("", tuple(rules.parts))
+    found = _present(matches, variables, ignored, rules)
     present = {match.rule.part for match in found}
     heads = {part for part in present if any(part in a.heads for a in rules.architectures)}
     # Fine-tuning leaves the heads of pre-training behind; the first class is the one for those.
@@ -49,6 +53,7 @@ def model_class(
         )
     complete = [a for a in candidates if a.needed_parts & rules.parts <= present]
     chosen, *others = complete or candidates[:1]
+    labels = followed.family.labels if followed.family is not None else {}
     number = _labels(found)
     others = [a for a in others if labels.get(a.name, number) == number]
     said = f"heads found: {', '.join(sorted(heads))}" if heads else "no head found"
@@ -68,3 +73,17 @@ def _labels(found: Sequence[Match]) -> int | None:
         if dimension == "num_labels"
     )
     return next(sizes, None)
+
+
+def _present(
+    matches: Matches, variables: Iterable[str], ignored: Ignored, rules: RuleSet
+) -> list[Match]:
+    """What a model class has to have.
+
+    To ignore a head asks for another class, to ignore what a class is made of does not.
+    """
+    heads = {head for kind in rules.architectures for head in kind.heads}
+    left_out = [match for key in ignored.asked for match in matches[key]]
+    return [match for key in variables for match in matches[key]] + [
+        match for match in left_out if match.rule.part not in heads
+    ]

@@ -105,6 +105,8 @@ class Rule:
         if not self.sources or not self.targets:
             raise RuleError("a rule needs a source and a target")
         named = f"rule {', '.join(map(quoted, self.sources))}"
+        if self.part.endswith("?"):
+            raise RuleError(f"{named}: part {quoted(self.part)}: only a class marks its parts by ?")
         patterns = tuple(compiled(source, "rule") for source in self.sources)
         object.__setattr__(self, "patterns", patterns)
         groups = set(patterns[0].groupindex)

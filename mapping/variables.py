@@ -11,7 +11,7 @@ from tfreader.errors import CheckpointNotFoundError, PlanError
 from tfreader.object_graph import ObjectGraph
 from tfreader.training import Training, training_state
 
-from .findings import Findings, some
+from .findings import Findings, count, some
 from .rule import RuleSet
 
 
@@ -37,12 +37,16 @@ class Seen:
             return self.names[key]
         return _below(self.scope, (key,))
 
+    def name(self, key: str) -> str:
+        """The readable name of a variable, also of one that is missing."""
+        return self.shown.get(key, key)
+
     def examples(self) -> list[str]:
         """The readable names of what may be a weight."""
         return [self.shown[key] for key in self.infos if key not in self.training]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Chosen:
     """The variables to map, by the key whose names count for them; the others with the reason.
 
@@ -50,8 +54,8 @@ class Chosen:
     same: no others are for them.
     """
 
-    variables: dict[str, TensorInfo]
-    dropped: dict[str, str]
+    variables: Mapping[str, TensorInfo]
+    dropped: Mapping[str, str]
     explicit: Mapping[str, Collection[re.Pattern[str]]]
 
 
@@ -118,23 +122,25 @@ def choose(seen: Seen, moving_averages: str, rules: RuleSet | None, findings: Fi
     """
     explicit = _explicit(seen, rules) if rules is not None else {}
     training = {key: state for key, state in seen.training.items() if key not in explicit}
-    chosen = Chosen({}, {key: str(state) for key, state in training.items()}, explicit)
-    for key, info in seen.infos.items():
-        if key in training:
-            continue
-        if seen.names[key]:
-            chosen.variables[key] = info
-        else:
-            chosen.dropped[key] = f"outside --scope {seen.scope}"
+    others = {key: info for key, info in seen.infos.items() if key not in training}
+    variables = {key: info for key, info in others.items() if seen.names[key]}
+    dropped = {key: str(state) for key, state in training.items()}
+    dropped |= {key: f"outside --scope {seen.scope}" for key in others if key not in variables}
     averages = averages_of(seen, training)
     if moving_averages == "use":
-        _use(averages, seen, chosen, findings)
+        used = _used(averages, seen)
+        _tell_used(used, variables, seen, findings)
+        for base, key in used.items():
+            variables[base] = seen.infos[key]
+            del dropped[key]
+            if base in seen.infos:
+                dropped[base] = f"replaced by its moving average {seen.shown[key]}"
     elif any(base in seen.infos for base, _ in averages):
         findings.notes.append(
             f"moving averages: {len(averages)} left out; --moving-averages use converts them in "
             "place of the raw values"
         )
-    return chosen
+    return Chosen(variables, dropped, explicit)
 
 
 def averages_of(seen: Seen, training: Mapping[str, Training]) -> list[tuple[str | None, str]]:
@@ -149,9 +155,8 @@ def averages_of(seen: Seen, training: Mapping[str, Training]) -> list[tuple[str 
     ]
 
 
-def _use(
-    averages: Sequence[tuple[str | None, str]], seen: Seen, chosen: Chosen, findings: Findings
-) -> None:
+def _used(averages: Sequence[tuple[str | None, str]], seen: Seen) -> dict[str, str]:
+    """The average that stands for each variable. Raises PlanError where that is not certain."""
     if not averages:
         raise PlanError(
             f"{seen.path}: --moving-averages use: there are no moving averages in it; leave the "
@@ -167,19 +172,19 @@ def _use(
         other = used.setdefault(base, key)
         if other != key:
             raise PlanError(
-                f"{seen.path}: --moving-averages use: variable {seen.shown.get(base, base)} has "
+                f"{seen.path}: --moving-averages use: variable {seen.name(base)} has "
                 f"two, {seen.shown[other]} and {seen.shown[key]}"
             )
-    without = [key for key in chosen.variables if key not in used]
-    for base, key in used.items():
-        chosen.variables[base] = seen.infos[key]
-        del chosen.dropped[key]
-        if base in seen.infos:
-            chosen.dropped[base] = f"replaced by its moving average {seen.shown[key]}"
-    said = f"moving averages: used for {len(used)} variables"
+    return used
+
+
+def _tell_used(
+    used: Mapping[str, str], variables: Collection[str], seen: Seen, findings: Findings
+) -> None:
+    without = [seen.shown[key] for key in variables if key not in used]
+    said = f"moving averages: used for {count(used, 'variable')}"
     if without:
-        shown = some([seen.shown[key] for key in without])
-        said += f"; {len(without)} have none and stay as they are: {shown}"
+        said += f"; without one and left as they are: {some(without)}"
     findings.notes.append(said)
 
 
@@ -203,13 +208,26 @@ def _explicit(seen: Seen, rules: RuleSet) -> dict[str, set[re.Pattern[str]]]:
     return found
 
 
-def matching(regex: re.Pattern[str], seen: Seen) -> list[str]:
+def without(variables: Mapping[str, TensorInfo], keys: Collection[str]) -> dict[str, TensorInfo]:
+    """The variables but for those of these keys."""
+    return {key: info for key, info in variables.items() if key not in keys}
+
+
+def spellings(variables: Mapping[str, TensorInfo], seen: Seen) -> dict[str, TensorInfo]:
+    """The variables under all their names."""
+    return {name: info for key, info in variables.items() for name in seen.names_of(key)}
+
+
+def matching(regex: re.Pattern[str], seen: Seen, chosen: Chosen) -> list[str]:
     """The keys of the variables whose whole key or readable name matches.
 
-    Not by any alias: those of one variable may look like another's path.
+    Not by any alias: those of one variable may look like another's path. A moving average that is
+    used goes by its own name, too.
     """
 
     def spelled(key: str) -> Sequence[str]:
-        return key, seen.shown[key], *seen.names[key][:2]
+        used = chosen.variables[key].name if key in chosen.variables else key
+        return key, used, seen.name(key), *seen.names_of(key)[:2]
 
-    return [key for key in seen.infos if any(map(regex.fullmatch, spelled(key)))]
+    keys = dict.fromkeys((*seen.infos, *chosen.variables))
+    return [key for key in keys if any(map(regex.fullmatch, spelled(key)))]

@@ -188,14 +188,23 @@ def test_averages_alone_are_recognised(tmp_path):
     }
 
 
+@pytest.mark.parametrize("name", ["extra/kernel", "extra/kernel" + AVERAGE])
+def test_what_is_known_by_its_average_alone_is_refused_and_ignored_by_either_name(tmp_path, name):
+    averages = {n + AVERAGE: value for n, value in weights(DATA / "encoder").items()}
+    averages["extra/kernel" + AVERAGE] = np.zeros((3, 3), np.float32)
+    assert "extra/kernel [3, 3]" in str(refusal(tmp_path, averages, moving_averages="use"))
+    found = plan(tmp_path, averages, moving_averages="use", ignore=[re.escape(name)])
+    assert found.dropped["extra/kernel" + AVERAGE] == "ignored as asked (--ignore)"
+    used = {source for entry in found.entries for source in entry.sources}
+    assert used.isdisjoint(found.dropped) and used | found.dropped.keys() == averages.keys()
+
+
 def test_what_has_no_average_stays_and_is_said(tmp_path):
     tensors = {"w": np.ones(2, "f4"), "v": np.ones(2, "f4"), "w" + AVERAGE: np.zeros(2, "f4")}
     rules = rule_file(tmp_path, '[[rule]]\nsource = "(?P<name>[wv])"\ntarget = "{name}"\n')
     found = plan(tmp_path, tensors, rules=rules, moving_averages="use", config=None)
     assert by_target(found) == {"v": ("v",), "w": ("w" + AVERAGE,)}
-    assert any(
-        "used for 1 variables; 1 have none and stay as they are: v" in n for n in found.notes
-    )
+    assert any("used for 1 variable; without one and left as they are: v" in n for n in found.notes)
 
 
 def test_everything_that_does_not_fit_is_listed(tmp_path):

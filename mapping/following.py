@@ -1,0 +1,120 @@
+"""What a plan follows: the family and its layout, the config, and the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tfreader.checkpoint import Checkpoint, TensorInfo
+from tfreader.errors import PlanError
+
+from .buffers import buffers
+from .config import Asked, SourceConfig, read_config
+from .detect import detect
+from .extension import extended, own_of
+from .family import Beside, Config, Family, Layout
+from .findings import Findings
+from .rule import RuleSet
+from .variables import Chosen, Seen, choose, look, spellings
+
+NOTHING = RuleSet(())
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The `rules` to follow, and what they are for.
+
+    `family` is None for rules of the user's own, `layout` where they take the place of a layout's.
+    `own` are those of a rule file that extends the family, `usual` those of the family's usual
+    layout. `config` has what `source`, the vocabulary and the layout tell; `spelled` are the
+    variables under all their names.
+    """
+
+    family: Family | None
+    layout: Layout | None
+    rules: RuleSet
+    own: RuleSet
+    usual: RuleSet
+    source: SourceConfig
+    config: Config
+    spelled: Mapping[str, TensorInfo]
+
+    @property
+    def required_parts(self) -> set[str]:
+        """The parts that the family's usual rules require; none of rules of the user's own."""
+        if self.layout is None:
+            return set()
+        return {rule.part for rule in self.usual.rules if rule.required}
+
+
+def follow(
+    checkpoint: Checkpoint,
+    seen: Seen,
+    chosen: Chosen,
+    known: Mapping[str, TensorInfo],
+    asked: Asked,
+    findings: Findings,
+) -> Followed:
+    """What to follow for the variables `known`.
+
+    Raises UnknownModelTypeError, PlanError, ConfigError, RuleError.
+    """
+    given = asked.rules
+    family, layout, told = detect(seen, chosen, asked.model_type, given)
+    source = read_config(checkpoint, family, asked)
+    findings.notes = [*told, *findings.notes, *source.notes]
+    findings.notes += given.remarks if given is not None else ()
+    spelled = spellings(known, seen)
+    usual = family.layouts[0].rules({}, {}) if family is not None else NOTHING
+    config = dict(source.values)
+    if family is None:
+        assert given is not None
+        return Followed(None, None, given, NOTHING, usual, source, config, spelled)
+    spelling = layout or family.layouts[0]
+    config = _told(family, spelling, config, seen, source, spelled, findings)
+    if given is not None and not given.extends:
+        return Followed(family, None, given, NOTHING, usual, source, config, spelled)
+    try:
+        rules = spelling.rules(dict(config), spelled)
+    except PlanError as error:
+        raise PlanError(f"{seen.path}: {error}") from None
+    rules = replace(rules, drops=(*rules.drops, *buffers(spelled)))
+    findings.notes += rules.remarks
+    if given is not None:
+        rules = extended(rules, given, usual)
+    return Followed(family, layout, rules, own_of(rules, given), usual, source, config, spelled)
+
+
+def _told(
+    family: Family,
+    layout: Layout,
+    config: Config,
+    seen: Seen,
+    source: SourceConfig,
+    spelled: Mapping[str, TensorInfo],
+    findings: Findings,
+) -> Config:
+    """The config, and what the vocabulary, other files and the variables tell where it does not."""
+    config = {**family.from_vocabulary(source.beside, spelled), **config}
+    told = layout.from_settings(Beside.of(seen.path, source.path), dict(config), spelled)
+    findings.notes += told.notes
+    config = {**told.config, **config}
+    for key, value in layout.describe(dict(config), spelled).items():
+        if config.setdefault(key, value) != value:
+            findings.problem(
+                f"{key} = {config[key]!r} in {source.origin(key)}, but the checkpoint's variables "
+                f"tell {value!r}: this config belongs to another model"
+            )
+    return config
+
+
+def rules_for(checkpoint: Checkpoint, model_type: str = "auto", scope: str = "") -> RuleSet:
+    """The rules of a family as a checkpoint needs them. Raises what `make_plan` raises for them."""
+    findings = Findings()
+    seen = look(checkpoint, scope, findings)
+    chosen = choose(seen, "drop", None, findings)
+    asked = Asked(model_type)
+    followed = follow(checkpoint, seen, chosen, chosen.variables, asked, findings)
+    if findings.problems:
+        raise PlanError(f"{checkpoint.path}: {findings.summary()}", findings.listed())
+    return followed.rules
