@@ -15,11 +15,11 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
-from tfreader.mapping.batch import Job
 
 from tfreader.files import read_small
 from tfreader.json_text import parse_json
 from tfreader.locate import checkpoint_of, is_left_over
+from tfreader.mapping.batch import Job
 from tfreader.paths import as_path, glob, is_url
 
 from .options import HOW, PATHS, Command, options, pairs

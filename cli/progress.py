@@ -12,12 +12,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from tfreader.mapping.batch import DONE, FAILED, PLANNED, SKIPPED
 
 from .show import printable, size, table
 
 if TYPE_CHECKING:
     from rich.table import Table
+
     from tfreader.mapping.batch import Batch, Outcome
 
 SHOWN = 8  # running jobs that the live table names

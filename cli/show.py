@@ -13,9 +13,8 @@ from tfreader.errors import PlanError, TFReaderError
 from tfreader.training import training_state
 
 if TYPE_CHECKING:
-    from tfreader.mapping import Plan, Report
-
     from tfreader import Checkpoint, ObjectGraph, TensorInfo
+    from tfreader.mapping import Plan, Report
 
 _NUMBER = re.compile(r"\d+")
 _OWNED = re.compile(r"(slot variable \S+|moving average|copy) of .*")

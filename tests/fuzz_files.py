@@ -19,6 +19,8 @@ from typing import Any
 
 import click
 from click.testing import CliRunner
+
+import tfreader
 from tfreader.cli.jobs import from_file, from_glob
 from tfreader.cli.main import main
 from tfreader.cli.options import pairs
@@ -28,8 +30,6 @@ from tfreader.mapping.config_keys import every_key
 from tfreader.mapping.family import families
 from tfreader.mapping.places import RECORD
 from tfreader.mapping.rule_file import dump_rules, parse_rules
-
-import tfreader
 
 DATA = Path(__file__).resolve().parent / "data"
 EXAMPLES = DATA.parent.parent / "examples"

@@ -10,6 +10,7 @@ import torch
 from bundle_writer import write_bundle
 from conftest import ROOT
 from safetensors.torch import load_file
+
 from tfreader.mapping import convert
 from tfreader.mapping.rule_file import parse_rules, rules_from_data
 

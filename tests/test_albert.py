@@ -7,10 +7,10 @@ import pytest
 import torch
 from bundle_writer import write_bundle
 from conftest import BERT, DATA
-from tfreader.mapping import convert, load_state_dict
 from transformers import AutoModelForPreTraining
 
 import tfreader
+from tfreader.mapping import convert, load_state_dict
 
 ALBERT = DATA / "albert"
 

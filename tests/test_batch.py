@@ -22,13 +22,13 @@ from batch_workers import DeadlyPool
 from bundle_writer import write_bundle
 from click.testing import CliRunner
 from conftest import BERT, DATA, KERAS
+
+import tfreader
 from tfreader.cli.jobs import from_file, from_glob
 from tfreader.cli.main import main
 from tfreader.mapping import convert
 from tfreader.mapping.audit import verify_output
 from tfreader.mapping.batch import BASE_MEMORY, MIN_SHARE, TORCH_MEMORY, Batch, Job, Pool, shares
-
-import tfreader
 
 TFREADER = Path(sys.executable).parent / "tfreader"
 

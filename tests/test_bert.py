@@ -13,9 +13,9 @@ import torch
 import transformers
 from bundle_writer import write_bundle
 from conftest import BERT, DATA
-from tfreader.mapping import convert, load_state_dict, make_plan
 
 import tfreader
+from tfreader.mapping import convert, load_state_dict, make_plan
 
 CASES = {
     "BertForPreTraining": BERT,

@@ -13,9 +13,9 @@ import torch
 import transformers
 from bundle_writer import write_bundle
 from conftest import DATA
-from tfreader.mapping import convert, load_rules, load_state_dict, make_plan
 
 import tfreader
+from tfreader.mapping import convert, load_rules, load_state_dict, make_plan
 
 DIALECTS = DATA / "bert_dialects"
 HIDDEN = 24  # of the bundled BERT

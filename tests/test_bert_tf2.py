@@ -9,9 +9,9 @@ import pytest
 import torch
 from bundle_writer import write_bundle
 from conftest import BERT
-from tfreader.mapping import load_state_dict, make_plan
 
 import tfreader
+from tfreader.mapping import load_state_dict, make_plan
 
 HEADS, SIZE, HIDDEN, LAYERS = 3, 8, 24, 2
 NAMES = (  # of the original, and in both of the Garden's layouts

@@ -11,6 +11,7 @@ import pytest
 from bundle_writer import write_bundle
 from click.testing import CliRunner
 from conftest import BERT, DATA
+
 from tfreader.cli.main import main
 from tfreader.cli.show import printable
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from bundle_writer import write_bundle
 from cluster import cluster
+
 from tfreader.mapping.audit import verify_output
 
 TFREADER = Path(sys.executable).parent / "tfreader"

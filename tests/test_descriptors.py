@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from bundle_writer import write_bundle
 from safetensors.numpy import load_file
-from tfreader.mapping import convert
-from tfreader.mapping.rule_file import rules_from_data
 
 import tfreader
+from tfreader.mapping import convert
+from tfreader.mapping.rule_file import rules_from_data
 
 SHARDS = 300
 RULES = rules_from_data({"rule": [{"source": "(?P<n>.+)", "target": "{n}"}]}, "test")

@@ -9,9 +9,9 @@ import pytest
 import transformers
 from bundle_writer import write_bundle
 from conftest import BERT, DATA
-from tfreader.mapping import convert
 
 import tfreader
+from tfreader.mapping import convert
 
 CONFIG = json.loads((BERT / "bert_config.json").read_text())
 HIDDEN = CONFIG["hidden_size"]

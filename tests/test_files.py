@@ -8,9 +8,9 @@ import pytest
 from bundle_writer import write_bundle
 from conftest import BERT, DATA
 from numpy import ones
-from tfreader.mapping.family import open_source
 
 import tfreader
+from tfreader.mapping.family import open_source
 
 
 def test_the_files_of_a_checkpoint_and_what_tells_them_from_later_ones(tmp_path):

@@ -14,11 +14,11 @@ import torch
 import transformers
 from bundle_writer import write_bundle
 from conftest import DATA
+
+import tfreader
 from tfreader.mapping import convert, load_state_dict, make_plan
 from tfreader.mapping.families import _garden
 from tfreader.mapping.keras_metadata import keras_objects
-
-import tfreader
 
 GARDEN = DATA / "garden"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")

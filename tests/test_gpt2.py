@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import DATA
-from tfreader.mapping import convert, load_state_dict
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Model
 
 import tfreader
+from tfreader.mapping import convert, load_state_dict
 
 GPT2 = DATA / "gpt2"
 

@@ -9,12 +9,12 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from bundle_writer import write_bundle
-from tfreader.mapping import make_plan
-from tfreader.mapping.execute import BLOCK, WORKERS, stream
-from tfreader.mapping.rule_file import rules_from_data
 
 import tfreader
 from tfreader.files import LocalFile
+from tfreader.mapping import make_plan
+from tfreader.mapping.execute import BLOCK, WORKERS, stream
+from tfreader.mapping.rule_file import rules_from_data
 
 SPARE = 2 << 20  # bytes that planning, threads and Python's objects take
 

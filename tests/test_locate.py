@@ -11,10 +11,10 @@ import pytest
 from bundle_writer import field, write_bundle
 from conftest import BERT
 from numpy import ones
-from tfreader.mapping.audit import verify_output
-from tfreader.mapping.family import open_source
 
 import tfreader
+from tfreader.mapping.audit import verify_output
+from tfreader.mapping.family import open_source
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ from conftest import BERT, DATA, KERAS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_v1 import floats, write_v1
+
+import tfreader
 from tfreader.cli.main import main
 from tfreader.mapping import convert
 from tfreader.mapping.audit import verify_against, verify_output
-
-import tfreader
 
 
 def sha256(data):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import DATA
-from tfreader.mapping import convert, load_state_dict
-from tfreader.mapping.family import open_source
 from transformers import AutoModelForCausalLM
 
 import tfreader
+from tfreader.mapping import convert, load_state_dict
+from tfreader.mapping.family import open_source
 
 GPT = DATA / "gpt"
 HEADS = {"n_head": 3}

@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy import ones
 from safetensors.numpy import load_file, save_file
+
+import tfreader
 from tfreader.cli.main import main
 from tfreader.mapping import convert
 from tfreader.mapping.audit import verify_against, verify_output
 from tfreader.mapping.manifest import OPTIONS
 from tfreader.mapping.places import OURS, RECORD
 from tfreader.mapping.planner import PlanOptions
-
-import tfreader
 
 SHARDS = {"max_shard_size": "20KB"}
 

@@ -12,10 +12,10 @@ from bundle_writer import write_bundle
 from click.testing import CliRunner
 from conftest import BERT, DATA
 from safetensors.numpy import load_file
-from tfreader.cli.main import main
-from tfreader.mapping import convert, make_plan
 
 import tfreader
+from tfreader.cli.main import main
+from tfreader.mapping import convert, make_plan
 
 CONFIG = json.loads((BERT / "bert_config.json").read_text())
 AVERAGE = "/ExponentialMovingAverage"

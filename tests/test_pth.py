@@ -13,11 +13,11 @@ import torch
 from conftest import DATA
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tfreader.errors import UnsupportedError
 from tfreader.mapping.families.xlm import FAMILY
 from tfreader.mapping.sources import pth
 from tfreader.mapping.sources.pickle_cost import TooCostlyError, names_in
-
-from tfreader.errors import UnsupportedError
 
 CAUSAL = next((DATA / "xlm").glob("**/*.pth"))
 HASHABLE = st.recursive(

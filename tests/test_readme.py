@@ -8,6 +8,7 @@ import shutil
 
 from click.testing import CliRunner
 from conftest import ROOT
+
 from tfreader.cli.main import main
 
 README = (ROOT / "README.md").read_text()

@@ -23,13 +23,13 @@ from conftest import BERT, DATA
 from hypothesis import given
 from hypothesis import strategies as st
 from servers import DROP, closed_port, drop, first, hang, refuse, status
+
+import tfreader
+from tfreader import files
 from tfreader.cli.main import main
 from tfreader.mapping import convert, load_rules
 from tfreader.mapping.family import open_source
 from tfreader.mapping.places import RECORD
-
-import tfreader
-from tfreader import files
 from tfreader.remote import RemoteFile, RemotePath, calls, stores
 from tfreader.remote import file as remote_file
 from tfreader.remote.file import coalesce

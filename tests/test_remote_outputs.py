@@ -18,11 +18,11 @@ from bundle_writer import write_bundle
 from click.testing import CliRunner
 from conftest import BERT, DATA
 from servers import refuse, status
+
+import tfreader
 from tfreader.cli.main import main
 from tfreader.mapping import convert
 from tfreader.mapping.places import RECORD, find_record
-
-import tfreader
 from tfreader.remote import RemotePath, calls, objects, stores
 
 TFREADER = Path(sys.executable).parent / "tfreader"

@@ -9,6 +9,8 @@ import pytest
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import tfreader
 from tfreader.mapping import dump_rules, load_rules
 from tfreader.mapping.family import families
 from tfreader.mapping.ops import OPS, Permute, Repeat, Slice, Unstack
@@ -23,8 +25,6 @@ from tfreader.mapping.rule import (
     resolve_ties,
 )
 from tfreader.mapping.rule_file import parse_rules, rules_from_data
-
-import tfreader
 
 RULE = "[[rule]]\nsource = 'a'\ntarget = 'b'\n"
 FILL = "[[fill]]\ntarget = 'x'\nshape = [1]\nvalue = 'zeros'\n"

@@ -13,6 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 from safetensors.numpy import load_file
+
+import tfreader
+from tfreader.checkpoint import whole
 from tfreader.mapping import convert as convert_file
 from tfreader.mapping import dump_rules, load_rules, make_plan
 from tfreader.mapping.execute import stream
@@ -33,9 +36,6 @@ from tfreader.mapping.ops import (
 )
 from tfreader.mapping.rule import Drop, Fill, Rule, RuleSet, Tie, literal_tail
 from tfreader.mapping.rule_file import _toml, rules_from_data
-
-import tfreader
-from tfreader.checkpoint import whole
 
 
 def convert(tmp_path, tensors, rules, **options):

@@ -12,14 +12,14 @@ from bundle_writer import write_bundle
 from click.testing import CliRunner
 from conftest import BERT, DATA
 from numpy import ones
-from tfreader.cli.jobs import from_glob
-from tfreader.cli.main import main
-from tfreader.mapping import convert
-from tfreader.mapping.family import Beside
 
 import tfreader
+from tfreader.cli.jobs import from_glob
+from tfreader.cli.main import main
 from tfreader.errors import ConfigError
 from tfreader.files import SMALL, read_small
+from tfreader.mapping import convert
+from tfreader.mapping.family import Beside
 
 NOT_REGULAR = {
     "pipe": os.mkfifo,

@@ -7,11 +7,11 @@ import pytest
 import torch
 from bundle_writer import write_bundle
 from conftest import DATA
-from tfreader.mapping import convert, load_state_dict
-from tfreader.mapping.families.t5 import FAMILY
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import tfreader
+from tfreader.mapping import convert, load_state_dict
+from tfreader.mapping.families.t5 import FAMILY
 
 T5 = DATA / "t5"
 

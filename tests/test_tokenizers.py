@@ -6,11 +6,11 @@ import json
 
 import pytest
 from conftest import BERT, DATA
-from tfreader.mapping import convert
-from tfreader.mapping.families._tokenizers import has_accents, has_capitals
 from transformers import AutoTokenizer
 
 import tfreader
+from tfreader.mapping import convert
+from tfreader.mapping.families._tokenizers import has_accents, has_capitals
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PLAIN = [f"word{i}" for i in range(40)]

@@ -15,9 +15,9 @@ import pytest
 import torch
 from bundle_writer import write_bundle
 from conftest import DATA
-from tfreader.mapping import convert, load_state_dict
 
 import tfreader
+from tfreader.mapping import convert, load_state_dict
 
 CASES = DATA / "transfo_xl"
 SETTINGS = {"same_length": False, "mem_len": 4, "clamp_len": -1}

@@ -19,13 +19,13 @@ from bundle_writer import write_bundle
 from conftest import BERT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import tfreader
 from tfreader.mapping import convert, load_state_dict, make_plan
 from tfreader.mapping.execute import stream
 from tfreader.mapping.plan import Entry
 from tfreader.mapping.rule_file import rules_from_data
 from tfreader.mapping.writers.safetensors import SafetensorsFile, index_json, parse_size, shards
-
-import tfreader
 
 
 def entry(name, array):

@@ -16,10 +16,6 @@ import pytest
 import torch
 from conftest import DATA
 from safetensors.torch import load_file
-from tfreader.mapping import convert, load_state_dict
-from tfreader.mapping.families.xlm import FAMILY, _vocabulary
-from tfreader.mapping.family import open_source
-from tfreader.mapping.sources import pth
 from transformers import AutoConfig, AutoTokenizer, XLMModel, XLMWithLMHeadModel
 
 from tfreader.errors import (
@@ -32,6 +28,10 @@ from tfreader.errors import (
     TFReaderError,
     UnsupportedError,
 )
+from tfreader.mapping import convert, load_state_dict
+from tfreader.mapping.families.xlm import FAMILY, _vocabulary
+from tfreader.mapping.family import open_source
+from tfreader.mapping.sources import pth
 
 CAUSAL = DATA / "xlm" / "causal" / "best-valid_en_clm_ppl.pth"
 ADAPTIVE = DATA / "xlm" / "adaptive" / "checkpoint.pth"

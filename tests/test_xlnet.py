@@ -9,9 +9,9 @@ import pytest
 import transformers
 from bundle_writer import write_bundle
 from safetensors.numpy import load_file
-from tfreader.mapping import convert
 
 import tfreader
+from tfreader.mapping import convert
 
 LAYERS, HIDDEN, HEADS, INNER, WORDS = 2, 12, 3, 20, 17
 CONFIG = {
