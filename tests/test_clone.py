@@ -1,0 +1,110 @@
+"""The clone as it lies, beside what is installed from it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+BUILD = "import sys; from setuptools import build_meta; build_meta.build_{}(sys.argv[1])"
+IMPORT = """
+from tfreader.mapping import convert
+import sys, tfreader.cli.main, tfreader.mapping.families.bert
+print(*(module.__file__ for name, module in sys.modules.items() if name.startswith("tfreader")))
+"""
+
+
+def run(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def build(kind: str, source: Path, output: Path) -> Path:
+    """What `pip install .` does, without a network."""
+    done = run(source, "-c", BUILD.format(kind), str(output))
+    assert done.returncode == 0, done.stderr
+    (built,) = output.glob("*.whl" if kind == "wheel" else "*.tar.gz")
+    return built
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is packaged, as git would check it out."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("tfreader", "mapping", "cli"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("wheel", clone, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an installation."""
+    folder = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_the_clone_is_used_in_its_root_and_what_is_installed_elsewhere(clone, site, tmp_path):
+    for folder, used in ((clone, clone), (tmp_path, site)):
+        done = run(folder, "-c", IMPORT, PYTHONPATH=str(site))
+        assert done.returncode == 0, done.stderr
+        files = done.stdout.split()
+        assert len(files) > 50
+        assert {Path(file).is_relative_to(used) for file in files} == {True}, files
+
+
+def test_every_way_to_a_wheel_gives_the_same(clone, wheel, tmp_path):
+    expected = contents(wheel)
+    packaged = {name for name in expected if ".dist-info/" not in name}
+    lying = {
+        str(Path("" if top == "tfreader" else "tfreader") / file.relative_to(clone))
+        for top in ("tfreader", "mapping", "cli")
+        for file in (clone / top).rglob("*")
+        if file.suffix in {".py", ".pyi", ".typed"}
+    }
+    assert packaged == lying
+
+    sdist = build("sdist", clone, tmp_path / "sdist")
+    shutil.unpack_archive(sdist, tmp_path / "unpacked")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    assert contents(build("wheel", unpacked, tmp_path / "from_sdist")) == expected
+
+    # Git without links, as on Windows, and zip archives have small files in their place.
+    without = shutil.copytree(clone, tmp_path / "without", symlinks=True)
+    for name in ("mapping", "cli"):
+        (without / "tfreader" / name).unlink()
+        (without / "tfreader" / name).write_text(f"../{name}")
+    assert contents(build("wheel", without, tmp_path / "from_zip")) == expected
+
+
+def test_the_module_is_the_command(clone, site, tmp_path):
+    for folder in (clone, tmp_path):
+        done = run(folder, "-m", "tfreader", "inspect", PYTHONPATH=str(site))
+        assert done.returncode == 2
+        assert done.stderr.startswith("Usage: python -m tfreader inspect [OPTIONS] PATH")
