@@ -1,18 +1,91 @@
-"""A look into a file that is not what was expected, for the message about it."""
+"""A look at what a file really is, for messages about files that are not what was expected."""
 
 from __future__ import annotations
 
-from .paths import as_path
-from .signatures import clause
+import re
+import zipfile
+from typing import IO
 
-DAMAGED = "it is damaged, fetch it again"
+from .wire import BYTES, VARINT, fields
+
+_HEAD = 1 << 16
+_WEB_PAGE = "an HTML page: the download returned a web page, fetch the file again"
+_PICKLE = "a Python pickle (an old PyTorch file, perhaps), not a TensorFlow checkpoint"
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (  # in lower case
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
+    (b"<!doctype html", _WEB_PAGE),
+    (b"<html", _WEB_PAGE),
+    (b"<?xml", "an XML message: the download failed, fetch the file again"),
+    (b"\x89hdf\r\n\x1a\n", "an HDF5 file (Keras .h5 weights), not a TensorFlow checkpoint"),
+    (b"\x1f\x8b", "a gzip archive: unpack it and pass what is inside"),
+    (b"bzh", "a bzip2 archive: unpack it and pass what is inside"),
+    (b"\xfd7zxz\0", "an xz archive: unpack it and pass what is inside"),
+    (b"\x93numpy", "a numpy array (.npy), not a TensorFlow checkpoint"),
+    *((bytes([0x80, protocol]), _PICKLE) for protocol in range(2, 6)),
+)
+_NAME = re.compile(rb"[A-Za-z0-9_.][A-Za-z0-9_.\\/>-]*")  # of an operation in a graph
 
 
-def but_it_is(path: str, otherwise: str = "") -> str:
-    """A clause for the end of an error message: what the file really is, or else `otherwise`."""
+def sniff(file: IO[bytes]) -> str | None:
+    """What an open file is, where that is plainly no checkpoint file; else None."""
     try:
-        with as_path(path).open("rb") as file:
-            found = clause(path, file)
+        file.seek(0)
+        head = file.read(_HEAD)
     except OSError:
-        found = ""
-    return found or (f"; {otherwise}" if otherwise else "")
+        return None
+    if not head:
+        return "empty"
+    text = head[:512].lstrip().lower()
+    for signature, meaning in _SIGNATURES:
+        if text.startswith(signature):
+            return meaning
+    if head.startswith(b"PK\x03\x04"):
+        return _archive(file)
+    if head[257:262] == b"ustar":
+        return "a tar archive: unpack it and pass what is inside"
+    if head[4:8] == b"TFL3":
+        return "a TensorFlow Lite model, which holds no checkpoint"
+    if head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 100_000_000:
+        return "a safetensors file: it needs no conversion"
+    if not head.strip(b"\0"):
+        return "nothing but zeros: the download was interrupted, fetch it again"
+    return _graph(head)
+
+
+def _archive(file: IO[bytes]) -> str:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return "a damaged zip archive: fetch it again"
+    if any(name.endswith("data.pkl") for name in names):
+        return "a PyTorch file: it needs no conversion"
+    if "model.weights.h5" in names:
+        return "a Keras 3 model (.keras, a zip archive with HDF5 weights), not a checkpoint"
+    if names and all(name.endswith(".npy") for name in names):
+        return "a numpy archive (.npz), not a TensorFlow checkpoint"
+    inside = ", ".join(name for name in names if name.endswith((".index", "saved_model.pb")))
+    return "a zip archive: unpack it and pass what is inside" + (f" ({inside})" if inside else "")
+
+
+def _graph(head: bytes) -> str | None:
+    """Which of TensorFlow's graph files it is, by the first field of the protobuf message."""
+    try:
+        number, kind, payload = next(fields(memoryview(head)))
+        if (number, kind, bytes(payload), head[2:3]) == (1, VARINT, b"\1", b"\x12"):
+            return "a SavedModel's graph: pass its folder, beside it the values are in variables/"
+        if (number, kind) != (1, BYTES):
+            return None
+        first = {inner: bytes(value) for inner, wire, value in fields(payload) if wire == BYTES}
+    except (ValueError, StopIteration):
+        return None
+    # A GraphDef starts with a node: its name, then its operation, such as Const or Placeholder.
+    if all(_NAME.fullmatch(first.get(inner, b"")) for inner in (1, 2)):
+        return "a graph (frozen, perhaps), which holds no checkpoint: pass the .index beside it"
+    return None
+
+
+def clause(path: str, file: IO[bytes]) -> str:
+    """For the end of an error message: what the file really is, where that is plain."""
+    meaning = sniff(file)
+    return f"; {path.rstrip('/').rpartition('/')[2]} is {meaning}" if meaning else ""

@@ -12,11 +12,12 @@ from dataclasses import replace
 from ..family import Beside, Config, Layout, Told, Variables
 from ..rule import Fill, RuleSet
 from . import _garden_settings
-from ._bert_garden import DO_LOWER_CASE, LOGITS
 from ._builders import dense, layer_norm
 from ._garden import (
     ANY,
+    ANY_LOGITS,
     BY_NAME,
+    DO_LOWER_CASE,
     HIDDEN,
     SHARED_QUERY,
     HeadTargets,
@@ -44,9 +45,9 @@ TO_LAYER = Layer(
 )
 TO_HEADS = HeadTargets("albert.pooler", "classifier", "sop_classifier.classifier", "sop")
 ANY_HEAD = (
-    *dense("classifier", LOGITS, "classifier", HIDDEN, "num_labels"),
-    *dense("squad", LOGITS, "qa_outputs", HIDDEN, "num_labels"),
-    *dense("sop", LOGITS, "sop_classifier.classifier", HIDDEN, "num_labels"),
+    *dense("classifier", ANY_LOGITS, "classifier", HIDDEN, "num_labels"),
+    *dense("squad", ANY_LOGITS, "qa_outputs", HIDDEN, "num_labels"),
+    *dense("sop", ANY_LOGITS, "sop_classifier.classifier", HIDDEN, "num_labels"),
 )
 
 

@@ -13,12 +13,14 @@ from typing import NamedTuple
 from tfreader.errors import ConfigError
 
 from ..family import Beside, Config, Layout, Told, Variables
-from ..rule import Drop, Rule, RuleSet
+from ..rule import Rule, RuleSet
 from . import _garden_settings
 from ._builders import dense, layer_norm
 from ._garden import (
     ANY,
+    ANY_LOGITS,
     BY_PATH,
+    DO_LOWER_CASE,
     HIDDEN,
     SHARED_QUERY,
     HeadTargets,
@@ -46,16 +48,13 @@ TO_LAYER = Layer(
     "output.LayerNorm",
 )
 TO_HEADS = HeadTargets("bert.pooler.dense", "classifier", "cls.seq_relationship", "nsp")
-# One name for three kinds of head: which it is has to be said (--architecture).
-LOGITS = f"{ANY}predictions/transform/logits"
 ANY_HEAD = (
-    *dense("classifier", LOGITS, "classifier", HIDDEN, "num_labels"),
-    *dense("squad", LOGITS, "qa_outputs", HIDDEN, "num_labels"),
-    *dense("nsp", LOGITS, "cls.seq_relationship", HIDDEN, "num_labels"),
+    *dense("classifier", ANY_LOGITS, "classifier", HIDDEN, "num_labels"),
+    *dense("squad", ANY_LOGITS, "qa_outputs", HIDDEN, "num_labels"),
+    *dense("nsp", ANY_LOGITS, "cls.seq_relationship", HIDDEN, "num_labels"),
 )
 # Other encoders of the Garden, whose variables differ in their own names alone.
 OTHERS = re.compile(r"(?:.*/)?(?:(funnel)_transformer_encoder(?:_\d+)?|(kernel)_attention)/.*")
-DO_LOWER_CASE = Drop(f"{ANY}do_lower_case", "the tokenizer's setting")
 
 
 class Layers(NamedTuple):

@@ -29,9 +29,12 @@ SQUARE = (Reshape((HIDDEN, HIDDEN)), Transpose())
 _BETWEEN = r"(?:\.\.?|/)"
 _POOLER = re.compile(rf"{ANY}(?P<head>[^/]+?){_BETWEEN}pooler_dense/kernel")
 _LOGITS = re.compile(rf"{ANY}(?P<head>(?!transform/)[^/]+)/logits/kernel")
+# One name for three kinds of head: which it is has to be said (--architecture).
+ANY_LOGITS = f"{ANY}predictions/transform/logits"
 # What a head of pre-training is applied to is the whole sequence, unless it pools by itself.
 _OF_PRETRAINING = re.compile(rf"{ANY}classification_heads/\d+/out_proj/kernel")
 NEXT_SENTENCE = "next_sentence"
+DO_LOWER_CASE = Drop(f"{ANY}do_lower_case", "the tokenizer's setting")
 
 
 def table(source: str, target: str, rows: str, columns: str) -> Rule:
