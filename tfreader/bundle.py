@@ -35,12 +35,11 @@ from .errors import (
     TFReaderError,
     UnsupportedError,
 )
-from .files import CHUNK, Identity, LocalFile, open_file, sha256_of, windows
+from .files import CHUNK, DAMAGED, Identity, LocalFile, but_it_is, open_file, sha256_of, windows
 from .paths import absolute, is_file, is_url
 from .protocols import Expected, File, SourceFile
 from .shapes import shape_of
 from .slices import Slice, assemble, check_cover, from_proto, rows_in, slice_key
-from .sniff import DAMAGED, but_it_is
 from .strings import decode_strings, variant_crc
 from .table import FOOTER_SIZE, Table
 

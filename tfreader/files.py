@@ -21,9 +21,9 @@ from .errors import (
     CorruptCheckpointError,
     TFReaderError,
 )
-from .paths import AnyPath, is_url
+from .paths import AnyPath, as_path, is_url
 from .protocols import Expected, File, SourceFile
-from .signatures import clause
+from .sniff import clause
 
 T = TypeVar("T")
 
@@ -31,6 +31,7 @@ CHUNK = 1 << 20
 WINDOW = 256 << 20  # bytes of a file that are fetched ahead where all of it is read
 MAX_ITEMS = 1000
 SMALL = 16 << 20  # bytes; of the vocabularies known the largest, of 793,471 words, has half of that
+DAMAGED = "it is damaged, fetch it again"
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # the last 8 bytes of a sorted string table
 
 
@@ -82,6 +83,16 @@ def open_file(path: str) -> File:
     from .remote import RemoteFile
 
     return RemoteFile(path)
+
+
+def but_it_is(path: str, otherwise: str = "") -> str:
+    """A clause for the end of an error message: what the file really is, or else `otherwise`."""
+    try:
+        with as_path(path).open("rb") as file:
+            found = clause(path, file)
+    except OSError:
+        found = ""
+    return found or (f"; {otherwise}" if otherwise else "")
 
 
 class Identity(NamedTuple):

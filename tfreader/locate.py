@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 from .checkpoint_pb2 import CheckpointState
 from .errors import CheckpointNotFoundError, CorruptCheckpointError, RemoteError, TFReaderError
-from .files import is_table, read_small
+from .files import but_it_is, is_table, read_small
 from .paths import as_path, check_access, entries, is_dir, is_file, is_url
-from .sniff import but_it_is
 
 STATE_FILE = "checkpoint"
 _STATE_SIZE = 1 << 20  # bytes, of some 10,000 checkpoints; parsing takes half a second

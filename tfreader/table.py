@@ -15,9 +15,8 @@ from crc32c import crc32c
 
 from .checksum import unmask_crc
 from .errors import ChecksumError, CorruptCheckpointError, MissingExtraError
-from .files import TABLE_MAGIC, windows
+from .files import DAMAGED, TABLE_MAGIC, but_it_is, windows
 from .protocols import File
-from .sniff import DAMAGED, but_it_is
 from .wire import Buffer, read_varint
 
 FOOTER_SIZE = 48

@@ -19,12 +19,11 @@ from .checkpoint import Checkpoint, TensorInfo, VerifyReport, reopen
 from .checkpoint_pb2 import SavedTensorSlices
 from .dtypes import Array, DType, dtype_of
 from .errors import ChecksumError, CorruptCheckpointError, TFReaderError, UnsupportedError
-from .files import contents_sha256, open_file, sha256_of
+from .files import DAMAGED, but_it_is, contents_sha256, open_file, sha256_of
 from .paths import absolute
 from .protocols import File, SourceFile
 from .shapes import shape_of
 from .slices import Slice, assemble, check_cover, from_proto, rows_in, slice_key
-from .sniff import DAMAGED, but_it_is
 from .table import KEYS_EXPANSION, KEYS_SIZE, Table
 from .tensor_values import DTYPES, decode
 from .wire import VARINT, field, fields

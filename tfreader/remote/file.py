@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import CheckpointNotFoundError, CorruptCheckpointError, RemoteError
 from ..protocols import Expected, Raw, SourceFile
-from ..signatures import clause
+from ..sniff import clause
 from . import calls
 from .objects import BLOCK, RemoteObject, ShortBodyError
 
