@@ -131,7 +131,7 @@ def _open(path: str, salvage: bool = False) -> Checkpoint:
     except tfreader.RemoteError:  # would come again
         raise
     except tfreader.TFReaderError:
-        from tfreader.mapping.family import open_foreign
+        from tfreader.mapping.families import open_foreign
 
         found = open_foreign(path)
         if found is None:
@@ -227,7 +227,7 @@ def _is_converted(path: str) -> bool:
 def rules(model_type: str, tf_checkpoint: str | None, layout: str | None) -> None:
     """Print a family's rules as a rule file to edit."""
     from tfreader.mapping import dump_rules
-    from tfreader.mapping.family import get_family, open_source
+    from tfreader.mapping.families import get_family, open_source
     from tfreader.mapping.following import rules_for
 
     if tf_checkpoint is None:

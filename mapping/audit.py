@@ -10,7 +10,7 @@ from tfreader.errors import CheckpointNotFoundError, ChecksumError
 from tfreader.paths import AnyPath
 
 from .execute import stream
-from .family import open_source
+from .families import open_source
 from .manifest import Hashed, Manifest, load
 from .places import RECORD, find_record, overrules
 from .planner import PlanOptions, make_plan

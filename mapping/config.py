@@ -17,7 +17,8 @@ from tfreader.paths import AnyPath, as_path, size_of
 
 from .config_checks import check_keys, check_values, shown
 from .config_keys import ALIASES, class_keys, own_keys
-from .family import Beside, Config, Family, families
+from .families import families
+from .family import Beside, Config, Family
 from .labels import set_labels
 from .plan import FLOATS
 from .rule import RuleSet

@@ -15,7 +15,8 @@ from tfreader.errors import CheckpointNotFoundError, ConfigError, TFReaderError
 from tfreader.paths import AnyPath, as_path
 
 from .execute import MEMORY_LIMIT, stream
-from .family import SideFiles, open_source
+from .families import open_source
+from .family import SideFiles
 from .manifest import Hashed, Manifest, complete, describe, is_current
 from .output import check_inputs, check_output, check_place, output_path, staged, tidy
 from .places import RECORD, is_torch_file, record_of

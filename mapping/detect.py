@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from tfreader.errors import PlanError, RuleError, UnknownModelTypeError
 
-from .family import Family, Layout, families, get_family
+from .families import families, get_family
+from .family import Family, Layout
 from .findings import some
 from .rule import RuleSet
 from .variables import Chosen, Seen, averages_of

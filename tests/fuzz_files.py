@@ -27,7 +27,7 @@ from tfreader.cli.options import pairs
 from tfreader.mapping import convert, make_plan
 from tfreader.mapping.audit import verify_against, verify_output
 from tfreader.mapping.config_keys import every_key
-from tfreader.mapping.family import families
+from tfreader.mapping.families import families
 from tfreader.mapping.places import RECORD
 from tfreader.mapping.rule_file import dump_rules, parse_rules
 

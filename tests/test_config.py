@@ -15,8 +15,8 @@ import tfreader
 from tfreader.mapping import convert, make_plan
 from tfreader.mapping.config_checks import as_written, near
 from tfreader.mapping.config_keys import CLASSES, KINDS, class_keys
+from tfreader.mapping.families import families
 from tfreader.mapping.families.transfo_xl import Vocabulary, _divisor
-from tfreader.mapping.family import families
 
 BERT_CONFIG = json.loads((BERT / "bert_config.json").read_text())
 CONFIGS = {name: name for name in CLASSES if name != "transfo-xl"}  # which transformers 5 lacks

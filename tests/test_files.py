@@ -10,7 +10,7 @@ from conftest import BERT, DATA
 from numpy import ones
 
 import tfreader
-from tfreader.mapping.family import open_source
+from tfreader.mapping.families import open_source
 
 
 def test_the_files_of_a_checkpoint_and_what_tells_them_from_later_ones(tmp_path):

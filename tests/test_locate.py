@@ -14,7 +14,7 @@ from numpy import ones
 
 import tfreader
 from tfreader.mapping.audit import verify_output
-from tfreader.mapping.family import open_source
+from tfreader.mapping.families import open_source
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 import tfreader
 from tfreader.mapping import convert, load_state_dict
-from tfreader.mapping.family import open_source
+from tfreader.mapping.families import open_source
 
 GPT = DATA / "gpt"
 HEADS = {"n_head": 3}

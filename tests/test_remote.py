@@ -28,7 +28,7 @@ import tfreader
 from tfreader import files
 from tfreader.cli.main import main
 from tfreader.mapping import convert, load_rules
-from tfreader.mapping.family import open_source
+from tfreader.mapping.families import open_source
 from tfreader.mapping.places import RECORD
 from tfreader.remote import RemoteFile, RemotePath, calls, stores
 from tfreader.remote import file as remote_file

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import tfreader
 from tfreader.mapping import dump_rules, load_rules
-from tfreader.mapping.family import families
+from tfreader.mapping.families import families
 from tfreader.mapping.ops import OPS, Permute, Repeat, Slice, Unstack
 from tfreader.mapping.rule import (
     Architecture,

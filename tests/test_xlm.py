@@ -29,8 +29,8 @@ from tfreader.errors import (
     UnsupportedError,
 )
 from tfreader.mapping import convert, load_state_dict
+from tfreader.mapping.families import open_source
 from tfreader.mapping.families.xlm import FAMILY, _vocabulary
-from tfreader.mapping.family import open_source
 from tfreader.mapping.sources import pth
 
 CAUSAL = DATA / "xlm" / "causal" / "best-valid_en_clm_ppl.pth"
