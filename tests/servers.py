@@ -139,12 +139,13 @@ def drop(handler: Handler) -> bool:
     if handler.command == "HEAD":
         return False
     start, end = map(int, re.findall(r"\d+", handler.headers["Range"]))
-    status = (handler.server.folder / handler.path.strip("/")).stat()
+    file = handler.server.folder / handler.path.strip("/")
+    data = file.read_bytes()
     about = {
-        "Content-Range": f"bytes {start}-{end}/{status.st_size}",
-        "ETag": f'"{status.st_mtime_ns:x}"',
+        "Content-Range": f"bytes {start}-{end}/{len(data)}",
+        "ETag": f'"{file.stat().st_mtime_ns:x}"',
     }
-    handler.answer(206, bytes(end - start + 1), sent=10, **about)
+    handler.answer(206, data[start : end + 1], sent=10, **about)
     return True
 
 
@@ -181,12 +182,15 @@ class BlobHandler(Handler):
     def list(self, container: str, query: dict[str, str]) -> None:
         home = self.server.folder / container.strip("/")
         files = {path.relative_to(home).as_posix(): path for path in home.rglob("*")}
-        after = query.get("start-after") or query.get("startFrom") or ""
-        items = "".join(
-            self.entry(name, path.stat())
-            for name, path in sorted(files.items())
-            if path.is_file() and name.startswith(query.get("prefix", "")) and name > after
-        )
+        prefix, delimiter = query.get("prefix", ""), query.get("delimiter")
+        names = {name for name in files if files[name].is_file() and name.startswith(prefix)}
+        below = {name: name[len(prefix) :].partition("/") for name in names if delimiter}
+        folders = {f"{prefix}{first}/" for first, slash, _ in below.values() if slash}
+        names = {name for name in names if not (delimiter and below[name][1])}
+        items = "".join(self.entry(name, files[name].stat()) for name in sorted(names))
+        kind = "BlobPrefix><Name" if "restype" in query else "CommonPrefixes><Prefix"
+        ends = "Name></BlobPrefix" if "restype" in query else "Prefix></CommonPrefixes"
+        items += "".join(f"<{kind}>{name}</{ends}>" for name in sorted(folders))
         body = (
             f"<EnumerationResults><Blobs>{items}</Blobs></EnumerationResults>"
             if "restype" in query

@@ -21,9 +21,11 @@ from servers import refuse, status
 
 import tfreader
 from tfreader.cli.main import main
+from tfreader.files import read_small
 from tfreader.mapping import convert
 from tfreader.mapping.places import RECORD, find_record
-from tfreader.remote import RemotePath, calls, objects, stores
+from tfreader.remote import RemotePath, stores
+from tfreader.remote import path as remote_path
 
 TFREADER = Path(sys.executable).parent / "tfreader"
 FAILS = "500 Internal Server Error"
@@ -31,7 +33,7 @@ FAILS = "500 Internal Server Error"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(calls, "BACKOFF", 0.001)
+    monkeypatch.setattr(stores, "BACKOFF", 0.001)
     stores._store.cache_clear()  # of other tests' environment
 
 
@@ -71,7 +73,7 @@ def there(url):
     """What a server has below a URL, or there."""
     paths = [RemotePath(url), *map(RemotePath, RemotePath(f"{url}/**").matching())]
     files = [path for path in paths if path.is_file()]
-    return {str(path).removeprefix(url).strip("/"): path.read_bytes() for path in files}
+    return {str(path).removeprefix(url).strip("/"): read_small(path) for path in files}
 
 
 def put(folder, url):
@@ -144,7 +146,7 @@ def test_what_is_there_already_is_left_alone(buckets, bucket):
 def test_an_upload_that_fails_leaves_nothing_that_could_be_used(
     buckets, bucket, monkeypatch, done, earlier
 ):
-    monkeypatch.setattr(calls, "ATTEMPTS", 2)
+    monkeypatch.setattr(stores, "ATTEMPTS", 2)
     if earlier:
         convert(BERT, f"{bucket}/out", dtype="float16")
     buckets.requests.clear()
@@ -155,7 +157,7 @@ def test_an_upload_that_fails_leaves_nothing_that_could_be_used(
     assert "failed 2 times" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     puts = [request for request in buckets.requests if request.startswith("PUT")]
-    assert len(puts) - done <= 2 * calls.ATTEMPTS  # botocore asks twice
+    assert len(puts) - done <= 2 * stores.ATTEMPTS  # botocore asks twice
     assert find_record(f"{bucket}/out") is None
     left = there(f"{bucket}/out")
     assert "config.json" not in left or done < 3  # the old one, or none
@@ -178,7 +180,7 @@ def large(tmp_path_factory):
 
 
 def test_a_large_file_goes_in_parts(buckets, bucket, monkeypatch, tmp_path, large):
-    monkeypatch.setattr(objects, "PART", 5 << 20)
+    monkeypatch.setattr(remote_path, "PART", 5 << 20)
     checkpoint, rules = large
     for name in (bucket, tmp_path):
         convert(checkpoint, f"{name}/out.safetensors", rules=rules)
@@ -188,8 +190,8 @@ def test_a_large_file_goes_in_parts(buckets, bucket, monkeypatch, tmp_path, larg
 
 
 def test_parts_of_a_large_file_do_not_stay(buckets, bucket, monkeypatch, large):
-    monkeypatch.setattr(objects, "PART", 5 << 20)
-    monkeypatch.setattr(calls, "ATTEMPTS", 2)
+    monkeypatch.setattr(remote_path, "PART", 5 << 20)
+    monkeypatch.setattr(stores, "ATTEMPTS", 2)
     checkpoint, rules = large
     buckets.fault = refuse(FAILS, "PUT", skip=1)
     with pytest.raises(tfreader.RemoteError, match=f"{bucket}/out.safetensors: failed 2 times"):
@@ -200,8 +202,8 @@ def test_parts_of_a_large_file_do_not_stay(buckets, bucket, monkeypatch, large):
 
 
 def test_an_upload_that_hangs_is_given_up(buckets, bucket, monkeypatch):
-    monkeypatch.setattr(calls, "BLOCK_TIMEOUT", 1.0)
-    monkeypatch.setattr(calls, "ATTEMPTS", 2)
+    monkeypatch.setattr(stores, "PART_TIMEOUT", 1.0)
+    monkeypatch.setattr(stores, "ATTEMPTS", 2)
     end = threading.Event()
     buckets.fault = lambda request: FAILS if request.startswith("PUT") and end.wait(60) else None
     with pytest.raises(

@@ -11,6 +11,7 @@ import boto3
 import pytest
 
 import tfreader
+from tfreader.files import read_small
 from tfreader.remote import RemotePath, stores
 
 
@@ -36,7 +37,7 @@ def object_there(buckets, monkeypatch):
 
 class RemotePathText(str):
     def read(self):
-        return RemotePath(self).read_text()
+        return read_small(RemotePath(self)).decode()
 
 
 def profile(tmp_path, config="", credentials=""):
@@ -126,5 +127,5 @@ def test_the_urls_of_web_servers_stay_as_they_are(web, url, path):
     web.fault = lambda handler: (
         not handler.answer(206, b"contents", **{"Content-Range": "bytes 0-7/8"})
     )
-    assert RemotePath(f"{web.url}/{url}").read_text() == "contents"
+    assert read_small(RemotePath(f"{web.url}/{url}")) == b"contents"
     assert path in web.requests

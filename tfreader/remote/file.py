@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import tempfile
 import threading
 import weakref
-from bisect import bisect_right, insort
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from functools import partial
-from http import HTTPStatus
+from dataclasses import dataclass
 from io import BufferedReader
-from itertools import islice, pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from itertools import accumulate, islice, pairwise, takewhile
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import CheckpointNotFoundError, CorruptCheckpointError, RemoteError
+from ..errors import CheckpointNotFoundError, CorruptCheckpointError, RemoteError, UnsupportedError
 from ..protocols import Expected, Raw, SourceFile
 from ..sniff import clause
-from . import calls
-from .objects import BLOCK, RemoteObject, ShortBodyError
+from . import calls, stores
 
 if TYPE_CHECKING:
-    from obstore import Bytes
+    from obstore import GetOptions, ObjectMeta
 
-T = TypeVar("T")
-
+BLOCK = 4 << 20  # bytes of one request
+CHUNK = 1 << 20  # bytes of it that are in memory
 CONNECTIONS = 8
 STEP = BLOCK * CONNECTIONS  # bytes that are asked for at once
 MOST_BLOCKS = 1 << 15  # fetched ahead: 128 GiB
 WASTE = 0.01  # of the bytes that are needed: what may be fetched besides to save requests
-NOT_SATISFIABLE = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
 LARGEST_GAP = 1 << 20  # bytes that are fetched besides in one place, at most
 
+REMOVED = "removed while it was being read"
+_NO_HEAD = re.compile("status code: (403|405|501)")
+_SHRUNK = re.compile("status code: 416|kind: Interrupted")  # what may have changed while it came
 _gate = asyncio.Semaphore(CONNECTIONS)
 
 
@@ -42,42 +42,54 @@ class RemoteFile:
     """A file behind a URL, read at given offsets. Reads may come from several threads at once.
 
     What was announced to `expect` is fetched ahead, once, into a temporary file (in TMPDIR); other
-    reads ask the server. A copy, by pickle too, opens the URL again. Raises
-    CheckpointNotFoundError, RemoteError.
+    reads go the same way, and what they fetched is forgotten. A copy, by pickle too, opens the URL
+    again. Raises CheckpointNotFoundError, RemoteError.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, source: SourceFile | None = None) -> None:
         self.path = path
-        self._object = RemoteObject(path)
+        self._store, self._key = stores.connect(path)
         self._lock = threading.RLock()
-        self._blocks: list[_Block] = []
+        self._blocks: list[_Block] = []  # sorted
         if path.endswith("/"):
             raise CorruptCheckpointError(f"{path}: not a regular file")
         try:
-            self.source = self._object.info()
+            now = source_of(path)
         except FileNotFoundError:
             raise CheckpointNotFoundError(f"{path}: no such file") from None
+        self.source = source or now
         self.size = self.source.size
+        self._check_same(now)
 
-    def __reduce__(self) -> tuple[Callable[[str, SourceFile], RemoteFile], tuple[str, SourceFile]]:
-        return _reopened, (self.path, self.source)
+    def __reduce__(self) -> tuple[type[RemoteFile], tuple[str, SourceFile]]:
+        return RemoteFile, (self.path, self.source)
 
     def read_into(self, offset: int, buffer: Any) -> None:
         """Fill the writable `buffer` (bytes-like, contiguous) from `offset` on."""
         view = memoryview(buffer).cast("B")
-        self._check_end(offset, len(view))
-        for start, stop, block in self._pieces(offset, offset + len(view)):
-            part = view[start - offset : stop - offset]
-            if block is None:
-                self._fetch_into(start, part)
-            else:
-                assert block.arrival is not None
-                self._wait(block.arrival)
-                block.spool.read_into(start, part)
+        end = offset + len(view)
+        if end > self.size:
+            self.check_unchanged()
+            it_is = clause(self.path, BufferedReader(Raw(self, owns=False)))
+            raise CorruptCheckpointError(
+                f"{self.path}: truncated: bytes {offset} to {end} are needed, the file has "
+                f"{self.size}{it_is}"
+            )
+        for start in range(offset, end, STEP):
+            stop = min(start + STEP, end)
+            with self._lock:  # so that nobody forgets in between
+                expected = self.expect([(start, stop - start)])
+                blocks = self._overlapping(start, stop)
+            try:
+                for block in blocks:
+                    self._wait(block)
+                    first, last = max(block.start, start), min(block.end, stop)
+                    block.spool.read_into(first, view[first - offset : last - offset])
+            finally:
+                expected.forget()
 
     def read(self, offset: int, size: int) -> bytearray:
         """The `size` bytes at `offset`. The caller bounds `size` by the file's size."""
-        self._check_end(offset, size)
         data = bytearray()  # that grows by what has come: servers may claim any size
         while len(data) < size:
             part = bytearray(min(STEP, size - len(data)))
@@ -85,120 +97,151 @@ class RemoteFile:
             data += part
         return data
 
-    def _check_end(self, offset: int, size: int) -> None:
-        if offset + size > self.size:
-            self.check_unchanged()
-            it_is = clause(self.path, BufferedReader(Raw(self, owns=False)))
-            raise CorruptCheckpointError(
-                f"{self.path}: truncated: bytes {offset} to {offset + size} are needed, the file "
-                f"has {self.size}{it_is}"
-            )
-
     def expect(self, ranges: Iterable[tuple[int, int]]) -> Expected:
         """Begin to fetch (offset, size) ranges that will be read, in that order."""
         ends = ((start, min(start + size, self.size)) for start, size in ranges)
         wanted = [(start, end) for start, end in ends if start < end]
-        expected = _Expected(self)
+        blocks: list[_Block] = []
         with self._lock:
-            pieces = [piece for wish in wanted for piece in self._pieces(*wish)]
-            for run in coalesce((start, end) for start, end, block in pieces if block is None):
-                for start, end, present in self._pieces(*run):
-                    if present is None:
-                        expected.add(start, end)
-            for block in expected.blocks:
-                insort(self._blocks, block, key=lambda block: block.start)
+            runs = coalesce(gap for wish in wanted for gap in self._gaps(*wish))
+            gaps = [gap for run in runs for gap in self._gaps(*run)]
+            if gaps:
+                spool = _Spool(self.path)
+                cuts = (
+                    (i, min(i + BLOCK, end))
+                    for start, end in gaps
+                    for i in range(start, end, BLOCK)
+                )
+                # What is beyond is fetched when it is read.
+                blocks = [_Block(*cut, spool) for cut in islice(cuts, MOST_BLOCKS)]
+                self._blocks = sorted([*self._blocks, *blocks], key=lambda block: block.start)
             for wish in wanted:
-                for *_, found in self._pieces(*wish):
-                    if found is not None and found.arrival is None:
-                        found.arrival = Future()
-                        expected.queue.append(found)
-        for _ in range(min(CONNECTIONS, len(expected.queue))):
-            self._start(expected.work)
-        return expected
+                for block in self._overlapping(*wish):
+                    if block.arrival is None:
+                        block.arrival = calls.start(self.path, self._fetch, block)
+        return _Expected(self, blocks)
 
     def forget(self, blocks: Iterable[_Block]) -> None:
+        """Cancel what has not come; the disk is free once nothing reads or writes there."""
         gone = set(blocks)
         with self._lock:
             self._blocks = [block for block in self._blocks if block not in gone]
         for block in gone:
             if block.arrival is not None:
-                block.arrival.cancel()  # does nothing to one that is on its way
+                block.arrival.cancel()
 
     def check_unchanged(self) -> None:
         """Raise RemoteError where this is no longer the file that was opened."""
         try:
-            now = self._object.info()
+            now = source_of(self.path)
         except FileNotFoundError:
-            raise self._removed() from None
-        self._object.check_same(self.source, now)
+            raise RemoteError(f"{self.path}: {REMOVED}") from None
+        self._check_same(now)
 
-    def _removed(self) -> RemoteError:
-        return RemoteError(f"{self.path}: removed while it was being read")
+    def _check_same(self, now: SourceFile) -> None:
+        """Raise RemoteError where a file is another one than it was, as far as can be told."""
+        then = self.source
+        versions = {then.etag, now.etag}
+        if None in versions:
+            versions = {then.modified, now.modified}
+        if then.size != now.size or len(versions - {None}) > 1:
+            was, it_is = (
+                f"{s.etag or s.modified or 'of no known version'}, {s.size} bytes"
+                for s in (then, now)
+            )
+            raise RemoteError(
+                f"{self.path}: changed while it was being read: it was {was}, it is {it_is}; start "
+                "again once nothing writes to it"
+            )
 
     def close(self) -> None:
         self.forget(self._blocks)
 
-    def _pieces(self, start: int, end: int) -> list[tuple[int, int, _Block | None]]:
-        """A range cut at the borders of blocks, each piece with the block that holds it."""
-        pieces: list[tuple[int, int, _Block | None]] = []
-        with self._lock:
-            first = bisect_right(self._blocks, start, key=lambda block: block.end)
-            for block in islice(self._blocks, first, None):
-                if block.start >= end:
-                    break
-                if start < block.start:
-                    pieces.append((start, block.start, None))
-                    start = block.start
-                stop = min(block.end, end)
-                pieces.append((start, stop, block))
-                start = stop
+    def _overlapping(self, start: int, end: int) -> list[_Block]:
+        first = bisect_right(self._blocks, start, key=lambda block: block.end)
+        return list(takewhile(lambda block: block.start < end, islice(self._blocks, first, None)))
+
+    def _gaps(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The parts of a range that no block holds."""
+        for block in self._overlapping(start, end):
+            if start < block.start:
+                yield start, block.start
+            start = block.end
         if start < end:
-            pieces.append((start, end, None))
-        return pieces
+            yield start, end
 
-    def _fetch_into(self, offset: int, view: memoryview) -> None:
-        """Some blocks at a time, copied here: a call that was given up writes to nothing."""
-        pending: deque[tuple[int, Future[Bytes]]] = deque()
+    async def _fetch(self, block: _Block) -> None:
+        """Write the block to its spool, unless one for there has failed: then the rest does too."""
+        async with _gate:
+            if block.spool.failure is None:
+                try:
+                    await self._copy(block)
+                except Exception as error:
+                    block.spool.failure = error
+            if block.spool.failure is not None:
+                raise block.spool.failure
+
+    async def _copy(self, block: _Block) -> None:
+        """Write the block to its spool, of the file that this was when it was opened.
+
+        obstore has the answer's range compared with the one that was asked for.
+        """
+        import obstore
+        from obstore.exceptions import NotSupportedError
+
+        at, end = block.start, block.end
+        options: GetOptions = {"range": (at, end)}
         try:
-            for start in range(0, len(view), BLOCK):
-                if len(pending) == CONNECTIONS:
-                    self._copy(view, *pending.popleft())
-                end = min(start + BLOCK, len(view))
-                pending.append((start, self._start(self.fetch, offset + start, offset + end)))
-            while pending:
-                self._copy(view, *pending.popleft())
-        finally:
-            for _, future in pending:
-                future.cancel()
+            answer = await obstore.get_async(self._store, self._key, options=options)
+        except NotSupportedError:
+            if end - at < self.size:
+                raise UnsupportedError(
+                    f"{self.path}: its server does not serve byte ranges; download the checkpoint "
+                    "first"
+                ) from None
+            answer = await obstore.get_async(self._store, self._key)
+        self._check_same(_source(self.path, answer.meta))
+        async for data in answer.stream(min_chunk_size=CHUNK):
+            if at + len(data) > end:
+                raise RemoteError(f"{self.path}: more than the bytes came that were asked for")
+            block.spool.write(at, data)
+            at += len(data)
+        if at < end:
+            raise RemoteError(f"{self.path}: {end - at} bytes less came than were asked for")
 
-    def _copy(self, view: memoryview, start: int, future: Future[Bytes]) -> None:
-        data = self._wait(future)
-        view[start : start + len(data)] = memoryview(data)
-
-    def _start(self, call: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Future[T]:
-        return calls.start(self.path, partial(call, *args))
-
-    async def fetch(self, start: int, end: int) -> Bytes:
-        fetch = partial(self._object.fetch, start, end, self.source)
-        return await calls.persist(self.path, fetch, calls.BLOCK_TIMEOUT)
-
-    def _wait(self, future: Future[T]) -> T:
+    def _wait(self, block: _Block) -> None:
         calls.check_process(self.path)
+        assert block.arrival is not None
         try:
-            return future.result()
+            block.arrival.result()
         except FileNotFoundError:
-            raise self._removed() from None
+            raise RemoteError(f"{self.path}: {REMOVED}") from None
         except RemoteError as error:
-            cause = error.__cause__
-            if isinstance(cause, ShortBodyError) or calls.status_of(cause) == NOT_SATISFIABLE:
+            if _SHRUNK.search(str(error.__cause__)):
                 self.check_unchanged()
             raise
 
 
-def _reopened(path: str, source: SourceFile) -> RemoteFile:
-    file = RemoteFile(path)
-    file._object.check_same(source, file.source)
-    return file
+def source_of(url: str) -> SourceFile:
+    """What its server tells of a file. Raises FileNotFoundError, RemoteError."""
+    import obstore
+
+    store, key = stores.connect(url)
+    try:
+        return _source(url, calls.ask(url, obstore.head_async, store, key))
+    except RemoteError as error:
+        # Signed URLs are for GET alone, and some servers know nothing else.
+        if not stores.is_web(url) or not _NO_HEAD.search(str(error.__cause__)):
+            raise
+    return _source(
+        url, calls.ask(url, obstore.get_async, store, key, options={"range": (0, 1)}).meta
+    )
+
+
+def _source(url: str, meta: ObjectMeta) -> SourceFile:
+    time = meta["last_modified"]  # 1970 where the server tells none
+    modified = time.isoformat() if time.timestamp() else None
+    return SourceFile(url.rpartition("/")[2], meta["size"], modified, meta["e_tag"])
 
 
 class _Spool:
@@ -206,13 +249,14 @@ class _Spool:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self.failure: Exception | None = None
         try:
             self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed at its end
         except OSError as error:
             raise no_room(self._url, error) from None
         weakref.finalize(self, self._file.close)
 
-    def write(self, offset: int, data: Bytes) -> None:
+    def write(self, offset: int, data: bytes) -> None:
         view = memoryview(data)
         try:
             while view:
@@ -228,54 +272,25 @@ class _Spool:
             view, offset = view[count:], offset + count
 
 
+@dataclass(eq=False)
 class _Block:
     """Some bytes of a remote file: `arrival` ends when its spool has them."""
 
-    def __init__(self, start: int, end: int, spool: _Spool) -> None:
-        self.start, self.end, self.spool = start, end, spool
-        self.arrival: Future[None] | None = None
+    start: int
+    end: int
+    spool: _Spool
+    arrival: Future[None] | None = None
 
 
-class _Expected:
-    """The blocks that one call of `expect` added, with a spool of their own."""
+class _Expected(NamedTuple):
+    """The blocks that one call of `expect` added."""
 
-    def __init__(self, file: RemoteFile) -> None:
-        self._file = file
-        self._spool: _Spool | None = None
-        self.blocks: list[_Block] = []
-        self.queue: deque[_Block] = deque()  # in the order in which they will be read
-
-    def add(self, start: int, end: int) -> None:
-        self._spool = self._spool or _Spool(self._file.path)
-        room = MOST_BLOCKS - len(self.blocks)  # what is beyond is fetched when it is read
-        for at in islice(range(start, end, BLOCK), room):
-            self.blocks.append(_Block(at, min(at + BLOCK, end), self._spool))
-
-    async def work(self) -> None:
-        """Fetch one block after the other, until one fails: the rest fails with it."""
-        failed: Exception | None = None
-        while self.queue:
-            block = self.queue.popleft()
-            assert block.arrival is not None
-            if not block.arrival.set_running_or_notify_cancel():
-                continue
-            try:
-                if failed is None:
-                    async with _gate:
-                        data = await self._file.fetch(block.start, block.end)
-                        block.spool.write(block.start, data)
-            except Exception as error:
-                failed = error
-            if failed is None:
-                block.arrival.set_result(None)
-            else:
-                block.arrival.set_exception(failed)
+    file: RemoteFile
+    blocks: list[_Block]
 
     def forget(self) -> None:
-        """Cancel what has not begun; the disk is free once nothing reads or writes there."""
-        self._file.forget(self.blocks)
-        self.queue.clear()
-        self.blocks, self._spool = [], None
+        self.file.forget(self.blocks)
+        self.blocks.clear()
 
 
 def no_room(url: str, error: OSError) -> RemoteError:
@@ -294,13 +309,13 @@ def coalesce(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             runs.append((start, end))
     gaps = sorted((after[0] - before[1], i) for i, (before, after) in enumerate(pairwise(runs), 1))
-    budget = int(WASTE * sum(end - start for start, end in runs))
-    joined = set()
-    for gap, i in gaps:
-        budget -= gap
-        if budget < 0 or gap > LARGEST_GAP:
-            break
-        joined.add(i)
+    budget = WASTE * sum(end - start for start, end in runs)
+    totals = accumulate(gap for gap, _ in gaps)
+    joined = {
+        i
+        for (g, i), total in zip(gaps, totals, strict=True)
+        if total <= budget and g <= LARGEST_GAP
+    }
     merged: list[tuple[int, int]] = []
     for i, (start, end) in enumerate(runs):
         merged.append((merged.pop()[0] if i in joined else start, end))

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import has_magic
+from http.client import HTTPException
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, BinaryIO
+from time import monotonic
+from typing import IO, TYPE_CHECKING, BinaryIO
+from urllib.error import HTTPError
+from urllib.parse import urljoin
+from urllib.request import urlopen
 
-from ..errors import AccessDeniedError, CheckpointNotFoundError, CorruptCheckpointError, RemoteError
+from ..errors import AccessDeniedError, CheckpointNotFoundError, RemoteError
 from ..protocols import Raw, SourceFile
-from .file import STEP, RemoteFile, no_room
-from .objects import RemoteObject
+from . import calls, stores
+from .file import STEP, RemoteFile, no_room, source_of
 
-LARGEST_READ = 64 << 20  # bytes of a config, a vocabulary or rules
-MOST_FOLDERS = 10_000  # of a web server that a pattern leads through
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+PART = 8 << 20  # bytes of one request of an upload, of which S3 takes 10,000
+PARTS = 4  # of an upload at a time, which are in memory
+LISTING = 120.0  # seconds for a list of names
+LARGEST_PAGE = 16 << 20  # bytes of a web page that lists files
+MOST_FOLDERS = 10_000  # that a pattern leads through
 
 
+@dataclass(frozen=True)
 class RemotePath:
     """Its methods raise what a Path's do: FileNotFoundError where nothing is there.
 
@@ -27,33 +42,22 @@ class RemotePath:
     or UnsupportedError where nothing here can read such a URL.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._object = RemoteObject(url)
+    url: str
+
+    def __post_init__(self) -> None:
+        stores.connect(self.url)
 
     def __str__(self) -> str:
-        return self._url
+        return self.url
 
     __fspath__ = __str__
 
-    def __repr__(self) -> str:
-        return f"RemotePath({self._url!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RemotePath) and self._url == other._url
-
-    def __hash__(self) -> int:
-        return hash(self._url)
-
-    def __reduce__(self) -> tuple[type[RemotePath], tuple[str]]:
-        return RemotePath, (self._url,)
-
     def __truediv__(self, name: str) -> RemotePath:
-        return RemotePath(f"{self._url.rstrip('/')}/{name}")
+        return RemotePath(f"{self.url.rstrip('/')}/{name}")
 
     @property
     def name(self) -> str:
-        return self._object.name
+        return self.url.partition("://")[2].rstrip("/").rpartition("/")[2]
 
     @property
     def suffix(self) -> str:
@@ -61,42 +65,37 @@ class RemotePath:
 
     @property
     def parent(self) -> RemotePath:
-        scheme, _, rest = self._url.partition("://")
+        scheme, _, rest = self.url.partition("://")
         folder = rest.rstrip("/").rpartition("/")[0]
         return RemotePath(f"{scheme}://{folder or rest.rstrip('/')}")
 
     @property
     def is_web(self) -> bool:
         """Whether it is behind HTTP, which knows no folders: an index page may list files."""
-        return self._object.is_web
+        return stores.is_web(self.url)
 
     def is_file(self) -> bool:
         """Whether a file is there. Where access is denied there is none to be seen."""
-        if self._url.endswith("/"):
-            return False
         try:
-            self.info()
+            return not self.url.endswith("/") and bool(self.info())
         except (FileNotFoundError, AccessDeniedError):
             # Servers that do not let a stranger list deny access to whatever is not there.
             return False
-        return True
 
     def is_dir(self) -> bool:
-        if self.is_web:
-            return self._url.endswith("/") and bool(self.entries())
-        try:
-            return self._object.is_folder()
-        except (FileNotFoundError, AccessDeniedError):
-            return False
+        return (self.url.endswith("/") or not self.is_web) and bool(self.entries())
 
     def info(self) -> SourceFile:
         """What the server tells of the file."""
-        return self._object.info()
+        return source_of(self.url)
+
+    def size(self) -> int:
+        return self.info().size
 
     def entries(self) -> list[tuple[str, bool]]:
         """The names in a folder, sorted, each with whether it is a folder; none if it is none."""
         try:
-            return sorted(self._object.names().items())
+            return sorted((_links if self.is_web else _names)(self.url).items())
         except (FileNotFoundError, AccessDeniedError):
             return []
 
@@ -109,79 +108,65 @@ class RemotePath:
 
     def matching(self) -> list[str]:
         """The URLs of the files that this one matches as a pattern; `**` stands for any folders."""
-        scheme, _, rest = self._url.partition("://")
+        scheme, _, rest = self.url.partition("://")
         parts = rest.split("/")
         fixed = next((i for i, part in enumerate(parts) if has_magic(part)), len(parts) - 1)
-        folder = RemotePath(f"{scheme}://{'/'.join(parts[:fixed])}/")
-        if "**" in parts and not self.is_web:
-            urls: Iterator[str] = iter(folder._object.files())
-        else:
-            urls = folder._walk(parts[fixed:])
-        start = len(str(folder))
-        return [url for url in urls if _fits(url[start:].split("/"), parts[fixed:])]
-
-    def _walk(self, parts: Sequence[str]) -> Iterator[str]:
-        """The URLs of the files below a folder, as deep as the parts of a pattern lead."""
-        folders = [(self, parts)]
+        home = f"{scheme}://{'/'.join(parts[:fixed])}/"
+        found: list[str] = []
+        folders: list[tuple[str, Sequence[str]]] = [(home, parts[fixed:])]
         for _ in range(MOST_FOLDERS):
             if not folders:
-                return
-            folder, (first, *rest) = folders.pop()
-            for name, is_folder in folder.entries():
+                return [url for url in found if _fits(url[len(home) :].split("/"), parts[fixed:])]
+            folder, (first, *others) = folders.pop()
+            for name, is_folder in RemotePath(folder).entries():
                 if not is_folder:
-                    yield str(folder / name)
+                    found.append(folder + name)
                 elif first == "**":
-                    folders.append((folder / f"{name}/", parts))
-                elif rest and fnmatchcase(name, first):
-                    folders.append((folder / f"{name}/", rest))
-        raise RemoteError(f"{self}: {MOST_FOLDERS:,} folders and more; name one of them")
-
-    def size(self) -> int:
-        return self.info().size
+                    folders.append((f"{folder}{name}/", (first, *others)))
+                elif others and fnmatchcase(name, first):
+                    folders.append((f"{folder}{name}/", others))
+        raise RemoteError(f"{home}: {MOST_FOLDERS:,} folders and more; name one of them")
 
     def open(self, mode: str = "rb") -> BinaryIO:
         assert mode == "rb"
-        return BufferedReader(Raw(self._file()), 1 << 16)
-
-    def read_bytes(self) -> bytes:
-        """All of a small file. Raises CorruptCheckpointError for one that is no such file."""
-        with closing(self._file()) as file:
-            if file.size > LARGEST_READ:
-                raise CorruptCheckpointError(
-                    f"{self}: {file.size} bytes, too large for what it should be"
-                )
-            return bytes(file.read(0, file.size))
-
-    def read_text(self, encoding: str = "utf-8") -> str:
-        return self.read_bytes().decode(encoding)
-
-    def _file(self) -> RemoteFile:
         try:
-            return RemoteFile(self._url)
+            return BufferedReader(Raw(RemoteFile(self.url)), 1 << 16)
         except CheckpointNotFoundError as error:
             raise FileNotFoundError(*error.args) from None
 
     def download(self, copy: IO[bytes]) -> SourceFile:
         """Write the file's bytes to a local one in TMPDIR. Raises what RemoteFile does."""
-        with closing(RemoteFile(self._url)) as file:
+        with closing(RemoteFile(self.url)) as file:
             for start in range(0, file.size, STEP):
                 data = file.read(start, min(STEP, file.size - start))
                 try:
                     copy.write(data)
                     copy.flush()
                 except OSError as error:
-                    raise no_room(self._url, error) from None
+                    raise no_room(self.url, error) from None
             file.check_unchanged()
             return file.source
 
     def put(self, path: Path) -> None:
-        """Upload a local file to this place. Raises RemoteError."""
-        self._object.put(path)
+        """Upload a local file to this place: whole or, as far as that can be told, not at all."""
+        import obstore
+
+        size = path.stat().st_size
+        part = max(PART, size // 9999)
+        store, key = stores.connect(self.url, writing=True)
+        options = {"chunk_size": part, "max_concurrency": PARTS}
+        calls.ask(self.url, obstore.put_async, store, key, path, **options)
+        if (found := self.size()) != size:
+            raise RemoteError(
+                f"{self.url}: {size} bytes were uploaded, {found} are there; try again"
+            )
 
     def unlink(self, missing_ok: bool = False) -> None:
         """Remove the file."""
+        import obstore
+
         try:
-            self._object.delete()
+            calls.ask(self.url, obstore.delete_async, *stores.connect(self.url))
         except FileNotFoundError:
             if not missing_ok:
                 raise
@@ -194,3 +179,52 @@ def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
     if parts[0] == "**":
         return any(_fits(names[i:], parts[1:]) for i in range(len(names) + 1))
     return bool(names) and fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
+
+
+def _names(url: str) -> dict[str, bool]:
+    """The names in a folder of a store, each with whether it is a folder."""
+    import obstore
+
+    async def listed(store: ObjectStore, prefix: str) -> dict[str, bool]:
+        try:
+            async with asyncio.timeout(LISTING):
+                found = await obstore.list_with_delimiter_async(store, prefix or None)
+        except TimeoutError:
+            raise RemoteError(
+                f"{url}: holds too many files to be listed; name a folder in it"
+            ) from None
+        # Before the folders: an object may have the name of one.
+        names = {
+            os.path.basename(meta["path"]): False
+            for meta in found["objects"]
+            if meta["path"] != prefix
+        }
+        return names | {os.path.basename(folder): True for folder in found["common_prefixes"]}
+
+    return calls.ask(url, listed, *stores.connect(url))
+
+
+def _links(url: str) -> dict[str, bool]:
+    """The names that a web page links to in its own folder; none where there is no page."""
+    own = f"{url.rstrip('/')}/"
+    page, end = b"", monotonic() + LISTING
+    try:  # not by obstore, which takes no answer whose length is not announced
+        with urlopen(own, timeout=stores.IDLE_TIMEOUT) as answer:
+            while part := answer.read1(1 << 16):
+                page += part
+                if len(page) > LARGEST_PAGE or monotonic() > end:
+                    raise RemoteError(f"{url}: its list of files does not end")
+    except RemoteError:
+        raise
+    except (HTTPException, OSError) as error:
+        code = error.code if isinstance(error, HTTPError) else 500
+        if isinstance(error, HTTPException) or code < 500:
+            return {}  # a web server may answer anything where it lists no files
+        raise calls.explained(url, error) from None
+    links = (
+        urljoin(own, link)
+        for link in re.findall(r"""href=["']([^"'?#]+)""", page.decode("utf-8", "replace"))
+    )
+    names = {link.removeprefix(own) for link in links if link.startswith(own)}
+    direct = (name for name in names if name and "/" not in name[:-1])
+    return {name.rstrip("/"): name.endswith("/") for name in direct}

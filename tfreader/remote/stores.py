@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from configparser import Error as ConfigFileError
 from configparser import RawConfigParser
 from contextlib import suppress
 from datetime import timedelta
@@ -21,7 +20,12 @@ from . import calls
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
+ATTEMPTS = 5
+BACKOFF = 0.5  # seconds; doubled with each attempt, and a random part of that is waited
+PATIENCE = 90.0  # seconds after which nothing is tried again
 IDLE_TIMEOUT = 10.0  # seconds in which a server must answer, and go on answering
+TIMEOUT = 30.0  # seconds of a request; what has come of its answer by then counts, the rest is next
+PART_TIMEOUT = 120.0  # seconds in which a part of an upload is sent, of a line of some 2 Mbit/s
 
 _KINDS = {
     "s3": ("s3", "s3a"),
@@ -30,10 +34,7 @@ _KINDS = {
     "web": ("https", "http"),
 }
 _KIND_OF = {scheme: kind for kind, schemes in _KINDS.items() for scheme in schemes}
-_INSTEAD = {
-    "hf": "use https://huggingface.co/OWNER/NAME/resolve/main/FILE",
-    "": "download it first",
-}
+_HINTS = {"hf": "use https://huggingface.co/OWNER/NAME/resolve/main/FILE"}
 
 
 def connect(url: str, writing: bool = False) -> tuple[ObjectStore, str]:
@@ -45,25 +46,24 @@ def connect(url: str, writing: bool = False) -> tuple[ObjectStore, str]:
     kind = _KIND_OF.get(scheme.lower())
     if kind is None:
         known = ", ".join(f"{schemes[0]}://" for schemes in _KINDS.values())
-        instead = _INSTEAD.get(scheme, _INSTEAD[""])
-        raise UnsupportedError(f"{url}: {scheme}:// is not among {known}; {instead}")
-    place, _, key = rest.partition("/")
+        hint = _HINTS.get(scheme, "download it first")
+        raise UnsupportedError(f"{url}: {scheme}:// is not among {known}; {hint}")
+    place, _, key = rest.rstrip("/").partition("/")
     base = f"{scheme}://{place}"
-    key = key.rstrip("/")
-    if "//" in f"/{key}" and kind != "web":
-        raise UnsupportedError(f"{url}: a name between two slashes is empty")
     if kind == "web":
         parts = urlsplit(url)
         key = unquote(parts.path).strip("/")
         if parts.query or "//" in key or "%2f" in parts.path.lower():
             base, key = url, ""  # which a store's names cannot spell
+    elif "//" in f"/{key}":
+        raise UnsupportedError(f"{url}: a name between two slashes is empty")
     try:
         return _store(kind, base, place, writing), key
+    except TFReaderError:
+        raise
     except ImportError:
         raise MissingExtraError(f"reading {url}", "remote") from None
     except Exception as error:  # of obstore, whose errors have no other base
-        if isinstance(error, TFReaderError):
-            raise
         why = calls.reason(error)
         raise UnsupportedError(f"{url}: {why}; check what the environment says of it") from None
 
@@ -72,33 +72,30 @@ def connect(url: str, writing: bool = False) -> tuple[ObjectStore, str]:
 def _store(kind: str, base: str, place: str, writing: bool) -> ObjectStore:
     from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
 
-    # `calls.persist` tries again, but for an upload: one part that fails must not fail them all.
     # What is sent counts as idle time until the server answers.
+    client: dict[str, Any] = {
+        "allow_http": True,
+        "connect_timeout": timedelta(seconds=IDLE_TIMEOUT),
+        "read_timeout": timedelta(seconds=PART_TIMEOUT if writing else IDLE_TIMEOUT),
+        "timeout": timedelta(seconds=PART_TIMEOUT if writing else TIMEOUT),
+    }
     options: dict[str, Any] = {
-        "client_options": {
-            "allow_http": True,
-            "connect_timeout": timedelta(seconds=IDLE_TIMEOUT),
-            "read_timeout": timedelta(seconds=calls.BLOCK_TIMEOUT if writing else IDLE_TIMEOUT),
-            "timeout": timedelta(seconds=calls.BLOCK_TIMEOUT),
-        },
+        "client_options": client,
         "retry_config": {
-            "max_retries": calls.ATTEMPTS - 1 if writing else 0,
-            "retry_timeout": timedelta(seconds=calls.PATIENCE),
-            "backoff": {
-                "init_backoff": timedelta(seconds=calls.BACKOFF),
-                "max_backoff": timedelta(seconds=calls.LONGEST_BACKOFF),
-            },
+            "max_retries": ATTEMPTS - 1,
+            "retry_timeout": timedelta(seconds=PATIENCE),
+            "backoff": {"init_backoff": timedelta(seconds=BACKOFF)},
         },
     }
-    if kind == "s3" and (bundle := os.environ.get("AWS_CA_BUNDLE")):
-        options["client_options"]["root_certificate"] = Path(bundle).read_bytes()
     if kind == "web":
         return HTTPStore(base, **options)
-    if kind == "s3":
-        return S3Store(place, **_s3(place), **options)
+    if kind == "az":
+        return AzureStore.from_url(base, **options)
     if kind == "gs":
         return GCSStore(place, **_gs(), **options)
-    return AzureStore.from_url(base, **options)
+    if bundle := os.environ.get("AWS_CA_BUNDLE"):
+        client["root_certificate"] = Path(bundle).read_bytes()
+    return S3Store(place, **_s3(place), **options)
 
 
 def _s3(bucket: str) -> dict[str, Any]:
@@ -108,8 +105,8 @@ def _s3(bucket: str) -> dict[str, Any]:
     # Not all that speak S3 know how to delete several objects at once.
     config: dict[str, Any] = {"disable_bulk_delete": True}
     endpoint = has("AWS_ENDPOINT_URL_S3") or has("AWS_ENDPOINT_URL") or has("AWS_ENDPOINT")
-    if not endpoint and values.get("endpoint_url"):
-        endpoint = config["endpoint"] = values["endpoint_url"]
+    if not endpoint and (endpoint := values.get("endpoint_url")):
+        config["endpoint"] = endpoint
     if not (has("AWS_REGION") or has("AWS_DEFAULT_REGION")):
         region = values.get("region") or (None if endpoint else _region_of(bucket))
         config |= {"region": region} if region else {}
@@ -117,65 +114,52 @@ def _s3(bucket: str) -> dict[str, Any]:
         config["skip_signature"] = True
     if config.get("skip_signature") or has("AWS_SKIP_SIGNATURE") or has("AWS_ACCESS_KEY_ID"):
         return {"config": config}
-    if values.get("aws_access_key_id"):
+    if "aws_access_key_id" in values:
         names = {"aws_access_key_id", "aws_secret_access_key", "aws_session_token"}
         config |= {name: values[name] for name in names & values.keys()}
     elif values.keys() & {"role_arn", "sso_session", "sso_start_url", "credential_process"}:
-        return {"credential_provider": _by_boto3(bucket), "config": config}
+        try:
+            from obstore.auth.boto3 import Boto3CredentialProvider
+        except ImportError:
+            raise AccessDeniedError(
+                f"s3://{bucket}: its profile needs boto3: pip install boto3, or set in the "
+                "environment what `aws configure export-credentials --format env` prints"
+            ) from None
+        return {"credential_provider": Boto3CredentialProvider(), "config": config}
     elif has("AWS_EC2_METADATA_DISABLED", "").lower() == "true" and not (
-        has("AWS_WEB_IDENTITY_TOKEN_FILE")
-        or any("AWS_CONTAINER_CREDENTIALS" in n for n in os.environ)
+        has("AWS_WEB_IDENTITY_TOKEN_FILE") or "AWS_CONTAINER_CREDENTIALS" in "".join(os.environ)
     ):
-        raise AccessDeniedError(
-            f"s3://{bucket}: there are no credentials; set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for a public bucket"
-        )
+        raise AccessDeniedError(f"s3://{bucket}: {calls.NO_CREDENTIALS}")
     return {"config": config}
 
 
 def _aws_profile() -> dict[str, str]:
     """What ~/.aws has of the profile in use. Raises AccessDeniedError where it is not there."""
     name = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
-    values: dict[str, str] = {}
-    found = False
-    for variable, file, section in (
-        ("AWS_CONFIG_FILE", "config", f"profile {name}" if name else "default"),
-        ("AWS_SHARED_CREDENTIALS_FILE", "credentials", name or "default"),
-    ):
-        parser = RawConfigParser()
-        with suppress(OSError, ConfigFileError, UnicodeDecodeError):
-            parser.read(Path(os.environ.get(variable) or f"~/.aws/{file}").expanduser(), "utf-8")
-        if parser.has_section(section):
-            found = True
-            values |= parser[section]
+    files = {
+        "AWS_CONFIG_FILE": "~/.aws/config",
+        "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
+    }
+    parser = RawConfigParser()
+    parser.read([os.path.expanduser(os.environ.get(var) or file) for var, file in files.items()])
+    found = [s for s in ((f"profile {name}", name) if name else ("default",)) if s in parser]
     if name and not found:
         raise AccessDeniedError(f"AWS_PROFILE: there is no profile {name!r} in ~/.aws/config")
-    return values
-
-
-def _by_boto3(bucket: str) -> Any:
-    """Credentials of a profile that names a role, a sign-on or a program."""
-    try:
-        from obstore.auth.boto3 import Boto3CredentialProvider
-    except ImportError:
-        raise AccessDeniedError(
-            f"s3://{bucket}: its profile needs boto3: pip install boto3, or set in the environment "
-            "what `aws configure export-credentials --format env` prints"
-        ) from None
-    return Boto3CredentialProvider()
+    return {key: value for section in found for key, value in parser.items(section)}
 
 
 def _region_of(bucket: str) -> str | None:
     """The region that S3 names for a bucket, whoever asks."""
-    request = Request(f"https://{bucket}.s3.amazonaws.com", method="HEAD")
-    try:
-        with urlopen(request, timeout=IDLE_TIMEOUT) as answer:
+    with suppress(OSError, ValueError):
+        try:
+            request = Request(f"https://{bucket}.s3.amazonaws.com", method="HEAD")
+            answer: Any = urlopen(request, timeout=IDLE_TIMEOUT)
+        except HTTPError as error:
+            answer = error
+        with answer:
             region: str | None = answer.headers.get("x-amz-bucket-region")
-    except HTTPError as error:
-        region = error.headers.get("x-amz-bucket-region")
-    except (OSError, ValueError):
-        region = None
-    return region
+            return region
+    return None
 
 
 def _gs() -> dict[str, Any]:
@@ -184,11 +168,14 @@ def _gs() -> dict[str, Any]:
     Many released checkpoints lie in public buckets. Without this a machine that is not Google's
     would be asked for its own.
     """
-    default = Path("~/.config/gcloud/application_default_credentials.json").expanduser()
-    if default.exists() or any(name.startswith("GOOGLE_") for name in os.environ):
-        return {}
-    try:
-        socket.getaddrinfo("metadata.google.internal", 80)
-    except OSError:
-        return {"skip_signature": True}
+    default = os.path.expanduser("~/.config/gcloud/application_default_credentials.json")
+    if not os.path.exists(default) and not any(name.startswith("GOOGLE_") for name in os.environ):
+        try:
+            socket.getaddrinfo("metadata.google.internal", 80)
+        except OSError:
+            return {"skip_signature": True}
     return {}
+
+
+def is_web(url: str) -> bool:
+    return _KIND_OF.get(url.partition("://")[0].lower()) == "web"
