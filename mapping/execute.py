@@ -82,6 +82,9 @@ def stream(
         try:
             for each in loops:
                 each.result()
+        except KeyboardInterrupt:
+            checkpoint.close()  # so that nobody waits for a server
+            raise
         finally:
             work.stop()
     checkpoint.check_unchanged()

@@ -5,6 +5,8 @@ import os
 import pickle
 import re
 import shutil
+import signal
+import subprocess
 import sys
 import threading
 import weakref
@@ -395,6 +397,26 @@ def test_a_failure_is_a_line_and_nothing_else(web, monkeypatch, tmp_path, fault,
     assert all(count <= stores.ATTEMPTS for count in Counter(web.requests).values())
 
 
+def test_an_interrupt_does_not_wait_for_a_server(web, tmp_path):
+    """Of the values, which the threads that convert wait for."""
+    shutil.copytree(BERT, web.folder / "bert")
+    asked = threading.Event()
+    web.fault = lambda handler: (
+        ".data-" in handler.path
+        and "Range" in handler.headers
+        and not asked.set()
+        and hang(handler)
+    )
+    command = [Path(sys.executable).parent / "tfreader", "convert", "--tf_checkpoint"]
+    command += [f"{web.url}/bert/bert_model.ckpt", "--pytorch_dump_output", tmp_path / "out"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+        assert asked.wait(60)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=8)  # less than any time-out
+    assert process.returncode == 130
+    assert os.listdir(tmp_path) == ["served"]
+
+
 def test_patience_ends_before_the_attempts_do(web, monkeypatch):
     monkeypatch.setattr(stores, "PATIENCE", 0.0)
     (web.folder / "f").write_bytes(b"data")
@@ -545,6 +567,18 @@ def test_uploads(buckets, blobs, tmp_path):
         path.unlink()
         path.unlink(missing_ok=True)
         assert not path.is_file()
+
+
+def test_a_bucket_is_a_folder(buckets, blobs):
+    boto3.client("s3").put_object(Bucket="models", Key="bucket/within", Body=b"contents")
+    for url in ("s3://models", "s3://models/", "s3://models/bucket", "s3://models/bucket/"):
+        assert RemotePath(url).is_dir() and not RemotePath(url).is_file()
+        assert ("bucket", True) in RemotePath("s3://models").entries()
+        assert RemotePath(f"{url.rstrip('/')}/**/with*n").matching() == [
+            "s3://models/bucket/within"
+        ]
+    for url in ("gs://empty", "az://empty/folder"):
+        assert not RemotePath(url).is_dir() and not RemotePath(url).is_file()
 
 
 def test_paths():

@@ -69,11 +69,17 @@ def start(url: str, call: Callable[..., Awaitable[T]], *args: Any, **options: An
     return asyncio.run_coroutine_threadsafe(explaining(), _started[0][1])
 
 
-def ask(url: str, call: Callable[..., Awaitable[T]], *args: Any, **options: Any) -> T:
-    """What the call gives. Raises what the future of `start` does."""
+def ask(
+    url: str,
+    call: Callable[..., Awaitable[T]],
+    *args: Any,
+    patience: float | None = None,
+    **options: Any,
+) -> T:
+    """What the call gives. Raises what the future does; TimeoutError after `patience` seconds."""
     future = start(url, call, *args, **options)
     try:
-        return future.result()
+        return future.result(patience)
     finally:
         future.cancel()  # after a KeyboardInterrupt: nothing goes on unseen
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import tempfile
@@ -227,15 +228,16 @@ def source_of(url: str) -> SourceFile:
     import obstore
 
     store, key = stores.connect(url)
+    if not (key or stores.is_web(url)):
+        raise FileNotFoundError(errno.ENOENT, "a bucket, not a file", url)
     try:
-        return _source(url, calls.ask(url, obstore.head_async, store, key))
+        meta = calls.ask(url, obstore.head_async, store, key)
     except RemoteError as error:
         # Signed URLs are for GET alone, and some servers know nothing else.
         if not stores.is_web(url) or not _NO_HEAD.search(str(error.__cause__)):
             raise
-    return _source(
-        url, calls.ask(url, obstore.get_async, store, key, options={"range": (0, 1)}).meta
-    )
+        meta = calls.ask(url, obstore.get_async, store, key, options={"range": (0, 1)}).meta
+    return _source(url, meta)
 
 
 def _source(url: str, meta: ObjectMeta) -> SourceFile:

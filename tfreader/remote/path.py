@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from http.client import HTTPException
 from io import BufferedReader
 from pathlib import Path
 from time import monotonic
-from typing import IO, TYPE_CHECKING, BinaryIO
+from typing import IO, BinaryIO
 from urllib.error import HTTPError
 from urllib.parse import urljoin
 from urllib.request import urlopen
@@ -23,9 +22,6 @@ from ..errors import AccessDeniedError, CheckpointNotFoundError, RemoteError
 from ..protocols import Raw, SourceFile
 from . import calls, stores
 from .file import STEP, RemoteFile, no_room, source_of
-
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore
 
 PART = 8 << 20  # bytes of one request of an upload, of which S3 takes 10,000
 PARTS = 4  # of an upload at a time, which are in memory
@@ -114,6 +110,8 @@ class RemotePath:
         home = f"{scheme}://{'/'.join(parts[:fixed])}/"
         found: list[str] = []
         folders: list[tuple[str, Sequence[str]]] = [(home, parts[fixed:])]
+        if "**" in parts and not self.is_web:
+            found, folders = [home + path for path in _names(home, deep=True)], []
         for _ in range(MOST_FOLDERS):
             if not folders:
                 return [url for url in found if _fits(url[len(home) :].split("/"), parts[fixed:])]
@@ -181,27 +179,29 @@ def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
     return bool(names) and fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
 
 
-def _names(url: str) -> dict[str, bool]:
-    """The names in a folder of a store, each with whether it is a folder."""
+def _names(url: str, deep: bool = False) -> dict[str, bool]:
+    """The names in a folder of a store, each with whether it is a folder; or all paths below it."""
     import obstore
 
-    async def listed(store: ObjectStore, prefix: str) -> dict[str, bool]:
-        try:
-            async with asyncio.timeout(LISTING):
-                found = await obstore.list_with_delimiter_async(store, prefix or None)
-        except TimeoutError:
-            raise RemoteError(
-                f"{url}: holds too many files to be listed; name a folder in it"
-            ) from None
-        # Before the folders: an object may have the name of one.
-        names = {
-            os.path.basename(meta["path"]): False
-            for meta in found["objects"]
-            if meta["path"] != prefix
-        }
-        return names | {os.path.basename(folder): True for folder in found["common_prefixes"]}
+    store, home = stores.connect(url)
 
-    return calls.ask(url, listed, *stores.connect(url))
+    async def listed() -> dict[str, bool]:
+        if deep:
+            pages = obstore.list(store, home or None, chunk_size=1000)
+            return {meta["path"]: False async for page in pages for meta in page}
+        found = await obstore.list_with_delimiter_async(store, home or None)
+        # Before the folders: an object may have the name of one.
+        names = {meta["path"]: False for meta in found["objects"]}
+        return names | dict.fromkeys(found["common_prefixes"], True)
+
+    try:
+        paths = calls.ask(url, listed, patience=LISTING)
+    except TimeoutError:
+        raise RemoteError(
+            f"{url}: holds too many files to be listed; name a folder in it"
+        ) from None
+    start = len(home) + bool(home)
+    return {path[start:]: is_folder for path, is_folder in paths.items() if path[start:]}
 
 
 def _links(url: str) -> dict[str, bool]:
@@ -218,7 +218,7 @@ def _links(url: str) -> dict[str, bool]:
         raise
     except (HTTPException, OSError) as error:
         code = error.code if isinstance(error, HTTPError) else 500
-        if isinstance(error, HTTPException) or code < 500:
+        if isinstance(error, HTTPException) or (code < 500 and code not in (408, 429)):
             return {}  # a web server may answer anything where it lists no files
         raise calls.explained(url, error) from None
     links = (

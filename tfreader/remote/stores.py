@@ -24,7 +24,7 @@ ATTEMPTS = 5
 BACKOFF = 0.5  # seconds; doubled with each attempt, and a random part of that is waited
 PATIENCE = 90.0  # seconds after which nothing is tried again
 IDLE_TIMEOUT = 10.0  # seconds in which a server must answer, and go on answering
-TIMEOUT = 30.0  # seconds of a request; what has come of its answer by then counts, the rest is next
+TIMEOUT = 30.0  # seconds of a request, after which the rest of its answer is asked for
 PART_TIMEOUT = 120.0  # seconds in which a part of an upload is sent, of a line of some 2 Mbit/s
 
 _KINDS = {
@@ -127,7 +127,8 @@ def _s3(bucket: str) -> dict[str, Any]:
             ) from None
         return {"credential_provider": Boto3CredentialProvider(), "config": config}
     elif has("AWS_EC2_METADATA_DISABLED", "").lower() == "true" and not (
-        has("AWS_WEB_IDENTITY_TOKEN_FILE") or "AWS_CONTAINER_CREDENTIALS" in "".join(os.environ)
+        has("AWS_WEB_IDENTITY_TOKEN_FILE")
+        or any(name.startswith("AWS_CONTAINER_CREDENTIALS") for name in os.environ)
     ):
         raise AccessDeniedError(f"s3://{bucket}: {calls.NO_CREDENTIALS}")
     return {"config": config}
