@@ -333,6 +333,15 @@ def test_what_passes_is_tried_again(web, tmp_path, fault):
     assert_same(tmp_path / "theirs", tmp_path / "ours")
 
 
+def test_a_body_that_breaks_off_goes_on_without_versions_too(web, tmp_path):
+    shutil.copytree(BERT, web.folder / "bert")
+    web.versions = False
+    web.fault = first(3, drop)
+    convert(f"{web.url}/bert/", tmp_path / "theirs")
+    convert(BERT, tmp_path / "ours")
+    assert_same(tmp_path / "theirs", tmp_path / "ours")
+
+
 def test_a_server_that_hangs_for_a_while(web, monkeypatch):
     monkeypatch.setattr(stores, "IDLE_TIMEOUT", 0.2)
     shutil.copytree(BERT, web.folder / "bert")

@@ -23,11 +23,12 @@ from ..sniff import clause
 from . import calls, stores
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, ObjectMeta
+    from obstore import GetOptions, GetResult, ObjectMeta
 
 BLOCK = 4 << 20  # bytes of one request
 CHUNK = 1 << 20  # bytes of it that are in memory
 CONNECTIONS = 8
+ATTEMPTS = 5  # for a body that breaks off
 STEP = BLOCK * CONNECTIONS  # bytes that are asked for at once
 MOST_BLOCKS = 1 << 15  # fetched ahead: 128 GiB
 WASTE = 0.01  # of the bytes that are needed: what may be fetched besides to save requests
@@ -36,6 +37,7 @@ LARGEST_GAP = 1 << 20  # bytes that are fetched besides in one place, at most
 REMOVED = "removed while it was being read"
 _NO_HEAD = re.compile("status code: (403|405|501)")
 _SHRUNK = re.compile("status code: 416|kind: Interrupted")  # what may have changed while it came
+_BROKEN = re.compile("kind: (Interrupted|Timeout)")
 _gate = asyncio.Semaphore(CONNECTIONS)
 
 
@@ -185,30 +187,45 @@ class RemoteFile:
     async def _copy(self, block: _Block) -> None:
         """Write the block to its spool, of the file that this was when it was opened.
 
-        obstore has the answer's range compared with the one that was asked for.
+        Where a body breaks off, obstore goes on by itself if the server names versions.
         """
+        from obstore.exceptions import BaseError
+
+        at, end = block.start, block.end
+        for attempt in range(1, ATTEMPTS + 1):
+            answer = await self._answer(at, end)
+            self._check_same(_source(self.path, answer.meta))
+            try:
+                async for data in answer.stream(min_chunk_size=CHUNK):
+                    if at + len(data) > end:
+                        raise RemoteError(
+                            f"{self.path}: more than the bytes came that were asked for"
+                        )
+                    block.spool.write(at, data)
+                    at += len(data)
+                break
+            except BaseError as error:
+                goes_on = self.source.etag is None and _BROKEN.search(str(error))
+                if attempt == ATTEMPTS or not goes_on:
+                    raise
+        if at < end:
+            raise RemoteError(f"{self.path}: {end - at} bytes less came than were asked for")
+
+    async def _answer(self, start: int, end: int) -> GetResult:
+        """The answer, whose range obstore has compared with the one that was asked for."""
         import obstore
         from obstore.exceptions import NotSupportedError
 
-        at, end = block.start, block.end
-        options: GetOptions = {"range": (at, end)}
+        options: GetOptions = {"range": (start, end)}
         try:
-            answer = await obstore.get_async(self._store, self._key, options=options)
+            return await obstore.get_async(self._store, self._key, options=options)
         except NotSupportedError:
-            if end - at < self.size:
+            if end - start < self.size:
                 raise UnsupportedError(
                     f"{self.path}: its server does not serve byte ranges; download the checkpoint "
                     "first"
                 ) from None
-            answer = await obstore.get_async(self._store, self._key)
-        self._check_same(_source(self.path, answer.meta))
-        async for data in answer.stream(min_chunk_size=CHUNK):
-            if at + len(data) > end:
-                raise RemoteError(f"{self.path}: more than the bytes came that were asked for")
-            block.spool.write(at, data)
-            at += len(data)
-        if at < end:
-            raise RemoteError(f"{self.path}: {end - at} bytes less came than were asked for")
+            return await obstore.get_async(self._store, self._key)
 
     def _wait(self, block: _Block) -> None:
         calls.check_process(self.path)
