@@ -1,4 +1,4 @@
-"""The encoder of BERT and ALBERT, for layouts that name its pieces in their own way."""
+"""The encoder of BERT and its kin, however a layout names its pieces."""
 
 from __future__ import annotations
 
@@ -43,24 +43,32 @@ ALBERT = Layer(
     "ffn_output",
     "full_layer_layer_norm",
 )
+# Later copies of google-research's code spell the scope in this way, some with a number.
+NORM = r"(?:LayerNorm|layer_normalization(?:_\d+)?)"
 ONLY_LAYER = "albert.encoder.albert_layer_groups.0.albert_layers.0"
 _SIZES = {"inner": (HIDDEN, "intermediate_size"), "outer": ("intermediate_size", HIDDEN)}
 
 
-def layer(sources: Layer, target: str, names: Layer) -> tuple[Rule, ...]:
+def layer(sources: Layer, target: str, names: Layer, part: str = "encoder") -> tuple[Rule, ...]:
     """The rules for a layer, all of whose pieces are called alike on either side."""
     made: list[Rule] = []
     for piece, source, name in zip(Layer._fields, sources, names, strict=True):
         if piece.endswith("norm"):
-            made += layer_norm("encoder", source, f"{target}.{name}", HIDDEN)
+            made += layer_norm(part, source, f"{target}.{name}", HIDDEN)
         else:
             inputs, outputs = _SIZES.get(piece, (HIDDEN, HIDDEN))
-            made += dense("encoder", source, f"{target}.{name}", inputs, outputs)
+            made += dense(part, source, f"{target}.{name}", inputs, outputs)
     return tuple(made)
 
 
 def embeddings(
-    target: str, size: str, words: str, positions: str, segments: str, norm: str
+    target: str,
+    size: str,
+    words: str,
+    positions: str,
+    segments: str,
+    norm: str,
+    part: str = "encoder",
 ) -> tuple[Rule, ...]:
     """The rules for three tables, by their variables, and the norm of their sum, by its scope."""
     tables = (
@@ -70,8 +78,39 @@ def embeddings(
     )
     return (
         *(
-            Rule((source,), (f"{target}.{name}.weight",), shape=(rows, size), part="encoder")
+            Rule((source,), (f"{target}.{name}.weight",), shape=(rows, size), part=part)
             for source, name, rows in tables
         ),
-        *layer_norm("encoder", norm, f"{target}.LayerNorm", size),
+        *layer_norm(part, norm, f"{target}.LayerNorm", size),
+    )
+
+
+def original_layers(scope: str, target: str, part: str = "encoder") -> tuple[Rule, ...]:
+    """The rules for `SCOPE/layer_N`, as google-research's BERT and what was made of it has them."""
+    inner = scope + r"/layer_(?P<layer>\d+)"
+    sources = Layer(
+        f"{inner}/attention/self/query",
+        f"{inner}/attention/self/key",
+        f"{inner}/attention/self/value",
+        f"{inner}/attention/output/dense",
+        f"{inner}/attention/output/{NORM}",
+        f"{inner}/intermediate/dense",
+        f"{inner}/output/dense",
+        f"{inner}/output/{NORM}",
+    )
+    return layer(sources, target + ".layer.{layer}", BERT, part)
+
+
+def original_embeddings(
+    scope: str, target: str, size: str = HIDDEN, part: str = "encoder"
+) -> tuple[Rule, ...]:
+    """The rules for the three tables below a scope of that code, and the norm of their sum."""
+    return embeddings(
+        target,
+        size,
+        f"{scope}/word_embeddings",
+        f"{scope}/position_embeddings",
+        f"{scope}/token_type_embeddings",
+        f"{scope}/{NORM}",
+        part,
     )

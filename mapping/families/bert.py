@@ -11,85 +11,34 @@ from typing import ClassVar
 
 from ..family import Config, Layout, Variables
 from ..rule import Architecture, Rule, RuleSet, Tie
-from . import _bert4keras, _bert_for_tf2, _bert_garden, _builders, _shared_layer
+from . import _bert4keras, _bert_for_tf2, _bert_garden, _shared_layer
 from ._bert_kin import BERT, ROOT, BertKin
-from ._builders import dense, output_layer
+from ._builders import dense, layer_norm, output_layer
+from ._encoder import HIDDEN, NORM, original_embeddings, original_layers
 from ._heads import with_head
 
 LAYER = BERT + r"/encoder/layer_(?P<layer>\d+)"
-TO_LAYER = "bert.encoder.layer.{layer}"
-
-
-def layer_norm(part: str, source: str, target: str) -> tuple[Rule, ...]:
-    """Later copies of the code spell the scope layer_normalization, some with a number."""
-    source = source.replace("LayerNorm", r"(?:LayerNorm|layer_normalization(?:_\d+)?)")
-    return _builders.layer_norm(part, source, target, "hidden_size")
-
-
-def embedding(name: str, rows: str) -> Rule:
-    return Rule(
-        (f"{BERT}/embeddings/{name}",),
-        (f"bert.embeddings.{name}.weight",),
-        shape=(rows, "hidden_size"),
-        part="encoder",
-    )
-
 
 RULES = RuleSet(
     family="bert",
     name="bert",
     counts={"layer": "num_hidden_layers"},
     rules=(
-        embedding("word_embeddings", "vocab_size"),
-        embedding("position_embeddings", "max_position_embeddings"),
-        embedding("token_type_embeddings", "type_vocab_size"),
-        *layer_norm("encoder", f"{BERT}/embeddings/LayerNorm", "bert.embeddings.LayerNorm"),
-        *dense(
-            "encoder",
-            LAYER + "/attention/self/(?P<name>query|key|value)",
-            TO_LAYER + ".attention.self.{name}",
-            "hidden_size",
-            "hidden_size",
-        ),
-        *dense(
-            "encoder",
-            LAYER + "/attention/output/dense",
-            TO_LAYER + ".attention.output.dense",
-            "hidden_size",
-            "hidden_size",
-        ),
-        *layer_norm(
-            "encoder",
-            LAYER + "/attention/output/LayerNorm",
-            TO_LAYER + ".attention.output.LayerNorm",
-        ),
-        *dense(
-            "encoder",
-            LAYER + "/intermediate/dense",
-            TO_LAYER + ".intermediate.dense",
-            "hidden_size",
-            "intermediate_size",
-        ),
-        *dense(
-            "encoder",
-            LAYER + "/output/dense",
-            TO_LAYER + ".output.dense",
-            "intermediate_size",
-            "hidden_size",
-        ),
-        *layer_norm("encoder", LAYER + "/output/LayerNorm", TO_LAYER + ".output.LayerNorm"),
-        *dense("pooler", f"{BERT}/pooler/dense", "bert.pooler.dense", "hidden_size", "hidden_size"),
+        *original_embeddings(f"{BERT}/embeddings", "bert.embeddings"),
+        *original_layers(f"{BERT}/encoder", "bert.encoder"),
+        *dense("pooler", f"{BERT}/pooler/dense", "bert.pooler.dense", HIDDEN, HIDDEN),
         *dense(
             "mlm",
             ROOT + "cls/predictions/transform/dense",
             "cls.predictions.transform.dense",
-            "hidden_size",
-            "hidden_size",
+            HIDDEN,
+            HIDDEN,
         ),
         *layer_norm(
             "mlm",
-            ROOT + "cls/predictions/transform/LayerNorm",
+            f"{ROOT}cls/predictions/transform/{NORM}",
             "cls.predictions.transform.LayerNorm",
+            HIDDEN,
         ),
         Rule(
             (ROOT + "cls/predictions/output_bias",),
