@@ -17,7 +17,7 @@ from .rule import RuleSet
 from .variables import Chosen, Seen, averages_of
 
 # Models that people take for one of the families.
-_NOT_BUILT_IN = {"electra": r"electra/embeddings/.*|(?:discriminator|generator)_predictions/.*"}
+_NOT_BUILT_IN = {"convbert": r".*/conv_attn_key/.*"}
 _MOST_SCOPES = 1000  # that are tried for a hint
 _DEEPEST_SCOPE = 8
 

@@ -235,6 +235,13 @@ class Layout(ABC):
         """
         return {}
 
+    def for_class(self, kind: Architecture, config: Config, variables: Variables) -> Told:
+        """The keys that are others than the config's for this class, of several in a checkpoint.
+
+        Raises PlanError where the checkpoint does not hold that class, though by its rules it may.
+        """
+        return Told()
+
     @abstractmethod
     def rules(self, config: Config, variables: Variables) -> RuleSet:
         """The rules for these variables; without any, those of the usual form."""
@@ -250,6 +257,7 @@ class Family:
     tensor of the output layer, which tie_word_embeddings makes one with the embeddings. `labels`
     says of classes whose head has a number of labels of its own how many. `aliases` are other names
     for the model type, `variants` such that are a model type of their own in the written config.
+    `refused` are transformers' classes that no checkpoint can become, with the reason.
 
     The methods stand in the order of their use.
     """
@@ -264,6 +272,7 @@ class Family:
     labels: ClassVar[Mapping[str, int]] = {}
     aliases: ClassVar[tuple[str, ...]] = ()
     variants: ClassVar[tuple[str, ...]] = ()
+    refused: ClassVar[Mapping[str, str]] = {}
 
     @property
     def names(self) -> tuple[str, ...]:

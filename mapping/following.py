@@ -14,7 +14,7 @@ from .detect import detect
 from .extension import extended, own_of
 from .family import Beside, Config, Family, Layout
 from .findings import Findings
-from .rule import RuleSet
+from .rule import Architecture, RuleSet
 from .variables import Chosen, Seen, choose, look, spellings
 
 NOTHING = RuleSet(())
@@ -106,6 +106,23 @@ def _told(
                 f"tell {value!r}: this config belongs to another model"
             )
     return config
+
+
+def for_class(kind: Architecture, followed: Followed, seen: Seen, findings: Findings) -> Followed:
+    """The same, with what is otherwise in the config of this class, but for what the user set.
+
+    Raises PlanError where the layout says that there is no such class in the checkpoint.
+    """
+    if followed.layout is None:
+        return followed
+    try:
+        told = followed.layout.for_class(kind, dict(followed.config), followed.spelled)
+    except PlanError as error:
+        raise PlanError(f"{seen.path}: {error}") from None
+    findings.notes += told.notes
+    asked = followed.source.overridden
+    config = {key: value for key, value in told.config.items() if key not in asked}
+    return replace(followed, config={**followed.config, **config})
 
 
 def rules_for(checkpoint: Checkpoint, model_type: str = "auto", scope: str = "") -> RuleSet:

@@ -30,6 +30,9 @@ def model_class(
     rules = followed.rules
     if wanted is not None:
         asked = rules.architecture(wanted)
+        refused = followed.family.refused if followed.family is not None else {}
+        if asked is None and wanted in refused:
+            raise PlanError(f"{path}: --architecture {wanted}: {refused[wanted]}")
         if asked is None:
             known = ", ".join(a.name for a in rules.architectures) or "none"
             raise UnknownModelTypeError(f"unknown architecture {wanted!r}; known: {known}")
@@ -40,9 +43,9 @@ def model_class(
     present = {match.rule.part for match in found}
     heads = {part for part in present if any(part in a.heads for a in rules.architectures)}
     # Fine-tuning leaves the heads of pre-training behind; the first class is the one for those.
-    left_over = set(rules.architectures[0].heads)
+    left_over = {*rules.architectures[0].heads, *rules.architectures[0].beside}
     for used in (heads, heads - left_over):
-        candidates = [a for a in rules.architectures if set(a.heads) == used]
+        candidates = [a for a in rules.architectures if set(a.heads) == used - set(a.beside)]
         if candidates:
             break
     else:
@@ -57,8 +60,10 @@ def model_class(
     number = _labels(found)
     others = [a for a in others if labels.get(a.name, number) == number]
     said = f"heads found: {', '.join(sorted(heads))}" if heads else "no head found"
-    if used != heads:
-        said += f"; {', '.join(sorted(heads - used))} left out"
+    if unused := heads - set(chosen.heads):
+        own = [a.name for a in rules.architectures if a.heads and {*a.heads} <= unused]
+        said += f"; {', '.join(sorted(unused))} left out"
+        said += f", which {' or '.join(own)} has" if own and chosen.beside else ""
     same = f"; the same variables fit {' and '.join(a.name for a in others)}" if others else ""
     findings.notes.append(f"{chosen.name} ({said}{same}; --architecture chooses another)")
     return chosen

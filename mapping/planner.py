@@ -18,7 +18,7 @@ from .advice import advise
 from .config import Asked
 from .entries import find_ties, make_entries, make_fills
 from .findings import Findings
-from .following import follow
+from .following import follow, for_class
 from .ignoring import ignored
 from .matching import match
 from .model_class import model_class
@@ -101,6 +101,7 @@ def make_plan(
     kind = model_class(
         matches, variables, left_out, followed, architecture, checkpoint.path, findings
     )
+    followed = for_class(kind, followed, seen, findings)
     accounts = account(variables, left_out, matches, kind, followed, seen, findings)
 
     # Sizes, of layers and of axes, on which config and variables have to agree.

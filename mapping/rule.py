@@ -292,7 +292,8 @@ def resolve_ties(
 class Architecture:
     """A model class: the parts that it is made of, and the heads by which it is recognised.
 
-    A part that ends in "?" may be absent. `strip` is taken off the front of every target. The first
+    A part that ends in "?" may be absent. `strip` is taken off the front of every target. Heads
+    that lie `beside`, of another model in the same checkpoint, make it no other class. The first
     of a family is that of pre-training, whose heads give way to those of fine-tuning.
     """
 
@@ -300,6 +301,7 @@ class Architecture:
     parts: tuple[str, ...]
     heads: tuple[str, ...] = ()
     strip: str = ""
+    beside: tuple[str, ...] = ()
 
     @property
     def all_parts(self) -> set[str]:

@@ -187,6 +187,7 @@ _TABLES = {
             "parts": schema.list_of(schema.text),
             "heads": schema.list_of(schema.text),
             "strip": schema.string,
+            "beside": schema.list_of(schema.text),
         },
         {"name": '"BertModel"', "parts": '["encoder"]'},
     ),
@@ -285,6 +286,8 @@ def _dump_lines(rules: RuleSet) -> Iterator[str]:
             yield f"heads = {_toml(architecture.heads)}"
         if architecture.strip:
             yield f"strip = {_toml(architecture.strip)}"
+        if architecture.beside:
+            yield f"beside = {_toml(architecture.beside)}"
     for rule in rules.rules:
         yield from ("", "[[rule]]", f"part = {_toml(rule.part)}")
         yield f"source = {_toml(rule.sources if len(rule.sources) > 1 else rule.sources[0])}"

@@ -37,10 +37,10 @@ ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_python", "linear", "relu",
 
 
 class BertKin(Family):
-    """A family of BERT's kin; `pooler` is the name of its pooler's layer."""
+    """A family of BERT's kin; `pooler` is the name of its pooler's layer, empty without one."""
 
     fixed = ENCODER_ALONE
-    pooler: ClassVar[str]
+    pooler: ClassVar[str] = ""
 
     def advice(
         self,
@@ -50,6 +50,8 @@ class BertKin(Family):
         unknown: Variables,
         asked: Architecture | None,
     ) -> str:
+        if not self.pooler:
+            return ""
         return _heads.advice(self, self.pooler, rules, config, variables, unknown, asked)
 
     def check(self, config: Config) -> None:
