@@ -139,7 +139,7 @@ def unchecked() -> Iterator[None]:
     with (
         patch("tfreader.table.crc32c", lambda *_: 0),
         patch("tfreader.table.unmask_crc", lambda _: 0),
-        patch("tfreader.bundle.Bundle.check_crc"),
+        patch("tfreader.bundle.shards.Shards.check_crc"),
         patch("os.fsync"),
     ):
         yield

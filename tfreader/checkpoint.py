@@ -66,6 +66,11 @@ def whole(shape: Sequence[int]) -> Box:
     return tuple(map(range, shape))
 
 
+def part_of(values: Array, box: Box) -> Array:
+    """A part of values that lie in memory, as a view."""
+    return values[tuple(slice(indices.start, indices.stop) for indices in box)]
+
+
 class VariableReader:
     """Reads a variable in parts, in any order.
 
@@ -84,8 +89,7 @@ class VariableReader:
 
         Raises what `Checkpoint.read` raises.
         """
-        values = self._checkpoint.read(self.info.name)
-        return values[tuple(slice(indices.start, indices.stop) for indices in box)]
+        return part_of(self._checkpoint.read(self.info.name), box)
 
     def finish(self) -> None:
         """Raise ChecksumError where the bytes are not those that were written."""

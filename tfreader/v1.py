@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from .bundle import check_version
 from .checkpoint import Checkpoint, TensorInfo, VerifyReport, reopen
 from .checkpoint_pb2 import SavedTensorSlices
 from .dtypes import Array, DType, dtype_of
@@ -26,6 +25,7 @@ from .shapes import shape_of
 from .slices import Slice, assemble, check_cover, from_proto, rows_in, slice_key
 from .table import KEYS_EXPANSION, KEYS_SIZE, Table
 from .tensor_values import DTYPES, decode
+from .versions import check_version
 from .wire import VARINT, field, fields
 
 
