@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfreader.checkpoint import TensorInfo, whole
+from tfreader.checkpoint import TensorInfo, part_of, whole
 from tfreader.training import MOVING_AVERAGE
 
 from .findings import some
-from .ops import Concat, Permute, Reshape, Shape, Slice, Squeeze, Transpose, part_of
+from .ops import Concat, Permute, Reshape, Shape, Slice, Squeeze, Transpose
 from .plan import Entry
 
 MAX_TRACED = 1 << 20  # elements of a bias that are followed to where they come to lie

@@ -18,11 +18,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from tfreader.checkpoint import Box, Checkpoint, VariableReader, whole
+from tfreader.checkpoint import Box, Checkpoint, VariableReader, part_of, whole
 from tfreader.dtypes import Array
 from tfreader.errors import UnsupportedError
 
-from .ops import Join, Read, Reshape, part_of
+from .ops import Join, Read, Reshape
 from .plan import Entry, Plan
 
 Write = Callable[[Entry, int, memoryview], None]

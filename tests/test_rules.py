@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import array_shapes
 from safetensors.numpy import load_file
 
 import tfreader
-from tfreader.checkpoint import whole
+from tfreader.checkpoint import part_of, whole
 from tfreader.mapping import convert as convert_file
 from tfreader.mapping import dump_rules, load_rules, make_plan
 from tfreader.mapping.execute import stream
@@ -32,7 +32,6 @@ from tfreader.mapping.ops import (
     Stack,
     Transpose,
     Unstack,
-    part_of,
 )
 from tfreader.mapping.rule import Drop, Fill, Rule, RuleSet, Tie, literal_tail
 from tfreader.mapping.rule_file import _toml, rules_from_data
@@ -95,7 +94,10 @@ def steps(draw, shape):
 @settings(deadline=None)
 @given(st.data(), array_shapes(max_dims=3, max_side=5), st.integers(1, 9), st.integers(0, 9))
 def test_any_part_of_a_chain_of_operations_is_that_part_of_the_whole(data, shape, long, span):
-    with patch("tfreader.mapping.ops.LONG_RUN", long), patch("tfreader.mapping.ops.SPAN", span):
+    with (
+        patch("tfreader.mapping.row_major.LONG_RUN", long),
+        patch("tfreader.mapping.row_major.SPAN", span),
+    ):
         check_a_chain_of_operations(data, shape)
 
 
