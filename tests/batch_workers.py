@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from tfreader.mapping.batch import Job, Outcome, Pool, run_job
+from tfreader.mapping.batch import Job, Outcome, Pool
 
 
 def run_or_die(job: Job, **settings: Any) -> Outcome:
@@ -17,7 +17,7 @@ def run_or_die(job: Job, **settings: Any) -> Outcome:
     if name == "deadly" or (name == "fatal-once" and not marker.exists()):
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return run_job(job, **settings)
+    return Pool.run(job, **settings)
 
 
 class DeadlyPool(Pool):
