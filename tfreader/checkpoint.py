@@ -47,7 +47,7 @@ class TensorInfo(NamedTuple):
 LONGEST_NAME = 500  # in messages
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
 
 
@@ -274,12 +274,12 @@ class Checkpoint(Mapping[str, Array]):
         known = [self.shown(key) for key in self if key != OBJECT_GRAPH]
         near = get_close_matches(name[:LONGEST_NAME], known, 3) if len(self) < 10_000 else []
         hint = f"; near: {', '.join(near)}" if near else "; `tfreader inspect` lists the names"
-        raise VariableNotFoundError(f"{self.path}: no variable named {_shortened(name)!r}{hint}")
+        raise VariableNotFoundError(f"{self.path}: no variable named {shortened(name)!r}{hint}")
 
     def shown(self, name: str) -> str:
         """What messages call a variable: its readable name, once the object graph is known."""
         graph: ObjectGraph | None = self.__dict__.get("object_graph")
-        return _shortened(graph.name(name) if graph is not None else name)
+        return shortened(graph.name(name) if graph is not None else name)
 
     def __reduce__(self) -> Any:
         raise UnsupportedError(

@@ -7,14 +7,14 @@ tensor, whole tensors too, is a record of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from math import prod
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from .checkpoint import Checkpoint, TensorInfo, VerifyReport, reopen
+from .checkpoint import Checkpoint, TensorInfo, VerifyReport, reopen, shortened
 from .checkpoint_pb2 import SavedTensorSlices
 from .dtypes import Array, DType, dtype_of
 from .errors import ChecksumError, CorruptCheckpointError, TFReaderError, UnsupportedError
@@ -48,6 +48,62 @@ class _Variable(NamedTuple):
         return len(self.pieces) == 1 and self.pieces[0].place.length == self.shape
 
 
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _add_listed(table: Table, shard: int, variables: dict[bytes, _Variable]) -> None:
+    """Add what a shard lists to the variables: whole tensors, and slices of them.
+
+    Raises CorruptCheckpointError, UnsupportedError.
+    """
+    # The key of a slice's record holds the name: so much can be in the table.
+    room = KEYS_SIZE + KEYS_EXPANSION * table.size
+    for message in _listed(table):
+        try:
+            found = dtype_of(message.type), shape_of(message.shape)
+            variable = variables.setdefault(message.name, _Variable(*found, [], []))
+            if found != (variable.dtype, variable.shape):
+                raise ValueError(
+                    f"it is {found[0]} {list(found[1])} here and {variable.dtype} "
+                    f"{list(variable.shape)} in another shard"
+                )
+            room -= len(message.slice) * len(message.name)
+            if room < 0:
+                raise ValueError(f"{len(message.slice)} slices of that name cannot be in the file")
+            for piece in map(from_proto, message.slice):
+                place = piece.resolve(variable.shape)
+                variable.slices.append(piece)
+                variable.pieces.append(_Piece(shard, slice_key(message.name, piece), place))
+        except ValueError as error:
+            name = shortened(_text(message.name))
+            raise CorruptCheckpointError(f"{table.path}: variable {name!r}: {error}") from None
+
+
+def _listed(table: Table) -> Iterable[Any]:
+    """A shard's own list of tensors, as messages."""
+    value = table.get(b"")
+    if value is None:
+        raise CorruptCheckpointError(
+            f"{table.path}: no list of tensors (the empty key) in this V1 checkpoint"
+        )
+    try:
+        is_bundle = any((number, kind) == (1, VARINT) for number, kind, _ in fields(value))
+        meta = SavedTensorSlices.FromString(bytes(value)).meta
+    except (DecodeError, ValueError):
+        raise CorruptCheckpointError(
+            f"{table.path}: the list of tensors is not a protobuf message"
+        ) from None
+    if is_bundle:
+        raise CorruptCheckpointError(
+            f"{table.path}: this is the index of a V2 checkpoint under another name; rename it to "
+            "end in .index, beside its .data-*-of-* files"
+        )
+    check_version(table.path, meta.versions)
+    tensors: Iterable[Any] = meta.tensor
+    return tensors
+
+
 class SliceFiles(Checkpoint):
     """The V1 checkpoint in the given files, which are all of its shards in order.
 
@@ -67,62 +123,13 @@ class SliceFiles(Checkpoint):
             for shard, file in enumerate(files):
                 self._files.append(open_file(file))
                 self._tables.append(Table(self._files[shard]))
-                self._read_meta(shard, variables)
-            self._variables = {
-                name.decode("utf-8", "surrogateescape"): variables[name]
-                for name in sorted(variables)
-            }
+                _add_listed(self._tables[shard], shard, variables)
+            self._variables = {_text(name): variables[name] for name in sorted(variables)}
             for name, variable in self._variables.items():
                 self._check_slices(name, variable)
         except BaseException:
             self.close()
             raise
-
-    def _read_meta(self, shard: int, variables: dict[bytes, _Variable]) -> None:
-        """Add the tensors that a shard lists."""
-        path = self._tables[shard].path
-        # The key of a slice's record holds the name: so much can be in the table.
-        self._room = KEYS_SIZE + KEYS_EXPANSION * self._tables[shard].size
-        value = self._tables[shard].get(b"")
-        if value is None:
-            raise CorruptCheckpointError(
-                f"{path}: no list of tensors (the empty key) in this V1 checkpoint"
-            )
-        try:
-            is_bundle = any((number, kind) == (1, VARINT) for number, kind, _ in fields(value))
-            meta = SavedTensorSlices.FromString(bytes(value)).meta
-        except (DecodeError, ValueError):
-            raise CorruptCheckpointError(
-                f"{path}: the list of tensors is not a protobuf message"
-            ) from None
-        if is_bundle:
-            raise CorruptCheckpointError(
-                f"{path}: this is the index of a V2 checkpoint under another name; rename it to "
-                "end in .index, beside its .data-*-of-* files"
-            )
-        check_version(path, meta.versions)
-        for message in meta.tensor:
-            self._add(shard, message, variables)
-
-    def _add(self, shard: int, message: Any, variables: dict[bytes, _Variable]) -> None:
-        name = message.name.decode("utf-8", "surrogateescape")
-        try:
-            found = dtype_of(message.type), shape_of(message.shape)
-            variable = variables.setdefault(message.name, _Variable(*found, [], []))
-            if found != (variable.dtype, variable.shape):
-                raise ValueError(
-                    f"it is {found[0]} {list(found[1])} here and {variable.dtype} "
-                    f"{list(variable.shape)} in another shard"
-                )
-            self._room -= len(message.slice) * len(message.name)
-            if self._room < 0:
-                raise ValueError(f"{len(message.slice)} slices of that name cannot be in the file")
-            for piece in map(from_proto, message.slice):
-                place = piece.resolve(variable.shape)
-                variable.slices.append(piece)
-                variable.pieces.append(_Piece(shard, slice_key(message.name, piece), place))
-        except ValueError as error:
-            raise self._corrupt(self._tables[shard].path, name, str(error)) from None
 
     def _check_slices(self, name: str, variable: _Variable) -> None:
         if variable.is_whole:
@@ -252,7 +259,7 @@ class SliceFiles(Checkpoint):
             )
         try:
             saved = field(value, 2)  # SavedSlice: name, slice, data
-            stored = bytes(field(saved, 1)).decode("utf-8", "surrogateescape")
+            stored = _text(bytes(field(saved, 1)))
             if stored != name:
                 raise ValueError(f"its record is named {stored[:200]!r}")
             return decode(field(saved, 3), variable.dtype, piece.place.length)
