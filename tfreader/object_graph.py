@@ -10,12 +10,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from . import graph_nodes
-from .graph_nodes import unescape
-from .optimizers import Owned, Shapes, Slot, find_optimizers, slots_by_name, slots_in_lists
+from .graph_nodes import Node, unescape
+from .optimizers import (
+    Owned,
+    Shapes,
+    Slot,
+    find_optimizers,
+    owned_nodes,
+    slots_by_name,
+    slots_in_lists,
+)
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 VARIABLE_VALUE = "VARIABLE_VALUE"
@@ -78,18 +86,17 @@ class ObjectGraph(Mapping[str, TrackedValue]):
         limit = 64 * len(serialized)
         steps = graph_nodes.walk(nodes, [0])
         optimizers = find_optimizers(nodes, steps, shape)
-        owned = graph_nodes.walk(nodes, list(optimizers))
-        others = graph_nodes.walk(nodes, [0], optimizers)
+        owners = owned_nodes(nodes, optimizers)
         listed = [
-            (i, *attribute)
+            _Listed(i, *attribute)
             for i, node in enumerate(nodes)
             for attribute in _expand(node.attributes, stored)
         ]
-        self.missing = tuple(key for _, _, _, key in listed if key not in stored)
-        listed = [item for item in listed if item[3] in stored]
-        paths = graph_nodes.paths(steps, {*(i for i, *_ in listed), *optimizers}, limit)
-        aliases = graph_nodes.aliases(nodes, steps, {i for i, *_ in listed}, limit)
-        has_slots = {base for i in optimizers for base, _, _ in nodes[i].slots}
+        self.missing = tuple(item.key for item in listed if item.key not in stored)
+        listed = [item for item in listed if item.key in stored]
+        wanted = {item.node for item in listed}
+        paths = graph_nodes.paths(steps, wanted | optimizers.keys(), limit)
+        aliases = graph_nodes.aliases(nodes, steps, wanted, limit)
         found = {
             key: TrackedValue(
                 key,
@@ -97,36 +104,14 @@ class ObjectGraph(Mapping[str, TrackedValue]):
                 full_name,
                 attribute,
                 tuple(aliases.get(i, ())),
-                optimizer=(
-                    paths[owned[i].start]
-                    if i in owned and i not in others and i not in has_slots
-                    else None
-                ),
+                optimizer=paths[owners[i]] if i in owners else None,
             )
             for i, attribute, full_name, key in listed
         }
-        keys = {i: key for i, attribute, _, key in listed if attribute == VARIABLE_VALUE}
-        full_names = {key: found[key].full_name for key in keys.values()}
         copies = _copies(found.values())
-        slots = {
-            keys[slot]: Slot(keys[base], name, paths[i])
-            for i in optimizers
-            for base, name, slot in nodes[i].slots
-            if base in keys and slot in keys
-        }
+        keys = {item.node: item.key for item in listed if item.attribute == VARIABLE_VALUE}
         of_optimizers = {i: paths[i] for i in optimizers}
-        slots |= dict(slots_in_lists(nodes, keys, full_names, of_optimizers))
-        weights = [
-            (value.full_name, key)
-            for key, value in found.items()
-            if value.optimizer is None and key not in copies
-        ]
-        unknown = [
-            Owned(key, value.full_name, value.optimizer)
-            for key, value in found.items()
-            if value.optimizer is not None and key not in slots
-        ]
-        slots |= slots_by_name(unknown, weights, shape)
+        slots = _find_slots(nodes, keys, found, copies, of_optimizers, shape)
         self._values = _relate(found, slots, copies)
         self._names = _readable_names(self._values)
         self._keys = _all_names(self._values, self._names)
@@ -158,6 +143,15 @@ class ObjectGraph(Mapping[str, TrackedValue]):
         return None
 
 
+class _Listed(NamedTuple):
+    """An attribute of a node: a value, and the key that it is stored under."""
+
+    node: int
+    attribute: str
+    full_name: str
+    key: str
+
+
 def _expand(
     attributes: Iterable[tuple[str, str, str]], stored: Collection[str]
 ) -> Iterator[tuple[str, str, str]]:
@@ -178,6 +172,39 @@ def _copies(values: Iterable[TrackedValue]) -> dict[str, str]:
         for value in values
         if _COPY.fullmatch(value.path) and value.full_name in originals
     }
+
+
+def _find_slots(
+    nodes: Sequence[Node],
+    keys: Mapping[int, str],
+    found: Mapping[str, TrackedValue],
+    copies: Collection[str],
+    optimizers: Mapping[int, str],
+    shape: Shapes,
+) -> dict[str, Slot]:
+    """The slot variables by key, as the graph lists them, or lists go along, or names tell.
+
+    `keys` are those of the nodes that are variables, `optimizers` the paths of the optimizers.
+    """
+    slots = {
+        keys[slot]: Slot(keys[base], name, path)
+        for i, path in optimizers.items()
+        for base, name, slot in nodes[i].slots
+        if base in keys and slot in keys
+    }
+    full_names = {key: found[key].full_name for key in keys.values()}
+    slots |= dict(slots_in_lists(nodes, keys, full_names, optimizers))
+    weights = [
+        (value.full_name, key)
+        for key, value in found.items()
+        if value.optimizer is None and key not in copies
+    ]
+    unknown = [
+        Owned(key, value.full_name, value.optimizer)
+        for key, value in found.items()
+        if value.optimizer is not None and key not in slots
+    ]
+    return slots | slots_by_name(unknown, weights, shape)
 
 
 def _relate(

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from .graph_nodes import Node
+from .graph_nodes import Node, walk
 
 # The list of the model's own weights that a Keras 3 optimizer keeps.
 WEIGHTS_OF_OPTIMIZER = "_trainable_variables"
@@ -87,6 +87,20 @@ def find_optimizers(
 def _lists(node: Node, variables: Collection[int]) -> bool:
     """Whether a node is a list of some of these variables, as `momentums` of SGD and Lion."""
     return bool(node.children) and all(child in variables for child, _ in node.children)
+
+
+def owned_nodes(nodes: list[Node], optimizers: Mapping[int, Collection[str]]) -> dict[int, int]:
+    """The optimizer of each node that only an optimizer owns; these are as `find_optimizers` tells.
+
+    What can be reached without passing an optimizer is the model's, and so is what has slots.
+    """
+    others = walk(nodes, [0], optimizers)
+    bases = {base for i in optimizers for base, _, _ in nodes[i].slots}
+    return {
+        i: step.start
+        for i, step in walk(nodes, list(optimizers)).items()
+        if i not in others and i not in bases
+    }
 
 
 def slots_in_lists(
