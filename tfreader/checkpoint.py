@@ -216,30 +216,7 @@ class Checkpoint(Mapping[str, Array]):
 
         Raises CorruptCheckpointError where it is damaged.
         """
-        if OBJECT_GRAPH not in self._variables:
-            return None
-        size = self.info(OBJECT_GRAPH).nbytes or 0
-        if size > LARGEST_GRAPH:
-            raise CorruptCheckpointError(
-                f"{self.path}: variable {OBJECT_GRAPH!r}: damaged object graph ({size} bytes, no "
-                f"model has more than {LARGEST_GRAPH})"
-            )
-        serialized: object = self.read(OBJECT_GRAPH).tolist()
-        try:
-            if not isinstance(serialized, bytes):
-                raise ValueError("not a scalar string")
-            return ObjectGraph(serialized, self._variables.keys(), self._shape)
-        except ValueError as error:
-            raise CorruptCheckpointError(
-                f"{self.path}: variable {OBJECT_GRAPH!r}: damaged object graph ({error})"
-            ) from None
-
-    def _shape(self, key: str) -> tuple[int, ...] | None:
-        """The shape of what is stored under a key; a graph may list what is not."""
-        try:
-            return self.info(key).shape if key in self._variables else None
-        except CorruptCheckpointError:
-            return None
+        return _read_graph(self, self._variables) if OBJECT_GRAPH in self._variables else None
 
     def __len__(self) -> int:
         return len(self._variables)
@@ -299,6 +276,30 @@ class Checkpoint(Mapping[str, Array]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path!r}: {len(self)} variables, {self.format}>"
+
+
+def _read_graph(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> ObjectGraph:
+    """The object graph of a checkpoint in which variables are `stored` under these keys."""
+
+    def shape(key: str) -> tuple[int, ...] | None:  # of what is there: a graph may list more
+        try:
+            return checkpoint.info(key).shape if key in stored else None
+        except CorruptCheckpointError:
+            return None
+
+    where = f"{checkpoint.path}: variable {OBJECT_GRAPH!r}: damaged object graph"
+    size = checkpoint.info(OBJECT_GRAPH).nbytes or 0
+    if size > LARGEST_GRAPH:
+        raise CorruptCheckpointError(
+            f"{where} ({size} bytes, no model has more than {LARGEST_GRAPH})"
+        )
+    serialized: object = checkpoint.read(OBJECT_GRAPH).tolist()
+    try:
+        if not isinstance(serialized, bytes):
+            raise ValueError("not a scalar string")
+        return ObjectGraph(serialized, stored.keys(), shape)
+    except ValueError as error:
+        raise CorruptCheckpointError(f"{where} ({error})") from None
 
 
 def reopen(
