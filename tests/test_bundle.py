@@ -181,6 +181,16 @@ def test_an_impossible_entry_spoils_only_its_own_variable(tmp_path, override):
             checkpoint["x"]
 
 
+@pytest.mark.parametrize("sliced", [False, True])
+def test_no_memory_is_taken_for_a_part_that_the_shard_does_not_hold(tmp_path, sliced):
+    prefix = write_bundle(tmp_path / "m", {"x": np.ones((4, 6), "f4")}, sliced=sliced)
+    Path(f"{prefix}.data-00000-of-00001").write_bytes(bytes(8))
+    with tfreader.open(prefix) as checkpoint:
+        reader = checkpoint.reader("x")
+        with pytest.raises(tfreader.CorruptCheckpointError, match="truncated.*'x'"):
+            reader.read((range(1, 3), range(2, 5)), lambda size: pytest.fail(f"{size} bytes"))
+
+
 # Keys that TensorFlow wrote, from the format's description.
 @pytest.mark.parametrize(
     ("name", "piece", "key"),

@@ -16,6 +16,7 @@ from ..checksum import Checksum
 from ..dtypes import Array, from_stored
 from ..files import CHUNK
 from ..protocols import File
+from ..slices import Slice
 from .index import Piece
 from .shards import Shards
 from .values import verify_piece
@@ -39,27 +40,26 @@ class PartsReader(VariableReader):
             ((piece, checksum),) = self._pieces
             return self._read(piece, box, checksum, allocate)
         assert self.info.dtype.numpy is not None
+        needed = [(*each, _common(box, each[0].place)) for each in self._pieces]
+        needed = [each for each in needed if all(each[2])]
+        for piece, _, _ in needed:  # before allocating the whole
+            self._shards.open(piece)
         shape = tuple(map(len, box))
         size = prod(shape) * self.info.dtype.numpy.itemsize
         values = allocate(size).view(self.info.dtype.numpy).reshape(shape)
-        for piece, checksum in self._pieces:
-            start, length = piece.place
-            inside = tuple(
-                range(max(i.start, first), min(i.stop, first + count))
-                for i, first, count in zip(box, start, length, strict=True)
-            )
-            if all(inside):
-                own = self._read(piece, _counted_from(start, inside), checksum, allocate)
-                part_of(values, _counted_from([i.start for i in box], inside))[...] = own
+        for piece, checksum, inside in needed:
+            own = self._read(piece, _counted_from(piece.place.start, inside), checksum, allocate)
+            part_of(values, _counted_from([i.start for i in box], inside))[...] = own
         return values
 
     def _read(self, piece: Piece, box: Box, checksum: Checksum, allocate: Allocate) -> Array:
         """A part of a piece."""
         assert piece.dtype.itemsize is not None
+        file = self._shards.open(piece)  # before allocating what it may not hold
         shape = tuple(map(len, box))
         data = allocate(prod(shape) * piece.dtype.itemsize)
         if len(data):
-            _Runs(self._shards.open(piece), piece, checksum).read(box, data)
+            _Runs(file, piece, checksum).read(box, data)
         return from_stored(data, piece.dtype, self._shards.big_endian).reshape(shape)
 
     def finish(self) -> None:
@@ -69,6 +69,14 @@ class PartsReader(VariableReader):
                 verify_piece(self._shards, piece)
             else:
                 self._shards.check_crc(piece, found)
+
+
+def _common(box: Box, place: Slice) -> Box:
+    """What of a part lies in a place."""
+    return tuple(
+        range(max(i.start, start), min(i.stop, start + length))
+        for i, start, length in zip(box, place.start, place.length, strict=True)
+    )
 
 
 def _counted_from(origin: Sequence[int], box: Box) -> Box:
