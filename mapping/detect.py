@@ -48,7 +48,7 @@ def detect(
         family = _named(model_type, rules) if model_type else None
         if family is None or (rules is not None and not rules.extends):
             return family, None, []
-        fits = [fit for fit in fitting(names) if fit.family is family]
+        fits = list(fitting(names, [family]))
         if not fits:
             return family, family.layouts[0], []
     else:
@@ -72,14 +72,24 @@ def _named(model_type: str, rules: RuleSet | None) -> Family:
         raise RuleError(f"{rules.name}: {error}") from None
 
 
-def fitting(names: Sequence[str]) -> Iterator[Fit]:
-    """The families and layouts that recognise these variables."""
-    for family in families().values():
+def fitting(names: Sequence[str], among: Iterable[Family] | None = None) -> Iterator[Fit]:
+    """The families and layouts, of all or of those `among` them, that recognise these variables."""
+    for family in families().values() if among is None else among:
         for layout in family.layouts:
-            evidence = [_first(regex, names) for regex in layout.evidence]
-            found = tuple(name for name in evidence if name is not None)
-            if len(found) == len(evidence) and not any(_first(r, names) for r in layout.absent):
-                yield Fit(family, layout, found)
+            evidence = _evidence(layout, names)
+            if evidence is not None:
+                yield Fit(family, layout, evidence)
+
+
+def _evidence(layout: Layout, names: Sequence[str]) -> tuple[str, ...] | None:
+    """What tells a layout: for each regex of its evidence the first name; None without all."""
+    found = []
+    for regex in layout.evidence:
+        name = _first(regex, names)
+        if name is None:
+            return None
+        found.append(name)
+    return None if any(_first(regex, names) for regex in layout.absent) else tuple(found)
 
 
 def _first(regex: str, names: Iterable[str]) -> str | None:

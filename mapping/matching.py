@@ -36,10 +36,10 @@ Matches = Mapping[str, Sequence[Match]]
 def match(chosen: Chosen, seen: Seen, rules: RuleSet) -> Matches:
     """The matches of all variables; the first of its names that any rule knows decides."""
     # Most rules end in plain text, by which the few that can match a name are found.
-    sources: dict[str, list[tuple[int, Rule, int, re.Pattern[str]]]] = defaultdict(list)
+    sources: dict[str, list[tuple[int, Rule, int]]] = defaultdict(list)
     for position, rule in enumerate(rules.rules):
-        for number, pattern in enumerate(rule.patterns):
-            sources[literal_tail(pattern.pattern)].append((position, rule, number, pattern))
+        for number, source in enumerate(rule.sources):
+            sources[literal_tail(source)].append((position, rule, number))
     lengths = sorted({len(tail) for tail in sources})
 
     def matches(name: str, info: TensorInfo) -> list[Match]:
@@ -47,8 +47,8 @@ def match(chosen: Chosen, seen: Seen, rules: RuleSet) -> Matches:
         found = [
             (position, Match(rule, number, _groups(match, rules.counts), info, name))
             for end in ends
-            for position, rule, number, pattern in sources.get(end, ())
-            if (match := pattern.fullmatch(name))
+            for position, rule, number in sources.get(end, ())
+            if (match := rule.patterns[number].fullmatch(name))
         ]
         if len(found) > 1:
             found.sort(key=lambda item: item[0])

@@ -28,12 +28,14 @@ def bind_own(
 
     What the config leaves open, such as `num_labels`, they tell.
     """
+    sources = _sources(followed.own, matches)
+    if not sources:
+        return sizes
     theirs = [
         (as_regex(rule.targets[0]), rule)
         for rule in (*_theirs(followed).rules, *followed.usual.rules)
         if rule.shape is not None and len(rule.targets) == 1 and not rule.unstack
     ]
-    sources = _sources(followed.own, matches)
     for entry in entries:
         if not sources.intersection(entry.sources):
             continue

@@ -21,14 +21,12 @@ OURS = re.compile(rf"{WEIGHTS}|{TOKENIZER}|config\.json|README\.md")
 # tokenization_utils_base.py of its releases 4 and 5 (a tokenizer.json goes before any vocabulary),
 # and tokenization_transfo_xl.py. Adapters: utils/peft_utils.py.
 _STRANGERS = (
-    (re.compile(rf"{WEIGHTS}|adapter_config\.json"), re.compile(WEIGHTS)),
-    (re.compile(r"generation_config\.json"), re.compile(r"config\.json")),
+    (rf"{WEIGHTS}|adapter_config\.json", WEIGHTS),
+    (r"generation_config\.json", r"config\.json"),
     (
-        re.compile(
-            rf"{TOKENIZER}|tokenizer(\..*)?\.json|(added_tokens|special_tokens_map|tekken)\.json|"
-            r"(tokenizer|tiktoken)\.model|vocab\.(pkl|bin)"
-        ),
-        re.compile(TOKENIZER),
+        rf"{TOKENIZER}|tokenizer(\..*)?\.json|(added_tokens|special_tokens_map|tekken)\.json|"
+        r"(tokenizer|tiktoken)\.model|vocab\.(pkl|bin)",
+        TOKENIZER,
     ),
 )
 
@@ -44,9 +42,9 @@ def overrules(name: str, ours: Collection[str]) -> str | None:
     found = (
         own
         for stranger, kind in _STRANGERS
-        if stranger.fullmatch(name)
+        if re.fullmatch(stranger, name)
         for own in sorted(ours)
-        if kind.fullmatch(own)
+        if re.fullmatch(kind, own)
     )
     return next(found, None)
 

@@ -14,6 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tfreader.errors import RuleError
 
@@ -91,6 +92,9 @@ class Rule:
     their products and quotients ("num_heads*head_dim"), "*" for any. `part` names the piece of the
     model that the rule belongs to. A rule with `required` must fill all its targets whenever its
     part is wanted.
+
+    What depends on the regexes is checked when they are first needed, by `patterns`: families have
+    many more rules than one conversion uses.
     """
 
     sources: tuple[str, ...]
@@ -99,22 +103,31 @@ class Rule:
     shape: tuple[int | str, ...] | None = None
     part: str = "model"
     required: bool = True
-    patterns: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.sources or not self.targets:
             raise RuleError("a rule needs a source and a target")
-        named = f"rule {', '.join(map(quoted, self.sources))}"
         if self.part.endswith("?"):
-            raise RuleError(f"{named}: part {quoted(self.part)}: only a class marks its parts by ?")
+            raise RuleError(
+                f"{self._named}: part {quoted(self.part)}: only a class marks its parts by ?"
+            )
+        self._check_ops()
+        if len(set(self.targets)) != len(self.targets):
+            raise RuleError(f"{self._named}: a target is named twice")
+
+    @property
+    def _named(self) -> str:
+        return f"rule {', '.join(map(quoted, self.sources))}"
+
+    @cached_property
+    def patterns(self) -> tuple[re.Pattern[str], ...]:
+        """The sources, compiled. Raises RuleError where one is no regex, or lacks a group."""
         patterns = tuple(compiled(source, "rule") for source in self.sources)
-        object.__setattr__(self, "patterns", patterns)
         groups = set(patterns[0].groupindex)
         if any(set(p.groupindex) != groups for p in patterns):
-            raise RuleError(f"{named}: all sources need the same named groups")
-        self._check_ops(named)
+            raise RuleError(f"{self._named}: all sources need the same named groups")
         if self.unstack:
-            self._check_index(self.unstack.index, groups, named)
+            self._check_index(self.unstack.index, groups)
             groups.add(self.unstack.index)
         for target in self.targets:
             unknown = placeholders(target, "rule target") - groups
@@ -123,35 +136,34 @@ class Rule:
                     f"rule target {quoted(target)}: the source has no group named "
                     f"{', '.join(sorted(unknown))}; (?P<name>...) names one"
                 )
-        if len(set(self.targets)) != len(self.targets):
-            raise RuleError(f"{named}: a target is named twice")
+        return patterns
 
-    def _check_index(self, index: str, groups: Collection[str], named: str) -> None:
+    def _check_index(self, index: str, groups: Collection[str]) -> None:
         if index in groups:
             raise RuleError(
-                f"{named}: {quoted(index)} is a group of the source and the index of unstack, so "
-                "one would overwrite the other; give the index another name"
+                f"{self._named}: {quoted(index)} is a group of the source and the index of "
+                "unstack, so one would overwrite the other; give the index another name"
             )
         if not all(index in _PLACEHOLDER.findall(target) for target in self.targets):
             raise RuleError(
-                f"{named}: unstack makes a tensor for each index, so the target must have "
+                f"{self._named}: unstack makes a tensor for each index, so the target must have "
                 f"{{{index}}} in it"
             )
 
-    def _check_ops(self, named: str) -> None:
+    def _check_ops(self) -> None:
         kinds = [type(op) for op in self.ops]
         joins = sum(issubclass(kind, Join) for kind in kinds)
         if joins > 1 or (joins and len(self.sources) == 1):
-            raise RuleError(f"{named}: concat and stack join all sources of a rule, once")
+            raise RuleError(f"{self._named}: concat and stack join all sources of a rule, once")
         if not joins and len(self.sources) > 1:
-            raise RuleError(f"{named}: several sources need one concat or stack")
+            raise RuleError(f"{self._named}: several sources need one concat or stack")
         if (Split in kinds) != (len(self.targets) > 1):
             raise RuleError(
-                f"{named}: several targets need one split, and split several targets; for more "
-                "tensors of one variable give it more rules"
+                f"{self._named}: several targets need one split, and split several targets; for "
+                "more tensors of one variable give it more rules"
             )
         if any(kind in (Split, Unstack) for kind in kinds[:-1]):
-            raise RuleError(f"{named}: split and unstack must be the last operation")
+            raise RuleError(f"{self._named}: split and unstack must be the last operation")
 
     @property
     def unstack(self) -> Unstack | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from os import PathLike
@@ -44,6 +43,8 @@ def load_rules(path: str | PathLike[str]) -> RuleSet:
 
 def parse_rules(text: str, name: str) -> RuleSet:
     """The rule set of a rule file's text. Raises RuleError, which names the file and the rule."""
+    import tomllib
+
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -141,9 +142,17 @@ def _ops(value: Any) -> tuple[Op, ...]:
 
 
 _FIELDS = {"source": "sources", "target": "targets"}
+
+
+def _rule(**values: Any) -> Rule:
+    rule = Rule(**{_FIELDS.get(key, key): value for key, value in values.items()})
+    _ = rule.patterns  # which are refused here, not when a variable is matched
+    return rule
+
+
 _TABLES = {
     "rule": _Table(
-        lambda **values: Rule(**{_FIELDS.get(key, key): value for key, value in values.items()}),
+        _rule,
         {
             "source": schema.one_or_more(schema.text),
             "target": schema.one_or_more(schema.text),

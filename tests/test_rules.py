@@ -394,6 +394,19 @@ def test_a_variable_of_its_own_undoes_a_tie(tmp_path):
     assert not load_file(tmp_path / "out.safetensors")["alias"].any()
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [("unused(/kernel", "a", "bad regular expression"), ("unused/kernel", "{n}", "no group named")],
+)
+def test_a_rule_made_in_python_is_checked_though_it_matches_nothing(
+    tmp_path, source, target, message
+):
+    prefix = write_bundle(tmp_path / "m", {"x": np.ones(2)})
+    rules = RuleSet((Rule(("x",), ("x",)), Rule((source,), (target,), required=False)))
+    with pytest.raises(tfreader.RuleError, match=message), tfreader.open(prefix) as checkpoint:
+        make_plan(checkpoint, rules=rules)
+
+
 def test_a_fill_must_be_one_that_exists():
     fill = {"target": "x", "shape": [1], "value": "ones-ish", "reason": "none"}
     with pytest.raises(tfreader.RuleError, match="fill 'x': 'ones-ish' is no value"):

@@ -11,7 +11,6 @@ from glob import glob as local_glob
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from .errors import AccessDeniedError
 
@@ -31,7 +30,11 @@ def is_url(path: str) -> bool:
 def path_of(path: str | os.PathLike[str]) -> str:
     """A path or URL as a string; that of a local file, where a file:// URL names one."""
     path = os.fspath(path)
-    return url2pathname(urlsplit(path).path) if path.startswith("file://") else path
+    if not path.startswith("file://"):
+        return path
+    from urllib.request import url2pathname  # takes all that HTTP and TLS need with it
+
+    return url2pathname(urlsplit(path).path)
 
 
 def as_path(path: str | os.PathLike[str]) -> AnyPath:

@@ -17,21 +17,35 @@ from ..family import Family
 
 
 @cache
+def _modules() -> list[str]:
+    names = (info.name for info in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def _family_of(module: str) -> Family:
+    family: Family = importlib.import_module(f"{__name__}.{module}").FAMILY
+    return family
+
+
+@cache
 def families() -> dict[str, Family]:
     """All built-in families by model type."""
-    found = {}
-    modules = sorted(info.name for info in pkgutil.iter_modules(__path__))
-    for module in (name for name in modules if not name.startswith("_")):
-        family: Family = importlib.import_module(f"{__name__}.{module}").FAMILY
-        found[family.model_type] = family
-    return found
+    return {family.model_type: family for family in map(_family_of, _modules())}
+
+
+def find_family(model_type: str) -> Family | None:
+    """The family of that model type or alias; no other is loaded where its module has the name."""
+    module = model_type.replace("-", "_")
+    if module in _modules() and (family := _family_of(module)).model_type == model_type:
+        return family
+    return next((family for family in families().values() if model_type in family.names), None)
 
 
 def get_family(model_type: str) -> Family:
     """The family of that model type or alias. Raises UnknownModelTypeError, listing those known."""
-    for family in families().values():
-        if model_type in family.names:
-            return family
+    family = find_family(model_type)
+    if family is not None:
+        return family
     raise UnknownModelTypeError(
         f"unknown model type {model_type!r}; known: auto, {', '.join(families())}. "
         "For a model of your own, write a rule file and pass it with --rules"
@@ -51,5 +65,5 @@ def open_foreign(path: str | PathLike[str], model_type: str = "auto") -> Checkpo
     path = as_path(path)
     if isinstance(path, Path):
         check_access(str(path))
-    wanted = [f for f in families().values() if model_type in ("auto", *f.names)]
-    return next(filter(None, (family.open(path) for family in wanted)), None)
+    wanted = families().values() if model_type == "auto" else [find_family(model_type)]
+    return next(filter(None, (family.open(path) for family in wanted if family)), None)

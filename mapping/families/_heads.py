@@ -214,15 +214,19 @@ def _head(name: str, variables: Variables, hidden: int | None) -> Head | None:
 
 def _unknown(rules: RuleSet, variables: Variables) -> dict[str, TensorInfo]:
     """The weights that no rule knows by any of their names, under all of them."""
-    tails = defaultdict(list)  # most patterns end in plain text
-    for pattern in (pattern for rule in rules.rules for pattern in rule.patterns):
-        tails[literal_tail(pattern.pattern)].append(pattern)
+    tails = defaultdict(list)  # most sources end in plain text
+    for rule in rules.rules:
+        for number, source in enumerate(rule.sources):
+            tails[literal_tail(source)].append((rule, number))
     lengths = {len(tail) for tail in tails}
     known = {
         info.name
         for name, info in variables.items()
         for length in lengths
-        if any(p.fullmatch(name) for p in tails.get(name[len(name) - length :], ()))
+        if any(
+            rule.patterns[number].fullmatch(name)
+            for rule, number in tails.get(name[len(name) - length :], ())
+        )
     }
     known |= {info.name for info in variables.values() if info.dtype.numpy not in CASTABLE}
     return {name: info for name, info in variables.items() if info.name not in known}
