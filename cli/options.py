@@ -158,6 +158,13 @@ HOW: tuple[Decorator, ...] = (
         show_default=True,
         help="Largest weights file of a folder.",
     ),
+    click.option(
+        "--checksum",
+        type=click.Choice(["crc32c", "sha256"]),
+        default="crc32c",
+        show_default=True,
+        help="What the record has of each tensor: crc32c finds accidents, sha256 deceit too.",
+    ),
 )
 
 

@@ -11,7 +11,7 @@ from tfreader.paths import AnyPath
 
 from .execute import stream
 from .families import open_source
-from .manifest import Hashed, Manifest, load
+from .manifest import Hashed, Manifest, checksum_kind, load
 from .places import RECORD, find_record, overrules
 from .planner import PlanOptions, make_plan
 from .recorded import Recorded, differences
@@ -54,12 +54,13 @@ def verify_against(output: str | PathLike[str], checkpoint: str | PathLike[str])
             rules=parse_rules(rules["text"], rules["name"]) if "text" in rules else None,
             **options,
         )
-        made = Hashed(plan.entries, lambda *_: None)
+        kind = checksum_kind(manifest)
+        made = Hashed(plan.entries, lambda *_: None, kind)
         stream(plan, source, made)
         digests = made.digests()
         planned = plan.to_data()
         found = {
-            tensor["target"]: {**tensor, "sha256": digests[tensor["target"]]}
+            tensor["target"]: {**tensor, kind: digests[tensor["target"]]}
             for tensor in planned["tensors"]
         }
         expected = {

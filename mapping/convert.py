@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tfreader.checkpoint import Checkpoint
+from tfreader.checksum import HASHES
 from tfreader.errors import CheckpointNotFoundError, ConfigError, TFReaderError
 from tfreader.paths import AnyPath, as_path
 
 from .execute import MEMORY_LIMIT, stream
 from .families import open_source
 from .family import SideFiles
-from .manifest import Hashed, Manifest, complete, describe, is_current
+from .manifest import CHECKSUM, Hashed, Manifest, add_contents, complete, describe, is_current
 from .output import check_inputs, check_output, check_place, output_path, staged, tidy
 from .places import RECORD, is_torch_file, record_of
 from .plan import Entry, Plan
@@ -96,6 +97,7 @@ def convert(
     memory_limit: str | int = MEMORY_LIMIT,
     progress: Callable[[Plan], Progress] | None = None,
     record: bool = False,
+    checksum: str = CHECKSUM,
     resume: bool = False,
     dry_run: bool = False,
     **options: Unpack[PlanOptions],
@@ -105,7 +107,8 @@ def convert(
     `output` ending in .bin, .pt or .pth becomes one torch file (needs the extra `torch`), in
     .safetensors one safetensors file, anything else a folder that `from_pretrained` loads, with the
     record of the conversion as conversion.json. `record` keeps one beside an output file too, and
-    waits until all is on disk.
+    waits until all is on disk. `checksum` is what it has of each tensor: "crc32c", which finds what
+    changed by accident, or "sha256", which finds what was changed on purpose too.
     With `resume`, an output is left alone whose record says that it was made of the same files, by
     the same rules and options. With `dry_run`, all is checked that can be before values are read.
 
@@ -116,22 +119,29 @@ def convert(
 
     Raises TFReaderError; then nothing has been written.
     """
+    if checksum not in HASHES:
+        raise ConfigError(f"unknown checksum {checksum!r}; known: {', '.join(HASHES)}")
     size, limit = map(safetensors.parse_size, (max_shard_size, memory_limit))
     place = output_path(output)
     with open_source(path, model_type) as checkpoint:
         plan = make_plan(checkpoint, model_type, config=config, vocab=vocab, rules=rules, **options)
         target = _arrange(plan, checkpoint, place, size)
         report = target.report(plan)
+        keeps_record = target.is_folder or record
+        if checksum != CHECKSUM and not keeps_record:
+            note = f"--checksum {checksum}: not used, as one file has no record"
+            report = replace(report, notes=(*report.notes, note))
         if dry_run:
             return _without_data(report, checkpoint)
         checkpoint.check_shards(_sources(plan))
         manifest = None
-        if target.is_folder or record:
+        if keeps_record:
             given = {"model_type": model_type, "max_shard_size": size, **options}
-            manifest = describe(plan, checkpoint, given, target.weights, target.side)
-            if resume and is_current(target.output, target.is_folder, manifest):
+            manifest = describe(plan, checkpoint, given, target.weights, target.side, checksum)
+            if resume and is_current(target.output, target.is_folder, manifest, checkpoint):
                 tidy(target.output)
                 return replace(report, skipped=True)
+            add_contents(manifest, checkpoint)
         _write(plan, checkpoint, target, manifest, limit, progress, record or resume)
         return report
 
@@ -211,14 +221,14 @@ def _write(
             def write(entry: Entry, offset: int, data: memoryview) -> None:
                 writers[entry.target].write(entry, offset, data)
 
-            hashed = Hashed(plan.entries if manifest else (), write)
+            hashed = Hashed(plan.entries, write, manifest["checksum"]) if manifest else None
             advance = progress(plan) if progress else lambda _: None
-            stream(plan, checkpoint, hashed if manifest else write, advance, memory_limit)
+            stream(plan, checkpoint, hashed or write, advance, memory_limit)
             for file in set(writers.values()):
                 file.finish()
         for name, contents in target.side.contents.items():
             (stage / name).write_bytes(contents)
-        if manifest:
+        if manifest and hashed:
             sizes = {file.name: file.stat().st_size for file in stage.iterdir()}
             name = record_of(target.output, target.is_folder).name
             (stage / name).write_bytes(complete(manifest, sizes, hashed.digests()))

@@ -17,6 +17,7 @@ from typing import Any
 
 from tfreader import __version__
 from tfreader.checkpoint import Checkpoint
+from tfreader.checksum import HASHES
 from tfreader.errors import ConfigError, CorruptCheckpointError, RemoteError
 from tfreader.files import read_small
 from tfreader.paths import AnyPath, is_url, size_of
@@ -30,6 +31,7 @@ from .writers.safetensors import layout
 
 FORMAT_VERSION = 1
 LARGEST = 128 << 20  # bytes of a record, of some 300,000 tensors
+CHECKSUM = "crc32c"  # of tensors, unless another is asked for
 LIBRARIES = ("numpy", "protobuf", "ml_dtypes", "crc32c")
 
 Manifest = dict[str, Any]
@@ -41,10 +43,12 @@ def describe(
     options: Mapping[str, Any],
     weights: Mapping[str, Sequence[Entry]],
     side: SideFiles,
+    checksum: str,
 ) -> Manifest:
-    """All that is known of a conversion before it is carried out.
+    """All that is known of a conversion before it is carried out, but for `add_contents`.
 
-    `weights` gives the tensors of each file. Raises ConfigError where no JSON can hold it.
+    `weights` gives the tensors of each file, `checksum` is one of HASHES. Raises ConfigError where
+    no JSON can hold it.
     """
     homes = {entry.target: name for name, entries in weights.items() for entry in entries}
     planned = plan.to_data()
@@ -53,12 +57,12 @@ def describe(
     given = {"text": rules} if plan.rules_given else {}
     known = {
         "format_version": FORMAT_VERSION,
+        "checksum": checksum,
         "source": {
             "checkpoint": _absolute(plan.path),
             "format": checkpoint.format,
             "files": [file._asdict() for file in checkpoint.files()],
             "index_sha256": checkpoint.index_sha256(),
-            "contents_sha256": checkpoint.contents_sha256(),
         },
         "model_type": planned["model_type"],
         "architecture": plan.architecture,
@@ -87,6 +91,18 @@ def describe(
     return manifest
 
 
+def add_contents(manifest: Manifest, checkpoint: Checkpoint) -> None:
+    """A checksum of the source's values, where nothing else tells whether they changed."""
+    kind = manifest["checksum"]
+    manifest["source"][f"contents_{kind}"] = checkpoint.contents_checksum(kind)
+
+
+def checksum_kind(manifest: Manifest) -> str:
+    """The one of HASHES that a record has of tensors; before there was a choice it was SHA-256."""
+    kind: str = manifest.get("checksum", "sha256")
+    return kind
+
+
 def _header(name: str, entries: Sequence[Entry]) -> dict[str, str]:
     """The checksum of what a safetensors file begins with, which is more than its tensors."""
     return {} if is_torch_file(name) else {"header_sha256": digest_of(layout(entries)[0])}
@@ -99,32 +115,50 @@ def complete(manifest: Manifest, sizes: Mapping[str, int], digests: Mapping[str,
     """The finished record: with the size of each file and the checksum of each tensor."""
     head = {key: value for key, value in manifest.items() if key != "tensors"}
     head["files"] = {name: {"size": sizes[name], **file} for name, file in head["files"].items()}
-    tensors = [{**tensor, "sha256": digests[tensor["target"]]} for tensor in manifest["tensors"]]
+    kind = manifest["checksum"]
+    tensors = [{**tensor, kind: digests[tensor["target"]]} for tensor in manifest["tensors"]]
     text = json.dumps(head, indent=2).removesuffix("\n}")
     lines = ",\n    ".join(map(json.dumps, tensors))  # a line each, made for grep
     return f'{text},\n  "tensors": [\n    {lines}\n  ]\n}}\n'.encode()
 
 
-def is_current(output: AnyPath, is_folder: bool, manifest: Manifest) -> bool:
-    """Whether the output is there and was made just as this record, not yet finished, says."""
+def is_current(
+    output: AnyPath, is_folder: bool, manifest: Manifest, checkpoint: Checkpoint
+) -> bool:
+    """Whether the output is there and was made just as this record, not yet finished, says.
+
+    It may have been recorded with a better checksum.
+    """
     path = record_of(output, is_folder)
     try:
         found = load(path)
     except (CorruptCheckpointError, FileNotFoundError):
         return False
-    return _identity(found) == _identity(manifest) and not wrong_sizes(path, found)
+    kind = checksum_kind(found)
+    return (
+        kind in (manifest["checksum"], "sha256")
+        and _identity(found) == _identity(manifest)
+        and not wrong_sizes(path, found)
+        and found["source"].get(f"contents_{kind}") == checkpoint.contents_checksum(kind)
+    )
 
 
 def _identity(manifest: Manifest) -> Manifest:
-    """The record without what only the conversion tells, and without the libraries' versions."""
+    """The record without checksums of values, sizes and the libraries' versions."""
     return {
         **manifest,
+        "checksum": None,
+        "source": {
+            key: value
+            for key, value in manifest["source"].items()
+            if not key.startswith("contents_")
+        },
         "files": {
             name: {key: value for key, value in file.items() if key != "size"}
             for name, file in manifest["files"].items()
         },
         "tensors": [
-            {key: value for key, value in tensor.items() if key != "sha256"}
+            {key: value for key, value in tensor.items() if key not in HASHES}
             for tensor in manifest["tensors"]
         ],
         "versions": None,
@@ -149,7 +183,7 @@ def load(path: AnyPath) -> Manifest:
 
 # What is used of a record, by its types: a list has items of one kind, a mapping values.
 _TEXT = (str,)
-_TENSOR = dict.fromkeys(("file", "target", "dtype", "sha256"), _TEXT) | {"shape": (list,)}
+_TENSOR = dict.fromkeys(("file", "target", "dtype"), _TEXT) | {"shape": (list,)}
 _RECORD = {
     "format_version": (int,),
     "source": {"index_sha256": _TEXT},
@@ -187,9 +221,12 @@ def _fits(data: Any, kind: Any) -> bool:
 
 
 def _is_sound(manifest: Manifest) -> bool:
-    files, options = manifest["files"], manifest["options"]
+    files, options, kind = manifest["files"], manifest["options"], checksum_kind(manifest)
     return (
         manifest["format_version"] == FORMAT_VERSION
+        and isinstance(kind, str)
+        and kind in HASHES
+        and _fits(manifest["tensors"], [{kind: _TEXT}])
         and all(_fits(file, {"size": (int,)}) and "/" not in name for name, file in files.items())
         and all(tensor["file"] in files for tensor in manifest["tensors"])
         and all(isinstance(target, str) for target in manifest["ties"].values())
@@ -198,10 +235,10 @@ def _is_sound(manifest: Manifest) -> bool:
 
 
 class Hashed:
-    """A `Write` that hashes the bytes of each tensor on their way to another."""
+    """A `Write` that takes a checksum of each tensor on its way to another."""
 
-    def __init__(self, entries: Sequence[Entry], write: Write) -> None:
-        self._hashes = {entry.target: hashlib.sha256() for entry in entries}
+    def __init__(self, entries: Sequence[Entry], write: Write, checksum: str) -> None:
+        self._hashes = {entry.target: HASHES[checksum]() for entry in entries}
         self._write = write
 
     def __call__(self, entry: Entry, offset: int, data: memoryview) -> None:

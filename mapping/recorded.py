@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tfreader.checksum import HASHES
 from tfreader.dtypes import Array
 from tfreader.errors import (
     CorruptCheckpointError,
@@ -18,16 +18,16 @@ from tfreader.errors import (
     RemoteError,
     TFReaderError,
 )
-from tfreader.files import open_file, sha256_of
+from tfreader.files import checksum_of, open_file
 from tfreader.paths import AnyPath
 
 from .execute import WORKERS
-from .manifest import Manifest
+from .manifest import Manifest, checksum_kind
 from .places import OURS, is_torch_file
 from .writers import safetensors
 
 Described = dict[str, Any]
-"""What is compared of a tensor: dtype, shape, sha256 and, where they are known, its origins."""
+"""What is compared of a tensor: dtype, shape, one of HASHES and, if they are known, its origins."""
 
 
 class Recorded:
@@ -36,9 +36,10 @@ class Recorded:
     def __init__(self, manifest: Manifest) -> None:
         self._files: Mapping[str, Mapping[str, Any]] = manifest["files"]
         self._ties: Mapping[str, str] = manifest["ties"]
+        self._kind = checksum_kind(manifest)
         self.tensors: dict[str, dict[str, Described]] = {}
         for tensor in manifest["tensors"]:
-            known = {key: tensor[key] for key in ("dtype", "shape", "sha256")}
+            known = {key: tensor[key] for key in ("dtype", "shape", self._kind)}
             self.tensors.setdefault(tensor["file"], {})[tensor["target"]] = known
 
     def problems(self, path: AnyPath) -> list[str]:
@@ -65,10 +66,10 @@ class Recorded:
         with closing(open_file(str(path))) as file:
             if file.size != recorded["size"]:
                 yield f"{path}: {file.size} bytes, {recorded['size']} were written"
-            if "sha256" in recorded and sha256_of(file) != recorded["sha256"]:
+            if "sha256" in recorded and checksum_of("sha256", file) != recorded["sha256"]:
                 yield f"{path}: not as it was written: its sha256 differs"
             if "header_sha256" in recorded:
-                header = sha256_of(file, 0, safetensors.header_size(file))
+                header = checksum_of("sha256", file, 0, safetensors.header_size(file))
                 if header != recorded["header_sha256"]:
                     yield f"{path}: its header is not as it was written (sha256)"
 
@@ -78,7 +79,7 @@ class Recorded:
             return []
         problems = []
         try:
-            found = _tensors_in(path)
+            found = _tensors_in(path, self._kind)
         except (RemoteError, MissingExtraError):
             raise
         except TFReaderError as error:
@@ -101,8 +102,10 @@ def differences(
     for name in expected.keys() & found.keys():
         keys = expected[name].keys() | found[name].keys()
         wrong = [key for key in keys if expected[name].get(key) != found[name].get(key)]
-        if wrong == ["sha256"]:
-            problems.append(f"{where}: tensor {name!r}: other bytes than those written (sha256)")
+        if wrong and wrong[0] in HASHES and len(wrong) == 1:
+            problems.append(
+                f"{where}: tensor {name!r}: other bytes than those written ({wrong[0]})"
+            )
         elif wrong:
             key = min(wrong)
             problems.append(
@@ -112,20 +115,20 @@ def differences(
     return sorted(problems)
 
 
-def _tensors_in(path: AnyPath) -> dict[str, Described]:
+def _tensors_in(path: AnyPath, kind: str) -> dict[str, Described]:
     if path.suffix != ".safetensors":
-        return _torch_tensors(path)
+        return _torch_tensors(path, kind)
     with closing(open_file(str(path))) as file, ThreadPoolExecutor(WORKERS) as pool:
         header = safetensors.read_header(file)
         spans = [tensor["data_offsets"] for tensor in header.values()]
-        digests = pool.map(lambda span: sha256_of(file, *span), spans)
+        digests = pool.map(lambda span: checksum_of(kind, file, *span), spans)
         return {
-            name: {"dtype": t["dtype"], "shape": t["shape"], "sha256": digest}
+            name: {"dtype": t["dtype"], "shape": t["shape"], kind: digest}
             for (name, t), digest in zip(header.items(), digests, strict=True)
         }
 
 
-def _torch_tensors(path: AnyPath) -> dict[str, Described]:
+def _torch_tensors(path: AnyPath, kind: str) -> dict[str, Described]:
     from .sources import pth
 
     file = pth.TorchFile(path)
@@ -133,13 +136,10 @@ def _torch_tensors(path: AnyPath) -> dict[str, Described]:
     if not isinstance(contents, dict):
         raise CorruptCheckpointError(f"{path}: damaged: no state dict; convert again")
     with pth.PthCheckpoint(file, contents, {}) as tensors:
-        return {name: _described(tensors[name]) for name in tensors}
+        return {name: _described(tensors[name], kind) for name in tensors}
 
 
-def _described(array: Array) -> Described:
-    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return {
-        "dtype": str(array.dtype),
-        "shape": list(array.shape),
-        "sha256": hashlib.sha256(data.data).hexdigest(),
-    }
+def _described(array: Array, kind: str) -> Described:
+    digest = HASHES[kind]()
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return {"dtype": str(array.dtype), "shape": list(array.shape), kind: digest.hexdigest()}

@@ -16,6 +16,7 @@ import safetensors
 from bundle_writer import write_bundle
 from click.testing import CliRunner
 from conftest import BERT, DATA, KERAS
+from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_v1 import floats, write_v1
@@ -30,8 +31,13 @@ def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
 
-def test_the_record_says_what_was_made_of_what(tmp_path):
-    convert(BERT, tmp_path / "out", max_shard_size="20KB", dtype="float16")
+def checksum(kind, data):
+    return sha256(data) if kind == "sha256" else f"{crc32c(data):08x}"
+
+
+@pytest.mark.parametrize("kind", ["crc32c", "sha256"])
+def test_the_record_says_what_was_made_of_what(tmp_path, kind):
+    convert(BERT, tmp_path / "out", max_shard_size="20KB", dtype="float16", checksum=kind)
     record = json.loads((tmp_path / "out" / "conversion.json").read_text())
     files = {file["name"]: file for file in record["source"]["files"]}
     assert files.keys() == {"bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001"}
@@ -58,7 +64,8 @@ def test_the_record_says_what_was_made_of_what(tmp_path):
         assert by_name[name]["file"] == file
         assert by_name[name]["shape"] == list(values.shape)
         assert by_name[name]["dtype"] == str(values.dtype)
-        assert by_name[name]["sha256"] == sha256(values.tobytes())
+        assert by_name[name][kind] == checksum(kind, values.tobytes())
+    assert len({*by_name[name]} & {"crc32c", "sha256"}) == 1
 
 
 def test_two_conversions_leave_the_same_bytes(tmp_path):
@@ -78,10 +85,23 @@ def test_an_output_file_has_no_record_unless_asked(tmp_path):
     assert set(os.listdir(tmp_path)) == {"a.safetensors", "b.bin"}
 
 
+def test_a_record_of_another_checksum_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(tfreader.ConfigError, match="unknown checksum 'md5'; known: crc32c, sha256"):
+        convert(tmp_path / "none", tmp_path / "out", checksum="md5")
+
+
+def test_a_checksum_asked_for_where_there_is_no_record_is_told_of(tmp_path):
+    report = convert(BERT, tmp_path / "a.safetensors", checksum="sha256")
+    assert any("--checksum sha256: not used" in note for note in report.notes)
+    report = convert(BERT, tmp_path / "a.safetensors", checksum="sha256", record=True)
+    assert not any("--checksum" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("kind", ["crc32c", "sha256"])
 @pytest.mark.parametrize("name", ["folder", "file.safetensors", "file.bin"])
-def test_a_sound_output_is_in_order(tmp_path, name):
+def test_a_sound_output_is_in_order(tmp_path, name, kind):
     output = tmp_path / name
-    report = convert(BERT, output, record=True)
+    report = convert(BERT, output, record=True, checksum=kind)
     assert verify_output(output).tensors == len(report.plan.entries)
     assert verify_against(output, BERT).nbytes == report.plan.nbytes
 
@@ -117,6 +137,7 @@ def remove_weights(out):
     (out / "model-00001-of-00003.safetensors").unlink()
 
 
+@pytest.mark.parametrize("kind", ["crc32c", "sha256"])
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
@@ -128,8 +149,8 @@ def remove_weights(out):
         (remove_weights, "model-00001-of-00003.safetensors: missing"),
     ],
 )
-def test_a_changed_output_is_noticed(tmp_path, harm, message):
-    convert(BERT, tmp_path / "out", max_shard_size="20KB")
+def test_a_changed_output_is_noticed(tmp_path, harm, message, kind):
+    convert(BERT, tmp_path / "out", max_shard_size="20KB", checksum=kind)
     harm(tmp_path / "out")
     result = CliRunner().invoke(main, ["verify", str(tmp_path / "out"), "--json"])
     assert result.exit_code == 1
@@ -240,8 +261,37 @@ def test_what_changed_is_done_again(tmp_path, copy, change):
     verify_against(out, source)
 
 
+def as_before_there_was_a_choice(out):
+    """The record of an output as it was when all had a SHA-256 of every tensor."""
+    path = out / "conversion.json"
+    record = json.loads(path.read_text())
+    assert record.pop("checksum") == "sha256"
+    path.write_text(json.dumps(record))
+
+
+def test_an_old_record_still_counts(tmp_path):
+    out = tmp_path / "out"
+    convert(BERT, out, checksum="sha256")
+    as_before_there_was_a_choice(out)
+    verify_output(out)
+    verify_against(out, BERT)
+    assert convert(BERT, out, resume=True).skipped
+    assert convert(BERT, out, resume=True, checksum="sha256").skipped
+    flip(out / "model.safetensors", -1)
+    with pytest.raises(tfreader.ChecksumError, match="sha256"):
+        verify_output(out)
+    assert not convert(BERT, out, resume=True, dtype="float16").skipped
+    assert json.loads((out / "conversion.json").read_text())["checksum"] == "crc32c"
+
+
+def test_a_better_checksum_is_done_again_and_a_lesser_one_is_not(tmp_path):
+    for skipped, options in ((0, {}), (0, {"checksum": "sha256"}), (1, {}), (1, {"record": True})):
+        assert convert(BERT, tmp_path / "out", resume=True, **options).skipped == bool(skipped)
+
+
+@pytest.mark.parametrize("is_old", [False, True])
 @pytest.mark.parametrize("kind", ["v1", "gpt"])
-def test_a_source_whose_values_changed_but_not_its_size_and_time(tmp_path, copy, kind):
+def test_a_source_whose_values_changed_but_not_its_size_and_time(tmp_path, copy, kind, is_old):
     """As `rsync -t` and `tar` leave it, where nothing in the index depends on the values."""
     out = tmp_path / "out"
     if kind == "v1":
@@ -254,7 +304,9 @@ def test_a_source_whose_values_changed_but_not_its_size_and_time(tmp_path, copy,
         source = copy(DATA / kind)
         file = source / "params_3.npy"
         changed = file.read_bytes()[:-4] + bytes(4)
-    convert(source, out, **options)
+    convert(source, out, checksum="sha256" if is_old else "crc32c", **options)
+    if is_old:
+        as_before_there_was_a_choice(out)
     assert convert(source, out, resume=True, **options).skipped
     before = (out / "model.safetensors").read_bytes()
     status = file.stat()

@@ -196,8 +196,8 @@ class Checkpoint(Mapping[str, Array]):
         behind its last data block, and of its list of tensors. Else: see the class.
         """
 
-    def contents_sha256(self) -> str | None:
-        """A SHA-256 (hexadecimal) of all values, which are read for it.
+    def contents_checksum(self, kind: str) -> str | None:
+        """A checksum (hexadecimal, "crc32c" or "sha256") of all values, which are read for it.
 
         None where the index has checksums of them, or a server tells the version of each file.
         """

@@ -1,8 +1,13 @@
-"""CRC-32C: masked as files store it, and of bytes that are read in any order."""
+"""CRC-32C: masked as files store it, and of bytes that are read in any order.
+
+What is recorded of bytes is that or their SHA-256: `HASHES` has both by name.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any, Protocol
 
 import numpy as np
 from crc32c import crc32c
@@ -21,6 +26,30 @@ def mask_crc(crc: int) -> int:
 def unmask_crc(masked: int) -> int:
     rotated = (masked - 0xA282EAD8) & 0xFFFFFFFF
     return ((rotated >> 17) | (rotated << 15)) & 0xFFFFFFFF
+
+
+class Hash(Protocol):
+    """What hashlib's hashes have."""
+
+    def update(self, data: Any, /) -> None: ...
+    def hexdigest(self) -> str: ...
+
+
+class Crc32c:
+    """A CRC-32C as a `Hash`: 8 hexadecimal digits."""
+
+    def __init__(self) -> None:
+        self._crc = 0
+
+    def update(self, data: Any, /) -> None:
+        self._crc = crc32c(data, self._crc)
+
+    def hexdigest(self) -> str:
+        return f"{self._crc:08x}"
+
+
+HASHES: dict[str, Callable[[], Hash]] = {"crc32c": Crc32c, "sha256": sha256}
+"""By the names that records have for them. The first finds accidents, the second deceit too."""
 
 
 class Checksum:

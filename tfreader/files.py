@@ -9,11 +9,12 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from hashlib import sha256
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from .checksum import HASHES
 from .errors import (
     ChangedError,
     CheckpointNotFoundError,
@@ -248,10 +249,10 @@ def windows(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
         yield window
 
 
-def sha256_of(file: File, start: int = 0, end: int | None = None) -> str:
-    """The SHA-256 of a file's bytes from `start` on, or up to `end`, in hexadecimal."""
+def checksum_of(kind: str, file: File, start: int = 0, end: int | None = None) -> str:
+    """One of HASHES (hexadecimal) of a file's bytes from `start` on, or up to `end`."""
     end = file.size if end is None else end
-    digest = sha256()
+    digest = HASHES[kind]()
     buffer = memoryview(bytearray(max(0, min(CHUNK, end - start))))
     for offset in range(start, end, CHUNK):
         part = buffer[: end - offset]
@@ -260,13 +261,16 @@ def sha256_of(file: File, start: int = 0, end: int | None = None) -> str:
     return digest.hexdigest()
 
 
-def contents_sha256(files: Iterable[File]) -> str | None:
-    """A SHA-256 (hexadecimal) of whole files; None where servers vouch for their versions."""
+sha256_of = partial(checksum_of, "sha256")
+
+
+def contents_checksum(kind: str, files: Iterable[File]) -> str | None:
+    """One of HASHES (hexadecimal) of whole files; None where servers vouch for their versions."""
     files = list(files)
     if all(file.source.etag for file in files):
         return None
-    digest = sha256()
+    digest = HASHES[kind]()
     for file in files:
         file.expect([(0, file.size)])  # and kept, as it will be read again
-        digest.update(sha256_of(file).encode())
+        digest.update(checksum_of(kind, file).encode())
     return digest.hexdigest()

@@ -18,7 +18,7 @@ from .checkpoint import Checkpoint, TensorInfo, VerifyReport, reopen, shortened
 from .checkpoint_pb2 import SavedTensorSlices
 from .dtypes import Array, DType, dtype_of
 from .errors import ChecksumError, CorruptCheckpointError, TFReaderError, UnsupportedError
-from .files import DAMAGED, but_it_is, contents_sha256, open_file, sha256_of
+from .files import DAMAGED, but_it_is, contents_checksum, open_file, sha256_of
 from .paths import absolute
 from .protocols import File, SourceFile
 from .shapes import shape_of
@@ -205,8 +205,8 @@ class SliceFiles(Checkpoint):
             digest.update(sha256(table.get(b"") or b"").digest())
         return digest.hexdigest()
 
-    def contents_sha256(self) -> str | None:
-        return contents_sha256(self._files)
+    def contents_checksum(self, kind: str) -> str | None:
+        return contents_checksum(kind, self._files)
 
     def close(self) -> None:
         self._closed = True

@@ -22,7 +22,7 @@ import numpy as np
 from tfreader.checkpoint import Checkpoint, TensorInfo, VerifyReport
 from tfreader.dtypes import DTYPES, Array
 from tfreader.errors import CheckpointNotFoundError, CorruptCheckpointError
-from tfreader.files import SMALL, contents_sha256, open_file
+from tfreader.files import SMALL, contents_checksum, open_file
 from tfreader.paths import AnyPath
 from tfreader.protocols import File, SourceFile
 
@@ -111,8 +111,8 @@ class ParamsFiles(Checkpoint):
         """Of the file of shapes, and of that of names where there is one."""
         return sha256(b"".join(contents for _, contents in self._described)).hexdigest()
 
-    def contents_sha256(self) -> str | None:
-        return contents_sha256(shard.file for shard in self._shards)
+    def contents_checksum(self, kind: str) -> str | None:
+        return contents_checksum(kind, (shard.file for shard in self._shards))
 
     def close(self) -> None:
         for shard in self._shards:
