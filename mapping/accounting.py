@@ -69,7 +69,7 @@ def _sort(
 
     Rules of the user's own go before those of a family.
     """
-    own = followed.own.rules
+    own, parts = followed.own.rules, kind.all_parts
     drops = [(compiled(drop.source, "drop"), drop.reason) for drop in followed.rules.drops]
     active: list[Match] = []
     unknown: list[str] = []
@@ -78,9 +78,10 @@ def _sort(
     for key, info in variables.items():
         names = seen.names_of(key)
         reason = next((why for drop, why in drops if any(map(drop.fullmatch, names))), None)
-        mine = [match for match in matches[key] if match.rule.part in kind.all_parts]
+        mine = [match for match in matches[key] if match.rule.part in parts]
         mine = [match for match in mine if match.rule in own] or mine
-        sources = {_GROUP.sub("(", text): text for text in (m.pattern.pattern for m in mine)}
+        found = mine if len(mine) > 1 else ()
+        sources = {_GROUP.sub("(", text): text for text in (m.pattern.pattern for m in found)}
         if len(sources) > 1:
             by = " and by ".join(map(quoted, sources.values()))
             clashes.append(f"{seen.name(key)} by {by}")
@@ -102,13 +103,17 @@ def _sort(
     return active, unknown, dropped
 
 
-def _inside(keys: Iterable[str], active: Iterable[Match], kind: Architecture) -> Mapping[str, None]:
+def _inside(
+    keys: Collection[str], active: Iterable[Match], kind: Architecture
+) -> Mapping[str, None]:
     """Those variables that lie within the model, to judge by where they are stored: heads aside.
 
     The model's scope is the innermost that all its variables share. Where they share none, or have
     Keras' numbered layers right below it, beside which a head is one more, the model has the scopes
     below that.
     """
+    if not keys:
+        return {}
     folders = [_folder(match.info.name) for match in active if match.rule.part not in kind.heads]
     shared = os.path.commonpath(folders) if folders and all(folders) else ""
     root = shared + "/" if shared else ""

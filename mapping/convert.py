@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tfreader.checkpoint import Checkpoint
@@ -25,7 +24,7 @@ from .plan import Entry, Plan
 from .planner import PlanOptions, make_plan
 from .rule import RuleSet
 from .writers import safetensors
-from .writers.safetensors import SafetensorsFile
+from .writers.safetensors import Layout, SafetensorsFile
 from .writers.torch import StateDict, TorchFile, check_torch
 
 if TYPE_CHECKING:
@@ -137,7 +136,9 @@ def convert(
         manifest = None
         if keeps_record:
             given = {"model_type": model_type, "max_shard_size": size, **options}
-            manifest = describe(plan, checkpoint, given, target.weights, target.side, checksum)
+            manifest = describe(
+                plan, checkpoint, given, target.weights, target.layouts, target.side, checksum
+            )
             if resume and is_current(target.output, target.is_folder, manifest, checkpoint):
                 tidy(target.output)
                 return replace(report, skipped=True)
@@ -148,11 +149,15 @@ def convert(
 
 @dataclass(frozen=True)
 class _Target:
-    """What will be written: the tensors of each weights file by its name, and other files."""
+    """What will be written: the tensors of each weights file by its name, and other files.
+
+    `layouts` says where the tensors lie in those of safetensors.
+    """
 
     output: AnyPath
     is_folder: bool
     weights: Mapping[str, Sequence[Entry]]
+    layouts: Mapping[str, Layout]
     side: SideFiles
 
     @property
@@ -175,30 +180,34 @@ def _arrange(plan: Plan, checkpoint: Checkpoint, output: AnyPath, max_shard_size
     is_folder = not is_torch_file(output.name) and output.suffix != ".safetensors"
     check_output(output, is_folder, plan.path)
     if is_folder:
-        target = _folder(plan, output, _side_files(plan, checkpoint), max_shard_size)
+        weights, side = _folder(plan, _side_files(plan, checkpoint), max_shard_size)
     else:
         vocab = plan.beside.vocab
         notes = () if vocab is None else (f"{vocab}: not used, as one file has no tokenizer",)
-        target = _Target(output, False, {output.name: plan.entries}, SideFiles({}, notes))
-    for name, entries in target.weights.items():
+        weights, side = {output.name: plan.entries}, SideFiles({}, notes)
+    layouts = {}
+    for name, entries in weights.items():
         if is_torch_file(name):
             check_torch(entries)
         else:
-            safetensors.layout(entries)
+            layouts[name] = safetensors.layout(entries)
+    target = _Target(output, is_folder, weights, layouts, side)
     given = [as_path(plan.config_path)] if plan.config_path else []
     check_inputs(map(as_path, target.files), [*given, *plan.beside.found])
     check_place(output, is_folder, target.names)
     return target
 
 
-def _folder(plan: Plan, output: AnyPath, side: SideFiles, max_shard_size: int) -> _Target:
+def _folder(
+    plan: Plan, side: SideFiles, max_shard_size: int
+) -> tuple[Mapping[str, Sequence[Entry]], SideFiles]:
+    """The tensors of each shard, and the other files with the index of several."""
     files = safetensors.shards(plan.entries, max_shard_size)
     names = safetensors.shard_names(len(files))
     contents = dict(side.contents)
     if len(files) > 1:
         contents["model.safetensors.index.json"] = safetensors.index_json(files, names)
-    weights = dict(zip(names, files, strict=True))
-    return _Target(output, True, weights, SideFiles(contents, side.notes))
+    return dict(zip(names, files, strict=True)), SideFiles(contents, side.notes)
 
 
 def _write(
@@ -214,7 +223,11 @@ def _write(
         with ExitStack() as stack:
             writers: dict[str, SafetensorsFile | TorchFile] = {}
             for name, entries in target.weights.items():
-                file = _weights_file(stage / name, entries, plan.ties)
+                file: SafetensorsFile | TorchFile
+                if name in target.layouts:
+                    file = SafetensorsFile(stage / name, target.layouts[name])
+                else:
+                    file = TorchFile(stage / name, entries, plan.ties)
                 writers |= dict.fromkeys((entry.target for entry in entries), file)
                 stack.callback(file.close)
 
@@ -232,14 +245,6 @@ def _write(
             sizes = {file.name: file.stat().st_size for file in stage.iterdir()}
             name = record_of(target.output, target.is_folder).name
             (stage / name).write_bytes(complete(manifest, sizes, hashed.digests()))
-
-
-def _weights_file(
-    path: Path, entries: Sequence[Entry], ties: Mapping[str, str]
-) -> SafetensorsFile | TorchFile:
-    if is_torch_file(path.name):
-        return TorchFile(path, entries, ties)
-    return SafetensorsFile(path, entries)
 
 
 def _side_files(plan: Plan, checkpoint: Checkpoint) -> SideFiles:

@@ -37,6 +37,7 @@ TILE = 256  # rows of a matrix that are transposed together
 PADDING = 16  # see `_transpose`
 LEAST = 8 << 20  # bytes of parts that operations are done on: in smaller ones nothing gets done
 BATCH = 4 << 20  # small variables are handed out together
+SMALL = 1 << 16  # bytes of variables that are read as a whole, with the least ado
 MEMORY_LIMIT = 192 << 20  # with what Python and numpy take, less than 300 MB
 
 CONVERTED = ("bool", "int4", "uint4", "int2", "uint2")  # values are not the bytes as stored
@@ -178,6 +179,10 @@ class _Worker:
 
     def carry_out(self, entries: list[Entry]) -> None:
         """Write the tensors that are made of the same variables."""
+        infos = [self._checkpoint.info(name) for name in entries[0].sources]
+        if infos and sum(info.nbytes or SMALL for info in infos) < SMALL:
+            self._write_small(entries, [self._checkpoint.read(info.name) for info in infos])
+            return
         readers = [self._checkpoint.reader(name) for name in entries[0].sources]
         self._memory.release()
         if self._is_held(entries, readers):
@@ -187,6 +192,12 @@ class _Worker:
             self._write_parts(entries, readers, reads, self._count(entries, readers))
         for reader in readers:
             reader.finish()
+
+    def _write_small(self, entries: list[Entry], sources: list[Array]) -> None:
+        shapes = [values.shape for values in sources]
+        reads: list[Read] = [partial(part_of, values) for values in sources]
+        for entry in entries:
+            self._write_values(entry, 0, entry.part(whole(entry.shape), shapes, reads))
 
     def _is_held(self, entries: list[Entry], readers: list[VariableReader]) -> bool:
         """Whether the variables are read as a whole before anything is made of them."""
@@ -244,8 +255,9 @@ class _Worker:
 
     def _write_values(self, entry: Entry, offset: int, values: Array) -> None:
         """Write an array of any memory order in the entry's dtype, some rows at a time."""
-        if values.dtype == entry.dtype and values.flags.c_contiguous:
-            self._put(entry, offset, values.reshape(-1).view(np.uint8))
+        is_small = values.nbytes < SMALL
+        if values.dtype == entry.dtype and (is_small or values.flags.c_contiguous):
+            self._put(entry, offset, np.ascontiguousarray(values).reshape(-1).view(np.uint8))
             return
         values = values.reshape(1) if values.ndim == 0 else values
         if not values.size:

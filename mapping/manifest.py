@@ -27,7 +27,7 @@ from .family import SideFiles
 from .places import RECORD, is_torch_file, record_of
 from .plan import Entry, Plan
 from .rule_file import dump_rules
-from .writers.safetensors import layout
+from .writers.safetensors import Layout
 
 FORMAT_VERSION = 1
 LARGEST = 128 << 20  # bytes of a record, of some 300,000 tensors
@@ -42,13 +42,14 @@ def describe(
     checkpoint: Checkpoint,
     options: Mapping[str, Any],
     weights: Mapping[str, Sequence[Entry]],
+    layouts: Mapping[str, Layout],
     side: SideFiles,
     checksum: str,
 ) -> Manifest:
     """All that is known of a conversion before it is carried out, but for `add_contents`.
 
-    `weights` gives the tensors of each file, `checksum` is one of HASHES. Raises ConfigError where
-    no JSON can hold it.
+    `weights` gives the tensors of each file, `layouts` where they lie in those of safetensors,
+    `checksum` is one of HASHES. Raises ConfigError where no JSON can hold it.
     """
     homes = {entry.target: name for name, entries in weights.items() for entry in entries}
     planned = plan.to_data()
@@ -74,7 +75,7 @@ def describe(
         "dropped": planned["dropped"],
         "notes": [*plan.notes, *side.notes],
         "files": {
-            **{name: _header(name, entries) for name, entries in weights.items()},
+            **{name: _header(layouts.get(name)) for name in weights},
             **{name: {"sha256": digest_of(contents)} for name, contents in side.contents.items()},
         },
         "versions": {
@@ -103,9 +104,9 @@ def checksum_kind(manifest: Manifest) -> str:
     return kind
 
 
-def _header(name: str, entries: Sequence[Entry]) -> dict[str, str]:
+def _header(layout: Layout | None) -> dict[str, str]:
     """The checksum of what a safetensors file begins with, which is more than its tensors."""
-    return {} if is_torch_file(name) else {"header_sha256": digest_of(layout(entries)[0])}
+    return {} if layout is None else {"header_sha256": digest_of(layout.header)}
 
 
 _version = cache(version)  # it reads a file each time

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from tfreader.checkpoint import Box
-from tfreader.dtypes import Array
+from tfreader.dtypes import Array, name_of
 
 from .family import Beside, Config, Family
 from .ops import Join, Read, Shape, Step
@@ -133,7 +133,7 @@ class Plan:
                     "sources": list(entry.sources),
                     "operations": entry.operation,
                     "shape": list(entry.shape),
-                    "dtype": str(entry.dtype),
+                    "dtype": name_of(entry.dtype),
                     **({"reason": entry.fill.reason} if entry.fill else {}),
                 }
                 for entry in self.entries

@@ -6,12 +6,19 @@ types below one byte are stored unpacked, one element a byte.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+
+
+@cache
+def name_of(dtype: np.dtype[Any]) -> str:
+    """numpy's name of a dtype, which numpy would put together each time."""
+    return str(dtype)
 
 
 class DType(str):

@@ -10,8 +10,9 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from tfreader.dtypes import name_of
 from tfreader.errors import ConfigError, CorruptCheckpointError, PlanError, UnsupportedError
 from tfreader.protocols import File
 
@@ -41,19 +42,26 @@ METADATA = {"format": "pt"}
 MAX_HEADER_SIZE = 100_000_000  # the safetensors library refuses longer ones
 
 
+class Layout(NamedTuple):
+    """A file's first bytes, each tensor's offset in the file, and the file's size."""
+
+    header: bytes
+    offsets: dict[str, int]
+    size: int
+
+
 class SafetensorsFile:
     """One file being written. `write` must be given every byte of every tensor announced.
 
-    It may be called in any order and from several threads. Raises UnsupportedError for a dtype that
-    the format does not have, OSError when writing fails.
+    It may be called in any order and from several threads. Raises OSError when writing fails.
     """
 
-    def __init__(self, path: str | os.PathLike[str], entries: Sequence[Entry]) -> None:
-        header, self._offsets, self._size = layout(entries)
+    def __init__(self, path: str | os.PathLike[str], laid_out: Layout) -> None:
+        self._offsets = laid_out.offsets
         self._file = OutputFile(path)
         try:
-            self._file.write(header, 0)
-            self._file.allocate(self._size)
+            self._file.write(laid_out.header, 0)
+            self._file.allocate(laid_out.size)
         except BaseException:
             self._file.close()
             raise
@@ -68,11 +76,12 @@ class SafetensorsFile:
         self._file.close()
 
 
-def layout(entries: Iterable[Entry]) -> tuple[bytes, dict[str, int], int]:
-    """The file's first bytes, each tensor's offset in the file, and the file's size.
+def layout(entries: Iterable[Entry]) -> Layout:
+    """Where everything comes to lie in a file of these tensors.
 
-    Tensors lie in the order of descending dtype width, then of name, as the library writes them,
-    so that every one is aligned. Raises PlanError for two tensors of one name.
+    They lie in the order of descending dtype width, then of name, as the library writes them,
+    so that every one is aligned. Raises PlanError for two tensors of one name, UnsupportedError for
+    a dtype that the format does not have.
     """
     entries = list(entries)
     _check_unique(entries)
@@ -81,12 +90,13 @@ def layout(entries: Iterable[Entry]) -> tuple[bytes, dict[str, int], int]:
     for entry in sorted(entries, key=lambda e: (-e.dtype.itemsize, e.target)):
         if not entry.target.isascii() and "\\udc" in ascii(entry.target):
             raise UnsupportedError(f"tensor {entry.target!r}: safetensors names must be UTF-8")
+        end = position + entry.nbytes
         header[entry.target] = {
             "dtype": dtype_name(entry),
             "shape": list(entry.shape),
-            "data_offsets": [position, position + entry.nbytes],
+            "data_offsets": [position, end],
         }
-        position += entry.nbytes
+        position = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
     if len(text) > MAX_HEADER_SIZE:
@@ -100,7 +110,7 @@ def layout(entries: Iterable[Entry]) -> tuple[bytes, dict[str, int], int]:
         for name, tensor in header.items()
         if name != "__metadata__"
     }
-    return len(text).to_bytes(8, "little") + text, offsets, start + position
+    return Layout(len(text).to_bytes(8, "little") + text, offsets, start + position)
 
 
 def _check_unique(entries: Sequence[Entry]) -> None:
@@ -147,7 +157,7 @@ def read_header(file: File) -> dict[str, dict[str, Any]]:
 
 
 def dtype_name(entry: Entry) -> str:
-    name = DTYPE_NAMES.get(str(entry.dtype))
+    name = DTYPE_NAMES.get(name_of(entry.dtype))
     if name is None:
         raise UnsupportedError(
             f"tensor {entry.target!r}: safetensors has no type {entry.dtype}; "

@@ -44,6 +44,7 @@ class Bundle(Checkpoint):
         self.path = prefix
         self.notes = notes
         self._arguments = absolute(prefix), notes, salvage
+        self._infos: dict[str, TensorInfo] = {}  # by the names that were asked for
         self._file = open_file(prefix + ".index")
         try:
             self._index = Index(self._file, salvage)
@@ -54,11 +55,14 @@ class Bundle(Checkpoint):
         self._shards = Shards(prefix, self._index.num_shards, self._index.big_endian)
 
     def info(self, name: str) -> TensorInfo:
-        name = self._key(name)
-        try:
-            return self._index.info(name)
-        except ValueError as error:
-            raise self._corrupt(name, error) from None
+        found = self._infos.get(name)
+        if found is None:
+            key = self._key(name)
+            try:
+                found = self._infos[name] = self._index.info(key)
+            except ValueError as error:
+                raise self._corrupt(key, error) from None
+        return found
 
     def _pieces(self, info: TensorInfo) -> list[Piece]:
         try:
