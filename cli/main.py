@@ -161,7 +161,7 @@ def inspect(path: str, regex: str | None, show_all: bool, as_json: bool) -> None
 
 
 def _filter(regex: str) -> re.Pattern[str]:
-    from tfreader.mapping.rule import compiled
+    from tfreader.mapping.rules.rule import compiled
 
     try:
         return compiled(regex, "--filter")
@@ -186,7 +186,7 @@ def verify(path: str, against: str | None, as_json: bool) -> None:
 
     try:
         if against is not None or _is_converted(path):
-            from tfreader.mapping.audit import verify_against, verify_output
+            from tfreader.mapping.records.audit import verify_against, verify_output
 
             report = verify_output(path)
             said = "as recorded"
@@ -229,7 +229,7 @@ def rules(model_type: str, tf_checkpoint: str | None, layout: str | None) -> Non
     """Print a family's rules as a rule file to edit."""
     from tfreader.mapping import dump_rules
     from tfreader.mapping.families import get_family, open_source
-    from tfreader.mapping.following import rules_for
+    from tfreader.mapping.planning.following import rules_for
 
     if tf_checkpoint is None:
         family = get_family(model_type)

@@ -6,9 +6,9 @@
 
 from .convert import Report, convert, load_state_dict
 from .plan import Entry, Plan
-from .planner import make_plan
-from .rule import Rule, RuleSet
-from .rule_file import dump_rules, load_rules
+from .planning.planner import make_plan
+from .rules.rule import Rule, RuleSet
+from .rules.rule_file import dump_rules, load_rules
 
 __all__ = [
     "Entry",

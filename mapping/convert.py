@@ -17,12 +17,20 @@ from tfreader.paths import AnyPath, as_path
 from .execute import MEMORY_LIMIT, stream
 from .families import open_source
 from .family import SideFiles
-from .manifest import CHECKSUM, Hashed, Manifest, add_contents, complete, describe, is_current
 from .output import check_inputs, check_output, check_place, output_path, staged, tidy
 from .places import RECORD, is_torch_file, record_of
 from .plan import Entry, Plan
-from .planner import PlanOptions, make_plan
-from .rule import RuleSet
+from .planning.planner import PlanOptions, make_plan
+from .records.manifest import (
+    CHECKSUM,
+    Hashed,
+    Manifest,
+    add_contents,
+    complete,
+    describe,
+    is_current,
+)
+from .rules.rule import RuleSet
 from .writers import safetensors
 from .writers.safetensors import Layout, SafetensorsFile
 from .writers.torch import StateDict, TorchFile, check_torch

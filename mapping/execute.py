@@ -22,8 +22,8 @@ from tfreader.checkpoint import Box, Checkpoint, VariableReader, part_of, whole
 from tfreader.dtypes import Array
 from tfreader.errors import UnsupportedError
 
-from .ops import Join, Read, Reshape
 from .plan import Entry, Plan
+from .rules.ops import Join, Read, Reshape
 
 Write = Callable[[Entry, int, memoryview], None]
 """Takes some bytes of a tensor, and their offset in it; called by several threads at once.

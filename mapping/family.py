@@ -15,7 +15,7 @@ from tfreader.errors import ConfigError, RemoteError, UnknownModelTypeError
 from tfreader.files import SMALL, read_small
 from tfreader.paths import AnyPath, as_path, check_access, size_of
 
-from .rule import Architecture, RuleSet
+from .rules.rule import Architecture, RuleSet
 
 Config = dict[str, Any]
 

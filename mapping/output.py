@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 from tfreader.errors import CorruptCheckpointError, OutputError, TFReaderError
 from tfreader.paths import AnyPath, as_path
 
-from .manifest import load
 from .places import TORCH_SUFFIXES, overrules, record_of
-from .recorded import Recorded
+from .records.manifest import load
+from .records.recorded import Recorded
 
 if TYPE_CHECKING:
     from tfreader.remote import RemotePath

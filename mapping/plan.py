@@ -15,8 +15,8 @@ from tfreader.checkpoint import Box
 from tfreader.dtypes import Array, name_of
 
 from .family import Beside, Config, Family
-from .ops import Join, Read, Shape, Step
-from .rule import Fill, RuleSet
+from .rules.ops import Join, Read, Shape, Step
+from .rules.rule import Fill, RuleSet
 
 FLOATS: dict[str, np.dtype[Any]] = {
     "float16": np.dtype(np.float16),

@@ -25,11 +25,11 @@ from tfreader.cli.jobs import from_file, from_glob
 from tfreader.cli.main import main
 from tfreader.cli.options import pairs
 from tfreader.mapping import convert, make_plan
-from tfreader.mapping.audit import verify_against, verify_output
 from tfreader.mapping.config_keys import every_key
 from tfreader.mapping.families import families
 from tfreader.mapping.places import RECORD
-from tfreader.mapping.rule_file import dump_rules, parse_rules
+from tfreader.mapping.records.audit import verify_against, verify_output
+from tfreader.mapping.rules.rule_file import dump_rules, parse_rules
 
 DATA = Path(__file__).resolve().parent / "data"
 EXAMPLES = DATA.parent.parent / "examples"

@@ -12,7 +12,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 
 from tfreader.mapping import convert
-from tfreader.mapping.rule_file import parse_rules, rules_from_data
+from tfreader.mapping.rules.rule_file import parse_rules, rules_from_data
 
 H, INPUT = 3, 4
 LSTM = """

@@ -27,9 +27,9 @@ import tfreader
 from tfreader.cli.jobs import from_file, from_glob
 from tfreader.cli.main import main
 from tfreader.mapping import convert
-from tfreader.mapping.audit import verify_output
 from tfreader.mapping.batch import Batch, Job, Pool, shares
 from tfreader.mapping.batch.workers import BASE_MEMORY, MIN_SHARE, TORCH_MEMORY
+from tfreader.mapping.records.audit import verify_output
 
 TFREADER = Path(sys.executable).parent / "tfreader"
 

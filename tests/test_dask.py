@@ -12,7 +12,7 @@ import pytest
 from bundle_writer import write_bundle
 from cluster import cluster
 
-from tfreader.mapping.audit import verify_output
+from tfreader.mapping.records.audit import verify_output
 
 TFREADER = Path(sys.executable).parent / "tfreader"
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 import tfreader
 from tfreader.mapping import convert
-from tfreader.mapping.rule_file import rules_from_data
+from tfreader.mapping.rules.rule_file import rules_from_data
 
 SHARDS = 300
 RULES = rules_from_data({"rule": [{"source": "(?P<n>.+)", "target": "{n}"}]}, "test")

@@ -14,7 +14,7 @@ import tfreader
 from tfreader.files import LocalFile
 from tfreader.mapping import make_plan
 from tfreader.mapping.execute import BLOCK, WORKERS, stream
-from tfreader.mapping.rule_file import rules_from_data
+from tfreader.mapping.rules.rule_file import rules_from_data
 
 SPARE = 2 << 20  # bytes that planning, threads and Python's objects take
 

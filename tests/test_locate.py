@@ -13,8 +13,8 @@ from conftest import BERT
 from numpy import ones
 
 import tfreader
-from tfreader.mapping.audit import verify_output
 from tfreader.mapping.families import open_source
+from tfreader.mapping.records.audit import verify_output
 
 
 @pytest.mark.parametrize(

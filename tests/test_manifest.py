@@ -24,7 +24,7 @@ from test_v1 import floats, write_v1
 import tfreader
 from tfreader.cli.main import main
 from tfreader.mapping import convert
-from tfreader.mapping.audit import verify_against, verify_output
+from tfreader.mapping.records.audit import verify_against, verify_output
 
 
 def sha256(data):

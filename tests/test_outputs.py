@@ -20,10 +20,10 @@ from safetensors.numpy import load_file, save_file
 import tfreader
 from tfreader.cli.main import main
 from tfreader.mapping import convert
-from tfreader.mapping.audit import verify_against, verify_output
-from tfreader.mapping.manifest import OPTIONS
 from tfreader.mapping.places import OURS, RECORD
-from tfreader.mapping.planner import PlanOptions
+from tfreader.mapping.planning.planner import PlanOptions
+from tfreader.mapping.records.audit import verify_against, verify_output
+from tfreader.mapping.records.manifest import OPTIONS
 
 SHARDS = {"max_shard_size": "20KB"}
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import tfreader
 from tfreader.mapping import dump_rules, load_rules
 from tfreader.mapping.families import families
-from tfreader.mapping.ops import OPS, Permute, Repeat, Slice, Unstack
-from tfreader.mapping.rule import (
+from tfreader.mapping.rules.ops import OPS, Permute, Repeat, Slice, Unstack
+from tfreader.mapping.rules.rule import (
     Architecture,
     Drop,
     Fill,
@@ -24,7 +24,7 @@ from tfreader.mapping.rule import (
     fill_in,
     resolve_ties,
 )
-from tfreader.mapping.rule_file import parse_rules, rules_from_data
+from tfreader.mapping.rules.rule_file import parse_rules, rules_from_data
 
 RULE = "[[rule]]\nsource = 'a'\ntarget = 'b'\n"
 FILL = "[[fill]]\ntarget = 'x'\nshape = [1]\nvalue = 'zeros'\n"

@@ -19,9 +19,9 @@ from tfreader.checkpoint import part_of, whole
 from tfreader.mapping import convert as convert_file
 from tfreader.mapping import dump_rules, load_rules, make_plan
 from tfreader.mapping.execute import stream
-from tfreader.mapping.extension import extended
 from tfreader.mapping.family import Family, Layout
-from tfreader.mapping.ops import (
+from tfreader.mapping.rules.extension import extended
+from tfreader.mapping.rules.ops import (
     Concat,
     Permute,
     Repeat,
@@ -33,8 +33,8 @@ from tfreader.mapping.ops import (
     Transpose,
     Unstack,
 )
-from tfreader.mapping.rule import Drop, Fill, Rule, RuleSet, Tie, literal_tail
-from tfreader.mapping.rule_file import _toml, rules_from_data
+from tfreader.mapping.rules.rule import Drop, Fill, Rule, RuleSet, Tie, literal_tail
+from tfreader.mapping.rules.rule_file import _toml, rules_from_data
 
 
 def convert(tmp_path, tensors, rules, **options):
@@ -95,8 +95,8 @@ def steps(draw, shape):
 @given(st.data(), array_shapes(max_dims=3, max_side=5), st.integers(1, 9), st.integers(0, 9))
 def test_any_part_of_a_chain_of_operations_is_that_part_of_the_whole(data, shape, long, span):
     with (
-        patch("tfreader.mapping.row_major.LONG_RUN", long),
-        patch("tfreader.mapping.row_major.SPAN", span),
+        patch("tfreader.mapping.rules.row_major.LONG_RUN", long),
+        patch("tfreader.mapping.rules.row_major.SPAN", span),
     ):
         check_a_chain_of_operations(data, shape)
 
@@ -430,7 +430,7 @@ def test_what_the_variables_tell_must_agree_with_the_config(monkeypatch, tmp_pat
         model_type = "made-up"
         layouts = (Original(),)
 
-    monkeypatch.setattr("tfreader.mapping.detect.get_family", lambda _: MadeUp())
+    monkeypatch.setattr("tfreader.mapping.planning.detect.get_family", lambda _: MadeUp())
     tensors = {"kernel": np.ones(2, np.float32)}
     for gated in (False, True):
         if gated:

@@ -24,7 +24,7 @@ import tfreader
 from tfreader.mapping import convert, load_state_dict, make_plan
 from tfreader.mapping.execute import stream
 from tfreader.mapping.plan import Entry
-from tfreader.mapping.rule_file import rules_from_data
+from tfreader.mapping.rules.rule_file import rules_from_data
 from tfreader.mapping.writers.safetensors import (
     SafetensorsFile,
     index_json,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..family import Beside, Config, Layout, Told, Variables
-from ..rule import Fill, RuleSet
+from ..rules.rule import Fill, RuleSet
 from . import _garden_settings
 from ._builders import dense, layer_norm
 from ._garden import (

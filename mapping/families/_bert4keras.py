@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 
 from ..family import Config, Variables
-from ..rule import Rule
+from ..rules.rule import Rule
 from ._builders import dense, layer_norm
 from ._encoder import ALBERT, BERT, HIDDEN, ONLY_LAYER, Layer, embeddings, layer
 

@@ -7,8 +7,8 @@ With `shared_layer` one layer stands for all, with `embedding_size` the embeddin
 
 from __future__ import annotations
 
-from ..ops import Transpose
-from ..rule import Fill, Rule
+from ..rules.ops import Transpose
+from ..rules.rule import Fill, Rule
 from ._encoder import ALBERT, BERT, HIDDEN, ONLY_LAYER, Layer, embeddings, layer
 
 ANY = "(?:.*/)?"

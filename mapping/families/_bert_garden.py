@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tfreader.errors import ConfigError
 
 from ..family import Beside, Config, Layout, Told, Variables
-from ..rule import Rule, RuleSet
+from ..rules.rule import Rule, RuleSet
 from . import _garden_settings
 from ._builders import dense, layer_norm
 from ._garden import (

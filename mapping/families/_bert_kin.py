@@ -11,7 +11,7 @@ from tfreader.errors import ConfigError
 from tfreader.files import read_small
 
 from ..family import Beside, Config, Family, SideFiles, Variables, check_heads
-from ..rule import Architecture, RuleSet
+from ..rules.rule import Architecture, RuleSet
 from . import _heads
 from ._tokenizers import (
     has_accents,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..ops import Transpose
-from ..rule import Rule
+from ..rules.ops import Transpose
+from ..rules.rule import Rule
 
 
 def dense(

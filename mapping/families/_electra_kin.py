@@ -17,9 +17,9 @@ from tfreader.errors import ConfigError
 from ..config_checks import check_keys, check_values
 from ..config_keys import ORIGINAL
 from ..family import Config, Variables, same_keys
-from ..ops import Concat, Transpose
-from ..rule import Rule
-from ..schema import shown
+from ..rules.ops import Concat, Transpose
+from ..rules.rule import Rule
+from ..rules.schema import shown
 from ._builders import dense
 from ._encoder import HIDDEN
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..rule import Rule
+from ..rules.rule import Rule
 from ._builders import dense, layer_norm
 
 HIDDEN = "hidden_size"

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ..family import Variables
-from ..ops import Reshape, Transpose
-from ..rule import Drop, Rule, RuleSet, literal_tail
+from ..rules.ops import Reshape, Transpose
+from ..rules.rule import Drop, Rule, RuleSet, literal_tail
 from ._builders import dense, layer_norm
 
 HIDDEN = "hidden_size"

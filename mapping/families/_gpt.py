@@ -12,8 +12,8 @@ from typing import Any
 from tfreader.files import read_small
 
 from ..family import Beside, SideFiles
-from ..ops import Squeeze
-from ..rule import Rule
+from ..rules.ops import Squeeze
+from ..rules.rule import Rule
 from ._tokenizers import is_merges, merges_of, tokenizer_config, word_ids
 
 END = "<|endoftext|>"

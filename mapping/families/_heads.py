@@ -17,10 +17,10 @@ from typing import NamedTuple
 from tfreader.checkpoint import TensorInfo
 
 from ..family import Config, Family, Variables
-from ..ops import Op, Transpose
 from ..plan import CASTABLE
-from ..rule import Architecture, Fill, Rule, RuleSet, literal_tail
-from ..rule_file import dump_rules
+from ..rules.ops import Op, Transpose
+from ..rules.rule import Architecture, Fill, Rule, RuleSet, literal_tail
+from ..rules.rule_file import dump_rules
 
 PART = "classifier"
 _NAMES = "dense|classifier|classification|logits?|outputs?|output_layer|predictions?|fc|softmax"

@@ -15,8 +15,8 @@ from dataclasses import replace
 from tfreader.errors import ConfigError, PlanError
 
 from ..family import Config, Variables
-from ..ops import Repeat, Unstack
-from ..rule import Rule
+from ..rules.ops import Repeat, Unstack
+from ..rules.rule import Rule
 
 MAX_LAYERS = 1000
 FACTOR = re.compile(r"(?:.*/)?word_embeddings(?:_2|_projector(?:_layer)?/projector)")

@@ -18,7 +18,7 @@ from tfreader.errors import ConfigError
 from tfreader.files import read_small
 
 from ..family import Beside, Config, Layout, SideFiles, Variables, same_keys
-from ..rule import Architecture, Rule, RuleSet, Tie
+from ..rules.rule import Architecture, Rule, RuleSet, Tie
 from . import _albert_garden, _bert4keras, _bert_for_tf2, _builders
 from ._bert_kin import BERT, ROOT, BertKin
 from ._builders import dense, output_layer

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from ..family import Config, Layout, Variables
-from ..rule import Architecture, Rule, RuleSet, Tie
+from ..rules.rule import Architecture, Rule, RuleSet, Tie
 from . import _bert4keras, _bert_for_tf2, _bert_garden, _shared_layer
 from ._bert_kin import BERT, ROOT, BertKin
 from ._builders import dense, layer_norm, output_layer

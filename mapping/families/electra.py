@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from tfreader.errors import ConfigError, PlanError
 
 from ..family import Config, Layout, Told, Variables
-from ..rule import Architecture, Drop, Rule, RuleSet, Tie
+from ..rules.rule import Architecture, Drop, Rule, RuleSet, Tie
 from ._bert_kin import BertKin
 from ._builders import dense, layer_norm
 from ._electra_kin import (

@@ -15,7 +15,7 @@ from tfreader.errors import ConfigError
 
 from ..config_keys import ALIASES
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, check_heads, same_keys
-from ..rule import Architecture, Rule, RuleSet, Tie
+from ..rules.rule import Architecture, Rule, RuleSet, Tie
 from ._gpt import END, LAYER, TO_LAYER, bpe_files, conv1d, layer_norm
 from ._tokenizers import is_words, word_ids
 

@@ -14,7 +14,7 @@ from tfreader.paths import AnyPath
 
 from ..config_keys import ALIASES
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, check_heads, same_keys
-from ..rule import Architecture, Drop, Rule, RuleSet, Tie
+from ..rules.rule import Architecture, Drop, Rule, RuleSet, Tie
 from ..sources.npy import open_params
 from ._gpt import LAYER, TO_LAYER, bpe_files, conv1d, layer_norm
 from ._tokenizers import is_words

@@ -19,8 +19,8 @@ from tfreader.files import read_small
 
 from ..config_keys import ALIASES
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
-from ..ops import Op, Reshape, Transpose
-from ..rule import Architecture, Rule, RuleSet, Tie
+from ..rules.ops import Op, Reshape, Transpose
+from ..rules.rule import Architecture, Rule, RuleSet, Tie
 from ._tokenizers import is_sentencepiece, sentencepieces, tokenizer_config, too_many
 
 NORM = "(?:layer_norm|rms_norm)/scale"

@@ -20,8 +20,8 @@ from tfreader.files import read_small
 
 from ..config_keys import ALIASES
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
-from ..ops import Concat, Repeat, Transpose, Unstack
-from ..rule import Architecture, Fill, Rule, RuleSet, Tie
+from ..rules.ops import Concat, Repeat, Transpose, Unstack
+from ..rules.rule import Architecture, Fill, Rule, RuleSet, Tie
 from ._tokenizers import is_text, tokenizer_config
 
 LAYER = r"transformer/layer_(?P<layer>\d+)"

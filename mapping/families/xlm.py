@@ -18,7 +18,7 @@ from tfreader.files import read_small
 from tfreader.paths import AnyPath
 
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, check_heads
-from ..rule import Architecture, Drop, Rule, RuleSet, Tie
+from ..rules.rule import Architecture, Drop, Rule, RuleSet, Tie
 from ..sources.pth import PthCheckpoint, TorchFile, is_pth, load
 from ._tokenizers import has_accents, has_capitals, merges_of, tokenizer_config
 

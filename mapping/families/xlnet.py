@@ -17,8 +17,8 @@ from tfreader.files import read_small
 
 from ..config_keys import ALIASES
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
-from ..ops import Repeat, Unstack
-from ..rule import Architecture, Drop, Fill, Rule, RuleSet, Tie
+from ..rules.ops import Repeat, Unstack
+from ..rules.rule import Architecture, Drop, Fill, Rule, RuleSet, Tie
 from . import _builders
 from ._builders import dense
 from ._tokenizers import (

@@ -22,12 +22,12 @@ from tfreader.errors import ConfigError, CorruptCheckpointError, RemoteError
 from tfreader.files import read_small
 from tfreader.paths import AnyPath, is_url, size_of
 
-from .execute import Write
-from .family import SideFiles
-from .places import RECORD, is_torch_file, record_of
-from .plan import Entry, Plan
-from .rule_file import dump_rules
-from .writers.safetensors import Layout
+from ..execute import Write
+from ..family import SideFiles
+from ..places import RECORD, is_torch_file, record_of
+from ..plan import Entry, Plan
+from ..rules.rule_file import dump_rules
+from ..writers.safetensors import Layout
 
 FORMAT_VERSION = 1
 LARGEST = 128 << 20  # bytes of a record, of some 300,000 tensors

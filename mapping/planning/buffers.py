@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .family import Variables
-from .rule import Drop
+from ..family import Variables
+from ..rules.rule import Drop
 
 _BUFFER = re.compile("(?:.*/)?(?:position_ids|token_type_ids)")
 

@@ -15,13 +15,13 @@ from tfreader.files import read_small
 from tfreader.json_text import parse_json
 from tfreader.paths import AnyPath, as_path, size_of
 
-from .config_checks import check_keys, check_values, shown
-from .config_keys import ALIASES, class_keys, own_keys
-from .families import families
-from .family import Beside, Config, Family
+from ..config_checks import check_keys, check_values, shown
+from ..config_keys import ALIASES, class_keys, own_keys
+from ..families import families
+from ..family import Beside, Config, Family
+from ..plan import FLOATS
+from ..rules.rule import RuleSet
 from .labels import set_labels
-from .plan import FLOATS
-from .rule import RuleSet
 
 MAX_LABELS = 1_000_000
 

@@ -18,9 +18,9 @@ import numpy as np
 from tfreader.checkpoint import TensorInfo, part_of, whole
 from tfreader.training import MOVING_AVERAGE
 
-from .findings import some
-from .ops import Concat, Permute, Reshape, Shape, Slice, Squeeze, Transpose
-from .plan import Entry
+from ..findings import some
+from ..plan import Entry
+from ..rules.ops import Concat, Permute, Reshape, Shape, Slice, Squeeze, Transpose
 
 MAX_TRACED = 1 << 20  # elements of a bias that are followed to where they come to lie
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from tfreader.errors import ConfigError
 
-from .findings import Findings, count, some
+from ..findings import Findings, count, some
+from ..plan import CASTABLE, FLOATS, Entry
+from ..rules.ops import MAX_ELEMENTS, Join, Shape, Split, Step, Unstack
+from ..rules.rule import Architecture, Rule, RuleSet, fill_in, resolve_ties
 from .following import Followed
 from .matching import Match
-from .ops import MAX_ELEMENTS, Join, Shape, Split, Step, Unstack
-from .plan import CASTABLE, FLOATS, Entry
-from .rule import Architecture, Rule, RuleSet, fill_in, resolve_ties
 from .sizes import Sizes
 
 _DIFFER = (

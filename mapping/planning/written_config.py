@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable
 
 from tfreader.errors import ConfigError
 
+from ..config_checks import as_written
+from ..family import Config, Family
+from ..findings import Findings, some
+from ..plan import CASTABLE, Entry
+from ..rules.rule import Architecture
 from .config import SourceConfig
-from .config_checks import as_written
-from .family import Config, Family
-from .findings import Findings, some
 from .following import Followed
-from .plan import CASTABLE, Entry
-from .rule import Architecture
 from .sizes import Sizes
 
 MAX_LABELS = 1_000_000

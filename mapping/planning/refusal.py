@@ -8,13 +8,13 @@ from collections.abc import Collection
 
 from tfreader.errors import PlanError
 
+from ..findings import Findings
+from ..plan import Plan
+from ..rules.rule import Architecture
 from .accounting import Accounts
 from .detect import fitting, not_built_in, side_by_side, under_scopes
-from .findings import Findings
 from .following import Followed
 from .matching import Matches
-from .plan import Plan
-from .rule import Architecture
 from .variables import Chosen, Seen, spellings
 
 

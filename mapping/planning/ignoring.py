@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from tfreader.checkpoint import TensorInfo
 
-from .findings import Findings
-from .rule import compiled
-from .schema import quoted
+from ..findings import Findings
+from ..rules.rule import compiled
+from ..rules.schema import quoted
 from .variables import Chosen, Seen, matching
 
 

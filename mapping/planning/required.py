@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from ..findings import Findings, count, some
+from ..plan import Entry
+from ..rules.rule import Architecture, Rule, fill_in
 from .accounting import Accounts
-from .findings import Findings, count, some
 from .following import Followed
-from .plan import Entry
-from .rule import Architecture, Rule, fill_in
 from .variables import Seen
 
 _MOST_MISSING = 1000  # tensors that are listed

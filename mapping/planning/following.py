@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import PlanError
 
+from ..family import Beside, Config, Family, Layout
+from ..findings import Findings
+from ..rules.extension import extended, own_of
+from ..rules.rule import Architecture, RuleSet
 from .buffers import buffers
 from .config import Asked, SourceConfig, read_config
 from .detect import detect
-from .extension import extended, own_of
-from .family import Beside, Config, Family, Layout
-from .findings import Findings
-from .rule import Architecture, RuleSet
 from .variables import Chosen, Seen, choose, look, spellings
 
 NOTHING = RuleSet(())

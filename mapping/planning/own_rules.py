@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from .extension import Tensors, as_regex
-from .findings import Findings, count, some
+from ..findings import Findings, count, some
+from ..plan import Entry
+from ..rules.extension import Tensors, as_regex
+from ..rules.ops import Shape, Step, Transpose
+from ..rules.rule import Architecture, Rule, RuleSet, fill_in
+from ..rules.schema import quoted
 from .following import Followed
 from .matching import Match, Matches
-from .ops import Shape, Step, Transpose
-from .plan import Entry
-from .rule import Architecture, Rule, RuleSet, fill_in
-from .schema import quoted
 from .sizes import Sizes
 
 

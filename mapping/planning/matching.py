@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tfreader.checkpoint import TensorInfo
 from tfreader.errors import RuleError
 
-from .rule import Rule, RuleSet, literal_tail
+from ..rules.rule import Rule, RuleSet, literal_tail
 from .variables import Chosen, Seen
 
 

@@ -9,13 +9,13 @@ from tfreader.checkpoint import VerifyReport
 from tfreader.errors import CheckpointNotFoundError, ChecksumError
 from tfreader.paths import AnyPath
 
-from .execute import stream
-from .families import open_source
+from ..execute import stream
+from ..families import open_source
+from ..places import RECORD, find_record, overrules
+from ..planning.planner import PlanOptions, make_plan
+from ..rules.rule_file import parse_rules
 from .manifest import Hashed, Manifest, checksum_kind, load
-from .places import RECORD, find_record, overrules
-from .planner import PlanOptions, make_plan
 from .recorded import Recorded, differences
-from .rule_file import parse_rules
 
 
 def verify_output(output: str | PathLike[str]) -> VerifyReport:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 
 from tfreader.errors import ConfigError
 
+from ..family import Config
+from ..findings import Findings, some
+from ..rules.schema import NUMBER
 from .config import SourceConfig
-from .family import Config
-from .findings import Findings, some
 from .matching import Match
-from .schema import NUMBER
 
 
 @dataclass(frozen=True)

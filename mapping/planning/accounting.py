@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from tfreader.checkpoint import TensorInfo
 
-from .findings import Findings, count, some
+from ..findings import Findings, count, some
+from ..rules.rule import Architecture, compiled
+from ..rules.schema import quoted
 from .following import Followed
 from .ignoring import Ignored
 from .matching import Match, Matches
 from .own_rules import replaced
-from .rule import Architecture, compiled
-from .schema import quoted
 from .variables import Seen
 
 _GROUP = re.compile(r"\(\?P<\w+>")  # by whichever names: rules of one source may name them apart

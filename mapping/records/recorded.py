@@ -21,10 +21,10 @@ from tfreader.errors import (
 from tfreader.files import checksum_of, open_file
 from tfreader.paths import AnyPath
 
-from .execute import WORKERS
+from ..execute import WORKERS
+from ..places import OURS, is_torch_file
+from ..writers import safetensors
 from .manifest import Manifest, checksum_kind
-from .places import OURS, is_torch_file
-from .writers import safetensors
 
 Described = dict[str, Any]
 """What is compared of a tensor: dtype, shape, one of HASHES and, if they are known, its origins."""
@@ -129,7 +129,7 @@ def _tensors_in(path: AnyPath, kind: str) -> dict[str, Described]:
 
 
 def _torch_tensors(path: AnyPath, kind: str) -> dict[str, Described]:
-    from .sources import pth
+    from ..sources import pth
 
     file = pth.TorchFile(path)
     contents = pth.load(file)

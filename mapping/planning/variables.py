@@ -11,8 +11,8 @@ from tfreader.errors import CheckpointNotFoundError, PlanError
 from tfreader.object_graph import ObjectGraph
 from tfreader.training import Training, training_state
 
-from .findings import Findings, count, some
-from .rule import RuleSet
+from ..findings import Findings, count, some
+from ..rules.rule import RuleSet
 
 
 @dataclass(frozen=True)

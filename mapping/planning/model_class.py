@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from tfreader.errors import PlanError, UnknownModelTypeError
 
-from .findings import Findings
+from ..findings import Findings
+from ..rules.rule import Architecture, RuleSet
 from .following import Followed
 from .ignoring import Ignored
 from .matching import Match, Matches
-from .rule import Architecture, RuleSet
 
 
 def model_class(

@@ -7,7 +7,7 @@ from typing import Any
 
 from tfreader.errors import ConfigError
 
-from .family import Config
+from ..family import Config
 
 
 def set_labels(

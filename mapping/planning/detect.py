@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from tfreader.errors import PlanError, RuleError, UnknownModelTypeError
 
-from .families import families, get_family
-from .family import Family, Layout
-from .findings import some
-from .rule import RuleSet
+from ..families import families, get_family
+from ..family import Family, Layout
+from ..findings import some
+from ..rules.rule import RuleSet
 from .variables import Chosen, Seen, averages_of
 
 # Models that people take for one of the families.

@@ -13,21 +13,21 @@ from typing import Any, TypedDict
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError
 
+from ..findings import Findings
+from ..plan import FLOATS, Plan
+from ..rules.rule import RuleSet
+from ..rules.rule_file import load_rules
 from .accounting import account
 from .advice import advise
 from .config import Asked
 from .entries import find_ties, make_entries, make_fills
-from .findings import Findings
 from .following import follow, for_class
 from .ignoring import ignored
 from .matching import match
 from .model_class import model_class
 from .own_rules import bind_own, check_own
-from .plan import FLOATS, Plan
 from .refusal import refusal
 from .required import check_required
-from .rule import RuleSet
-from .rule_file import load_rules
 from .sizes import Sizes, bind, count_groups
 from .variables import choose, look, without
 from .written_config import finish_config

@@ -1,0 +1,1 @@
+"""From a checkpoint's names and shapes to a plan, in steps; `planner` is their order."""

@@ -1,0 +1,1 @@
+"""Rules, their operations, and the files that hold them."""
