@@ -198,7 +198,7 @@ def verify(path: str, against: str | None, as_json: bool) -> None:
             with _open(path, salvage=True) as checkpoint:
                 report = checkpoint.verify()
                 found = f"{report.tensors} variables, {report.nbytes} bytes"
-                line = f"{checkpoint.path}: {found}: all in order"
+                line = f"{checkpoint.path}: {found}: {checkpoint.verified}"
     except tfreader.ChecksumError as error:
         if as_json:
             _print(failure_data(error, str(error)), [], True)

@@ -61,13 +61,14 @@ def inspect_data(checkpoint: Checkpoint, pattern: re.Pattern[str]) -> dict[str, 
             "slices": [piece._asdict() for piece in info.slices],
             "object_path": value.path if value else None,
             "full_name": value.full_name if value else None,
+            "names": checkpoint.names(info.name),
             "training": str(training[info.name]) if info.name in training else None,
         }
 
     return {
         "path": checkpoint.path,
         "format": checkpoint.format,
-        "variables": [described(info) for info in infos if _found(info, graph, pattern)],
+        "variables": [described(info) for info in infos if _found(checkpoint, info, pattern)],
         "notes": [*checkpoint.notes, *notes],
     }
 
@@ -80,9 +81,8 @@ def _graph(checkpoint: Checkpoint) -> tuple[ObjectGraph | None, tuple[str, ...]]
         return None, (f"no readable names: {error}",)
 
 
-def _found(info: TensorInfo, graph: ObjectGraph | None, pattern: re.Pattern[str]) -> bool:
-    names = graph[info.name].names if graph and info.name in graph else ()
-    return any(map(pattern.search, (info.name, *names)))
+def _found(checkpoint: Checkpoint, info: TensorInfo, pattern: re.Pattern[str]) -> bool:
+    return any(map(pattern.search, checkpoint.names(info.name)))
 
 
 def inspect_lines(
@@ -99,7 +99,7 @@ def inspect_lines(
     for info in infos:
         mine = training.get(info.name)
         folded = mine is not None and mine.slot is not None and not show_all
-        if folded or not _found(info, graph, pattern):
+        if folded or not _found(checkpoint, info, pattern):
             continue
         shard = "" if info.shard is None else str(info.shard)
         own = [] if show_all else sorted(set(slots.get(info.name, ())))

@@ -11,11 +11,14 @@ tests/data/fuzz, where test_fuzz.py keeps it found.
 from __future__ import annotations
 
 import gc
+import io
+import json
 import os
 import shutil
 import struct
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +26,11 @@ from types import FunctionType
 from unittest.mock import patch
 
 import fuzz_files
+import h5py
 import numpy as np
 from bundle_writer import entry, header, table
 from fuzz_files import DATA, refused
+from ml_dtypes import bfloat16
 
 import tfreader
 from tfreader.checkpoint import TensorInfo
@@ -49,6 +54,12 @@ def v2(data: bytes, folder: Path) -> None:
     read(folder / "m", data)
 
 
+def keras(data: bytes, folder: Path) -> None:
+    """An HDF5 file or a Keras archive."""
+    (folder / "m.h5").write_bytes(data)
+    read(folder / "m.h5", data)
+
+
 def graph(data: bytes, _: Path) -> None:
     with refused(ValueError):
         found = ObjectGraph(data, [f"k{i}" for i in range(64)])
@@ -68,7 +79,7 @@ def state(data: bytes, folder: Path) -> None:
 
 
 TARGETS: tuple[Target, ...] = (
-    *(v1, v2, graph, state, fuzz_files.rules, fuzz_files.jobs, fuzz_files.beside),
+    *(v1, v2, graph, state, keras, fuzz_files.rules, fuzz_files.jobs, fuzz_files.beside),
     *(fuzz_files.settings, fuzz_files.records, fuzz_files.folders),
 )
 
@@ -124,6 +135,7 @@ def reader_seeds() -> Iterator[tuple[Target, bytes]]:
         index = (DATA / f"{prefix}.index").read_bytes()
         data = (DATA / f"{prefix}.data-00000-of-00001").read_bytes()
         yield v2, struct.pack("<H", len(index)) + index + data
+    yield from ((keras, data) for data in keras_files())
     items = [(b"", header()), *((b"x%d" % i, entry(np.zeros(2, np.float32))) for i in range(9))]
     index = table(items, 100, snappy=True)
     yield v2, struct.pack("<H", len(index)) + index + bytes(8)
@@ -131,6 +143,37 @@ def reader_seeds() -> Iterator[tuple[Target, bytes]]:
         with tfreader.open(DATA / prefix) as checkpoint:
             yield graph, checkpoint["_CHECKPOINTABLE_OBJECT_GRAPH"].tolist()
     yield state, (DATA / "objects" / "checkpoint").read_bytes()
+
+
+def keras_files() -> Iterator[bytes]:
+    """Small ones, as Keras 2 and 3 lay them out, with what else HDF5 can hold."""
+    kernel = np.arange(6, dtype=np.float32)
+    for version in ("earliest", "latest"):
+        out = io.BytesIO()
+        with h5py.File(out, "w", libver=version) as file:
+            file.attrs["layer_names"] = [b"dense"]
+            file["dense/dense/kernel:0"] = kernel
+            file.create_dataset("z/z:0", data=kernel, chunks=(4,), compression="gzip", shuffle=True)
+            file["z/text:0"] = "text"
+            file["z/big:0"] = kernel.astype(">f4")
+            file["z/link"] = h5py.ExternalLink("x.h5", "/x")
+        yield out.getvalue()
+        weights = io.BytesIO()
+        with h5py.File(weights, "w", libver=version) as file:
+            group = file.create_group("layers/dense/vars")
+            group.attrs["name"] = "head"
+            group["0"] = kernel.astype(bfloat16)
+            group["0"].attrs["dtype"] = "bfloat16"
+        yield weights.getvalue()
+        for how in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            out = io.BytesIO()
+            with zipfile.ZipFile(out, "w", how) as archive:
+                archive.writestr("config.json", json.dumps(KERAS_CONFIG))
+                archive.writestr("model.weights.h5", weights.getvalue())
+            yield out.getvalue()
+
+
+KERAS_CONFIG = {"config": {"layers": [{"class_name": "Dense", "config": {"name": "head"}}]}}
 
 
 @contextmanager
@@ -170,7 +213,7 @@ def main() -> None:
             check(data, folder)
             return 0
 
-        options = ["-max_len=8192", "-timeout=10", "-rss_limit_mb=1200", "-print_final_stats=1"]
+        options = ["-max_len=16384", "-timeout=10", "-rss_limit_mb=1200", "-print_final_stats=1"]
         with unchecked():
             for function in [found for found in gc.get_objects() if is_ours(found)]:
                 atheris.instrument_func(function)  # those of all modules would take a minute

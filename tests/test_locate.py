@@ -108,9 +108,7 @@ def zipped(*names: str) -> bytes:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
         (b"\n<!DOCTYPE html><html>", "HTML page"),
         (b"<?xml version='1.0'?><Error><Code>NoSuchKey", "download failed"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
         (zipped("archive/data.pkl", "archive/data/0"), "PyTorch file"),
-        (zipped("config.json", "metadata.json", "model.weights.h5"), "Keras 3 model"),
         (zipped("a.npy", "b.npy"), "npz"),
         (zipped("uncased/bert_model.ckpt.index"), "unpack it.*uncased/bert_model.ckpt.index"),
         (b"PK\3\4" + bytes(90), "damaged zip"),
@@ -132,6 +130,19 @@ def test_a_file_of_another_kind_is_named(tmp_path, content, meaning):
     with pytest.raises(tfreader.CorruptCheckpointError, match=meaning) as caught:
         tfreader.open(tmp_path / "weights")
     assert "pass one of: " + str(tmp_path / "model.ckpt") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "meaning"),
+    [
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file.*call it .h5"),
+        (zipped("config.json", "model.weights.h5"), "a Keras archive.*call it .keras"),
+    ],
+)
+def test_a_file_of_keras_in_the_place_of_an_index(tmp_path, content, meaning):
+    (tmp_path / "model.index").write_bytes(content)
+    with pytest.raises(tfreader.CorruptCheckpointError, match=meaning):
+        tfreader.open(tmp_path / "model")
 
 
 @pytest.mark.parametrize("base", ["", "-1", "(x, y): z", "a[1]*?", "emb=a,b", "näme\n"])

@@ -243,9 +243,9 @@ def test_streaming_in_parts_gives_what_whole_tensors_give(
     with (
         patch("tfreader.mapping.execute.BLOCK", block),
         patch("tfreader.mapping.execute.LEAST", 0),
-        patch("tfreader.bundle.parts.CHUNK", 40),
+        patch("tfreader.runs.CHUNK", 40),
         patch("tfreader.bundle.values.CHUNK", 40),
-        patch("tfreader.bundle.parts.GAP", gap),
+        patch("tfreader.runs.GAP", gap),
         tfreader.open(
             write_bundle(folder / "m", tensors, num_shards=2, sliced=sliced)
         ) as checkpoint,

@@ -106,9 +106,9 @@ class Checkpoint(Mapping[str, Array]):
     """A read-only mapping from variable names to numpy arrays. Use it as a context manager.
 
     Strings come as object arrays of bytes; bfloat16, float8 and int4 with their ml_dtypes types.
-    `path` is the prefix, `format` is "v1" or "v2", `notes` says what was assumed to find it,
+    `path` is the prefix, `format` is "v1", "v2" or "h5", `notes` says what was assumed to find it,
     `config` is the model's original config where the checkpoint itself holds it.
-    A variable of an object-based checkpoint may be asked for by any name that `object_graph` knows.
+    A variable may be asked for by any of its `names`, such as those that `object_graph` knows.
     Threads may read at the same time, and so may forked children (not of URLs). A copy, or what
     comes out of a pickle, opens the files again by their paths (absolute ones, of local files).
     """
@@ -117,6 +117,7 @@ class Checkpoint(Mapping[str, Array]):
     format: str
     notes: tuple[str, ...] = ()
     config: Mapping[str, Any] | None = None
+    verified = "all in order"  # what it means that `verify` raised nothing
     _closed = False
     _variables: Mapping[str, Any]  # what each class keeps about a variable, by name, in name order
 
@@ -236,7 +237,7 @@ class Checkpoint(Mapping[str, Array]):
         return map(self.info, self)
 
     def _find(self, name: str) -> str | None:
-        """The key of a name in the object graph."""
+        """The key of another name."""
         return self.object_graph.find(name) if self.object_graph is not None else None
 
     def _key(self, name: str) -> str:
@@ -257,6 +258,13 @@ class Checkpoint(Mapping[str, Array]):
         """What messages call a variable: its readable name, once the object graph is known."""
         graph: ObjectGraph | None = self.__dict__.get("object_graph")
         return shortened(graph.name(name) if graph is not None else name)
+
+    def names(self, name: str) -> tuple[str, ...]:
+        """All names of a stored variable, its own key first, once the object graph is known."""
+        graph: ObjectGraph | None = self.__dict__.get("object_graph")
+        if graph is None or name not in graph:
+            return (name,)
+        return tuple(dict.fromkeys((name, graph.name(name), *graph[name].names)))
 
     def __reduce__(self) -> Any:
         raise UnsupportedError(

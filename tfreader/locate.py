@@ -12,6 +12,7 @@ from typing import NamedTuple
 from .checkpoint_pb2 import CheckpointState
 from .errors import CheckpointNotFoundError, CorruptCheckpointError, RemoteError, TFReaderError
 from .files import but_it_is, is_table, read_small
+from .keras_archive import is_keras_file
 from .paths import as_path, check_access, entries, is_dir, is_file, is_url
 
 STATE_FILE = "checkpoint"
@@ -26,19 +27,21 @@ _LOOKED_AT = 16  # files and folders of a server's folder that are looked into f
 
 
 class Located(NamedTuple):
-    """A checkpoint's prefix, the files of a V1 checkpoint (none for V2), and what was assumed."""
+    """A checkpoint's prefix, its files (none for V2), what was assumed, whether Keras made it."""
 
     prefix: str
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    is_keras: bool = False
 
 
 def locate(path: str) -> Located:
     """The checkpoint that `path` names.
 
     `path` is a prefix, any file of the checkpoint, a pattern such as `model.ckpt-?????-of-00002`, a
-    folder, a SavedModel folder, or a `checkpoint` state file. Raises CheckpointNotFoundError,
-    CorruptCheckpointError where the file there is something else, AccessDeniedError.
+    folder, a SavedModel folder, a `checkpoint` state file, or a file of Keras. Raises
+    CheckpointNotFoundError, CorruptCheckpointError where the file there is something else,
+    AccessDeniedError.
     """
     if not is_url(path):
         check_access(path)
@@ -64,7 +67,9 @@ def _exact(path: str) -> Located | None:
     if shard := _V1_SHARD.fullmatch(path) or _V1_PATTERN.fullmatch(path):
         return _shards(shard["prefix"], shard["count"])
     if is_file(path):
-        return Located(path, (path,)) if is_table(path) else None
+        if is_table(path):
+            return Located(path, (path,))
+        return Located(path, (path,), is_keras=True) if is_keras_file(path) else None
     folder, name = os.path.split(path)
     counts = {
         match["count"]
@@ -230,7 +235,7 @@ def _only(folder: str, problem: str, note: str | None) -> Located:
 
 
 def prefixes(folder: str) -> list[str]:
-    """The base names of the checkpoints in a folder, sorted: V2 ones, or else V1 ones."""
+    """The base names of the checkpoints in a folder, sorted: V2, else V1 ones, else Keras files."""
     files = _files(folder)
     found = {file.removesuffix(".index") for file in files if file.endswith(".index")}
     if not found:
@@ -238,6 +243,8 @@ def prefixes(folder: str) -> list[str]:
         tables = (file for file in looked_at if is_table(os.path.join(folder, file)))
         shards = ((_V1_SHARD.fullmatch(file), file) for file in tables)
         found = {match["prefix"] if match else file for match, file in shards}
+    if not found:
+        found = {file for file in looked_at if is_keras_file(os.path.join(folder, file))}
     return sorted(found)
 
 

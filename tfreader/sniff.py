@@ -16,7 +16,7 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (  # in lower case
     (b"<!doctype html", _WEB_PAGE),
     (b"<html", _WEB_PAGE),
     (b"<?xml", "an XML message: the download failed, fetch the file again"),
-    (b"\x89hdf\r\n\x1a\n", "an HDF5 file (Keras .h5 weights), not a TensorFlow checkpoint"),
+    (b"\x89hdf\r\n\x1a\n", "an HDF5 file, as Keras writes them: call it .h5 and pass it"),
     (b"\x1f\x8b", "a gzip archive: unpack it and pass what is inside"),
     (b"bzh", "a bzip2 archive: unpack it and pass what is inside"),
     (b"\xfd7zxz\0", "an xz archive: unpack it and pass what is inside"),
@@ -61,7 +61,7 @@ def _archive(file: IO[bytes]) -> str:
     if any(name.endswith("data.pkl") for name in names):
         return "a PyTorch file: it needs no conversion"
     if "model.weights.h5" in names:
-        return "a Keras 3 model (.keras, a zip archive with HDF5 weights), not a checkpoint"
+        return "a Keras archive with HDF5 weights: call it .keras and pass it"
     if names and all(name.endswith(".npy") for name in names):
         return "a numpy archive (.npz), not a TensorFlow checkpoint"
     inside = ", ".join(name for name in names if name.endswith((".index", "saved_model.pb")))

@@ -50,7 +50,12 @@ _COUNTER = re.compile(
 )
 _METRIC = re.compile(r"(?:.*/)?keras_api/metrics/.+")
 # Keras 3's layers and preprocessing, tf.random.Generator.
-_RANDOM_STATE = re.compile(r"(?:.*/)?(?:seed_generator_state|StateVar|_state_var)(?:_\d+)?")
+_RANDOM_STATE = re.compile(
+    r"(?:.*/)?(?:(?:seed_generator_state|StateVar|_state_var)(?:_\d+)?|seed_generator/\d+)"
+)
+# In Keras' HDF5 files: of Keras 2's model.save, of Keras 3 and 2's .weights.h5.
+KERAS_OPTIMIZER = re.compile(r"(?s)optimizer_weights/.+|optimizer/(?:.+/)?vars/\d+")
+KERAS_METRIC = re.compile(r"(?s)(?:metrics|_\w*metrics?|_loss_tracker)/(?:.+/)?vars/\d+")
 _STATISTIC = re.compile(r".*/moving_(?:mean|variance)")  # no optimizer trains these
 _LEFT_BY_TRAINING = ("slot", "training counter", "optimizer state")
 _INTEGERS = {"bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (2, 4, 8, 16, 32, 64))}
@@ -203,6 +208,10 @@ def _state(
         return Training("slot", claim.owner, claim.slot)
     if (match := _SCOPED_STATE.fullmatch(name)) and (info.shape == () or match["unnamed"]):
         return Training("optimizer state")
+    if KERAS_OPTIMIZER.fullmatch(name):
+        return Training("optimizer state")
+    if KERAS_METRIC.fullmatch(name):
+        return Training("metric")
     return _of_type(info, (name,))
 
 

@@ -19,9 +19,9 @@ from ..rules.rule import RuleSet
 class Seen:
     """All variables by their keys.
 
-    `names` are those by which rules may know one: as stored, as shown, as the graph has it; under a
-    scope those below it, without it, and then its own name. `shown` is what users read. `training`
-    is what looks like training state.
+    `names` are those by which rules may know one: as stored, as shown, all others; under a scope
+    those below it, without it, and then its own name. `shown` is what users read. `training` is
+    what looks like training state.
     """
 
     path: str
@@ -64,7 +64,7 @@ def look(checkpoint: Checkpoint, scope: str, findings: Findings) -> Seen:
     infos = {info.name: info for info in checkpoint.infos}
     graph = _object_graph(checkpoint, findings)
     shown = {key: key if graph is None else graph.name(key) for key in infos}
-    names = {key: _names(key, graph) for key in infos}
+    names = {key: checkpoint.names(key) for key in infos}
     scope = scope.strip("/")
     if scope:
         below = {key: _within(scope, key, own, graph) for key, own in names.items()}
@@ -87,12 +87,6 @@ def _object_graph(checkpoint: Checkpoint, findings: Findings) -> ObjectGraph | N
     except CheckpointNotFoundError as error:
         findings.notes.append(f"no readable names, as the object graph cannot be read: {error}")
         return None
-
-
-def _names(key: str, graph: ObjectGraph | None) -> tuple[str, ...]:
-    if graph is None or key not in graph:
-        return (key,)
-    return tuple(dict.fromkeys((key, graph.name(key), *graph[key].names)))
 
 
 def _within(
