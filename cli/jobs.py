@@ -18,6 +18,7 @@ from click.core import ParameterSource
 
 from tfreader.files import read_small
 from tfreader.json_text import parse_json
+from tfreader.kinds import USUAL, models_in
 from tfreader.locate import checkpoint_of, is_left_over
 from tfreader.mapping.batch import Job
 from tfreader.paths import as_path, glob, is_url
@@ -70,7 +71,7 @@ def from_glob(patterns: Sequence[str], output_root: str, given: Row) -> list[Job
 
     Raises click.UsageError where a pattern matches none.
     """
-    rows: dict[str, Row] = {}
+    outputs: dict[str, str] = {}  # by the checkpoint
     for pattern in patterns:
         root = _MAGIC.split(pattern)[0].rpartition("/")[0]
         found = False
@@ -79,16 +80,41 @@ def from_glob(patterns: Sequence[str], output_root: str, given: Row) -> list[Job
                 click.echo(f"note: {file}: left of an interrupted save, passed over", err=True)
                 continue
             checkpoint = checkpoint_of(file)
-            name = checkpoint.removeprefix(root).strip("/").removesuffix("/variables/variables")
-            output = os.path.join(output_root, name)
-            rows.setdefault(
-                checkpoint, {"tf_checkpoint": checkpoint, "pytorch_dump_output": output}
-            )
+            outputs.setdefault(checkpoint, os.path.join(output_root, _output(checkpoint, root)))
             found = True
         if not found:
             raise click.UsageError(f"{pattern}: no jobs there")
+    places: dict[str, list[str]] = {}
+    for checkpoint, output in outputs.items():
+        places.setdefault(output, []).append(checkpoint)
+    rows = {
+        checkpoint: {"tf_checkpoint": checkpoint, "pytorch_dump_output": output}
+        for output, checkpoints in places.items()
+        for checkpoint in _of_one_folder(checkpoints)
+    }
     jobs = _jobs(" ".join(patterns), rows.items(), given)
     return [replace(job, is_folder=True) for job in jobs]
+
+
+def _output(checkpoint: str, root: str) -> str:
+    """Where an output lies below all outputs: as its checkpoint does below the pattern's root."""
+    name = checkpoint.removeprefix(root).strip("/").removesuffix("/variables/variables")
+    folder, base = os.path.split(name)
+    return os.path.join(folder, base.partition(".")[0] if base in USUAL else base)
+
+
+def _of_one_folder(checkpoints: list[str]) -> list[str]:
+    """Of several models that lie in a folder under usual names the one that would be found."""
+    folder = os.path.dirname(checkpoints[0])
+    names = [os.path.basename(checkpoint) for checkpoint in checkpoints]
+    others = [os.path.join(folder, name) for name in names] != checkpoints
+    if len(checkpoints) == 1 or others or not set(names) <= set(USUAL):
+        return checkpoints
+    first = next((model.name for model in models_in(folder, set(names))), min(names))
+    for name in names:
+        if name != first:
+            click.echo(f"note: {os.path.join(folder, name)}: passed over for {first}", err=True)
+    return [os.path.join(folder, first)]
 
 
 def _passed_over(link: str) -> None:

@@ -148,14 +148,14 @@ def _open(path: str, salvage: bool = False) -> Checkpoint:
 @debug_option
 def inspect(path: str, regex: str | None, show_all: bool, as_json: bool) -> None:
     """List a checkpoint's variables."""
-    from .show import inspect_data, inspect_lines
+    from .show import inspect_data, inspect_lines, notes_on
 
     pattern = _filter(regex) if regex else re.compile("")
     with _open(path) as checkpoint:
         if as_json:
             _print(inspect_data(checkpoint, pattern), [], True)
         else:
-            for note in checkpoint.notes:
+            for note in notes_on(checkpoint):
                 click.echo(_safe(f"note: {note}"), err=True)
             _print({}, inspect_lines(checkpoint, pattern, show_all), False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -49,6 +50,19 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def notes_on(checkpoint: Checkpoint) -> list[str]:
+    """What was assumed, and what to do where that is not plain."""
+    notes = list(checkpoint.notes)
+    if checkpoint.format.endswith("safetensors"):
+        path = shlex.quote(checkpoint.path)
+        notes.append(
+            "safetensors of TensorFlow (format tf): transformers 5 loads it without an error but "
+            "with every weight random, and older releases need TensorFlow for it; convert it: "
+            f"tfreader convert --tf_checkpoint {path} --pytorch_dump_output FOLDER"
+        )
+    return notes
+
+
 def inspect_data(checkpoint: Checkpoint, pattern: re.Pattern[str]) -> dict[str, Any]:
     infos = list(checkpoint.infos)
     graph, notes = _graph(checkpoint)
@@ -69,7 +83,7 @@ def inspect_data(checkpoint: Checkpoint, pattern: re.Pattern[str]) -> dict[str, 
         "path": checkpoint.path,
         "format": checkpoint.format,
         "variables": [described(info) for info in infos if _found(checkpoint, info, pattern)],
-        "notes": [*checkpoint.notes, *notes],
+        "notes": [*notes_on(checkpoint), *notes],
     }
 
 

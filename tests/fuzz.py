@@ -31,6 +31,7 @@ import numpy as np
 from bundle_writer import entry, header, table
 from fuzz_files import DATA, refused
 from ml_dtypes import bfloat16
+from tf_weights import header_of, safetensors, some_variables, write_sharded
 
 import tfreader
 from tfreader.checkpoint import TensorInfo
@@ -78,9 +79,29 @@ def state(data: bytes, folder: Path) -> None:
     read(folder, data)
 
 
+def weights(data: bytes, folder: Path) -> None:
+    """A safetensors file of TensorFlow: itself, or edits of a header."""
+    if data[:1] == b"\0":
+        header, values = header_of(SHARDED), b"".join(v.tobytes() for v in SHARDED.values())
+        data = safetensors(fuzz_files.edited(header, data[1:]), values)
+    (folder / "model.safetensors").write_bytes(data)
+    read(folder, data)
+
+
+def shards(data: bytes, folder: Path) -> None:
+    """The index of two shards: itself, or edits of it."""
+    index = write_sharded(folder, SHARDED, "safetensors")
+    if data[:1] == b"\0":
+        data = fuzz_files.edited(json.loads(index.read_bytes()), data[1:])
+    index.write_bytes(data)
+    read(folder, data)
+    read(index, data)
+
+
+SHARDED = some_variables()
 TARGETS: tuple[Target, ...] = (
     *(v1, v2, graph, state, keras, fuzz_files.rules, fuzz_files.jobs, fuzz_files.beside),
-    *(fuzz_files.settings, fuzz_files.records, fuzz_files.folders),
+    *(fuzz_files.settings, fuzz_files.records, fuzz_files.folders, weights, shards),
 )
 
 
@@ -143,6 +164,13 @@ def reader_seeds() -> Iterator[tuple[Target, bytes]]:
         with tfreader.open(DATA / prefix) as checkpoint:
             yield graph, checkpoint["_CHECKPOINTABLE_OBJECT_GRAPH"].tolist()
     yield state, (DATA / "objects" / "checkpoint").read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        index = write_sharded(Path(folder), SHARDED, "safetensors")
+        yield weights, (index.parent / "model-00002-of-00002.safetensors").read_bytes()
+        yield shards, index.read_bytes()
+    for i in range(0, 120, 3):
+        yield weights, bytes([0, 0, i, i])
+        yield shards, bytes([0, 0, i, i])
 
 
 def keras_files() -> Iterator[bytes]:

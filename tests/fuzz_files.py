@@ -238,6 +238,7 @@ NAMES = (
         "README.md",
     ),
     *("tokenizer_config.json", "thesis.txt", "model.safetensors.index.json"),
+    *("tf_model.h5", "tf_model.h5.index.json", "tf_model-00001-of-00002.h5", "saved_model/1"),
 )
 
 

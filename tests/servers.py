@@ -57,7 +57,8 @@ class Handler(BaseHTTPRequestHandler):
         if path.is_dir() and not self.path.endswith("/"):
             self.answer(301, b"", Location=f"{self.path}/")
         elif path.is_dir() and self.server.listings:
-            links = "".join(f'<a href="{name}">{name}</a>' for name in os.listdir(path))
+            names = [f"{file.name}/" if file.is_dir() else file.name for file in path.iterdir()]
+            links = "".join(f'<a href="{name}">{name}</a>' for name in names)
             self.answer(200, links.encode(), **{"Content-Type": "text/html"})
         elif not path.is_file():
             self.answer(404, b"nothing here")

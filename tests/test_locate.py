@@ -93,6 +93,11 @@ def test_an_index_without_its_suffix_is_not_read_as_an_empty_v1_checkpoint(tmp_p
         tfreader.open(tmp_path / "old.ckpt")
 
 
+def safetensors(metadata: str) -> bytes:
+    header = f'{{"__metadata__":{metadata}}}'.encode()
+    return len(header).to_bytes(8, "little") + header
+
+
 def zipped(*names: str) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -115,7 +120,11 @@ def zipped(*names: str) -> bytes:
         (b"\x1f\x8b\x08" + bytes(90), "gzip"),
         (bytes(257) + b"ustar" + bytes(300), "tar archive"),
         (b"\x80\x04\x95" + bytes(90), "pickle"),
-        (b"\x40" + bytes(7) + b'{"__metadata__":{}}' + bytes(90), "safetensors"),
+        (safetensors("{}"), "does not say whose"),
+        (safetensors('{"by": "x", "format": "pt"}'), "of PyTorch .*needs no conversion"),
+        (safetensors('{"format": "flax"}'), "of Flax .*is not read"),
+        (safetensors('{"format": "x\\n"}'), r"of another library \(format 'x\\n'\)"),
+        (b'{"weight_map": {"a.weight": "model-1-of-2.safetensors"}}', "not TensorFlow's"),
         (b"\x93NUMPY" + bytes(90), "numpy array"),
         (bytes(1000), "nothing but zeros"),
         (b"\x1c\0\0\0TFL3" + bytes(90), "TensorFlow Lite"),

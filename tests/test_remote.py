@@ -388,7 +388,8 @@ AGAIN = "check the address and the network, then try again"
         (status(403), "access denied (.*); check the credentials"),
         (
             status(404),
-            "no checkpoint there .*: pass the URL of the .index file|.* put the file beside .*",
+            "no checkpoint there .*: pass the URL of the .index file, or of the weights|"
+            ".* put the file beside .*",
         ),
     ],
 )

@@ -70,18 +70,17 @@ def open(  # noqa: A001 - as h5py and gzip name theirs
     """Open the checkpoint that `path` names and read its index, but no values.
 
     `path` is a prefix, any file of the checkpoint, a pattern of V1 shards, a folder (through its
-    `checkpoint` state file, or the only checkpoint in it), a SavedModel folder, or an HDF5 file or
-    .keras archive of Keras (needs the extra `h5`), here or behind a
+    `checkpoint` state file, or the only checkpoint in it) or a SavedModel folder; an HDF5 file or
+    .keras archive of Keras (needs the extra `h5`), a safetensors file of TensorFlow, the index or a
+    shard of such files, or a folder with one; here or behind a
     URL (s3://, gs://, az://, https://; needs the extra `remote`). With `salvage`,
     damaged blocks of a V2 index do not matter until `verify`; their variables are missing. Raises
     CheckpointNotFoundError when nothing is there, CorruptCheckpointError when the index is damaged,
     RemoteError when a server cannot be asked.
     """
     found = locate(path_of(path))
-    if found.is_keras:
-        from .keras_h5 import KerasFile
-
-        return KerasFile(found.prefix, found.files, found.notes)
+    if found.kind is not None:
+        return found.kind.open(found.prefix, found.notes)
     if found.files:
         return SliceFiles(found.prefix, found.files, found.notes)
     return Bundle(found.prefix, found.notes, salvage)

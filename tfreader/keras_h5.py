@@ -6,21 +6,16 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
-from math import prod
 from typing import Any, NamedTuple
 
 from .checkpoint import (
-    Allocate,
-    Box,
     Checkpoint,
     TensorInfo,
     VariableReader,
     VerifyReport,
-    new_memory,
     reopen,
 )
-from .checksum import Checksum
-from .dtypes import Array, from_stored
+from .dtypes import Array
 from .errors import (
     ChangedError,
     ChecksumError,
@@ -35,7 +30,7 @@ from .keras_archive import Archive, is_archive
 from .keras_names import layers_in, names_of
 from .paths import absolute, is_url
 from .protocols import Expected, File, SourceFile
-from .runs import Runs
+from .runs import RunReader
 
 
 class _Variable(NamedTuple):
@@ -127,7 +122,9 @@ class KerasFile(Checkpoint):
 
     def reader(self, name: str) -> VariableReader:
         info = self.info(name)
-        return VariableReader(self, info) if info.offset is None else _PartsReader(self, info)
+        return (
+            VariableReader(self, info) if info.offset is None else RunReader(info, self.open_shard)
+        )
 
     def check_shards(self, names: Sequence[str]) -> None:
         for name in names:
@@ -256,26 +253,4 @@ class KerasFile(Checkpoint):
         box = tuple(map(range, info.shape))
         if rows is not None:
             box = (rows, *box[1:])
-        return _PartsReader(self, info).read(box)
-
-
-class _PartsReader(VariableReader):
-    """Reads just the runs of bytes that a part is made of. There is no checksum of them."""
-
-    in_parts = True
-
-    def __init__(self, file: KerasFile, info: TensorInfo) -> None:
-        self.info = info
-        self._file = file
-        self._checksum = Checksum(0)
-        self._checksum.give_up()
-
-    def read(self, box: Box, allocate: Allocate = new_memory) -> Array:
-        dtype, offset = self.info.dtype, self.info.offset
-        assert offset is not None and dtype.itemsize is not None
-        file = self._file.open_shard(self.info)  # before allocating what it may not hold
-        shape = tuple(map(len, box))
-        data = allocate(prod(shape) * dtype.itemsize)
-        if len(data):
-            Runs(file, offset, self.info.shape, dtype.itemsize, self._checksum).read(box, data)
-        return from_stored(data, dtype, False).reshape(shape)
+        return RunReader(info, self.open_shard).read(box)

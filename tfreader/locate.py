@@ -2,92 +2,72 @@
 
 from __future__ import annotations
 
-import fnmatch
-import glob
 import os
 import re
-from itertools import takewhile
-from typing import NamedTuple
+from collections.abc import Collection, Set
 
 from .checkpoint_pb2 import CheckpointState
 from .errors import CheckpointNotFoundError, CorruptCheckpointError, RemoteError, TFReaderError
 from .files import but_it_is, is_table, read_small
-from .keras_archive import is_keras_file
+from .kinds import LOOKED_AT, USUAL, Model, kind_of, models_in, names_in, torch_files
 from .paths import as_path, check_access, entries, is_dir, is_file, is_url
+from .prefixes import (
+    V1_SHARD,
+    Located,
+    by_pattern,
+    exact,
+    pass_one_of,
+    prefix_of,
+    prefixes,
+)
+from .sharded import INDEX, index_of
 
 STATE_FILE = "checkpoint"
 _STATE_SIZE = 1 << 20  # bytes, of some 10,000 checkpoints; parsing takes half a second
-_V2_FILE = re.compile(r"(?P<prefix>.*)\.(?:index|meta|data-\d{5,}-of-\d{5,})", re.DOTALL)
-_V1_SHARD = re.compile(
-    r"(?P<prefix>.+)(?<!\.data)-(?P<shard>\d{5,})-of-(?P<count>\d{5,})", re.DOTALL
-)
-_V1_PATTERN = re.compile(r"(?P<prefix>.+)-\?{5,}-of-(?P<count>\d{5,})", re.DOTALL)
-_SHOWN = 5  # candidates that a message lists
-_LOOKED_AT = 16  # files and folders of a server's folder that are looked into for hints
-
-
-class Located(NamedTuple):
-    """A checkpoint's prefix, its files (none for V2), what was assumed, whether Keras made it."""
-
-    prefix: str
-    files: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    is_keras: bool = False
 
 
 def locate(path: str) -> Located:
     """The checkpoint that `path` names.
 
     `path` is a prefix, any file of the checkpoint, a pattern such as `model.ckpt-?????-of-00002`, a
-    folder, a SavedModel folder, a `checkpoint` state file, or a file of Keras. Raises
-    CheckpointNotFoundError, CorruptCheckpointError where the file there is something else,
-    AccessDeniedError.
+    folder, a SavedModel folder, or a `checkpoint` state file; or a file of another kind of those in
+    `kinds`. Raises CheckpointNotFoundError, CorruptCheckpointError where the file there is
+    something else, AccessDeniedError.
     """
     if not is_url(path):
         check_access(path)
     if is_dir(path):
         return _in_folder(path)
-    found = _exact(path)
+    found = _by_file(path)
     if found is not None:
         return found
     folder, name = os.path.split(path)
     if name in (STATE_FILE, "saved_model.pb", "saved_model.pbtxt") and is_file(path):
         return _in_folder(folder or ".")
-    found = _by_pattern(path)
+    found = by_pattern(path, _by_file)
+    if found is None and is_url(path) and not is_file(path):  # not all servers list a folder
+        found = _model_in(path, names_in(path))
     if found is None:
         raise _nothing(path)
     return found
 
 
-def _exact(path: str) -> Located | None:
-    """The checkpoint with that prefix, file or pattern of shards, where all its names are clear."""
-    for prefix in (path, prefix_of(path)):
-        if is_file(prefix + ".index"):
-            return Located(prefix)
-    if shard := _V1_SHARD.fullmatch(path) or _V1_PATTERN.fullmatch(path):
-        return _shards(shard["prefix"], shard["count"])
-    if is_file(path):
-        if is_table(path):
-            return Located(path, (path,))
-        return Located(path, (path,), is_keras=True) if is_keras_file(path) else None
-    folder, name = os.path.split(path)
-    counts = {
-        match["count"]
-        for match in map(_V1_SHARD.fullmatch, _files(folder))
-        if match and match["prefix"] == name
-    }
-    complete = [count for count in sorted(counts) if _shards(path, count, check=False)]
-    if len(complete) > 1:
-        raise CheckpointNotFoundError(
-            f"{path}: saved twice, in {' and '.join(str(int(count)) for count in complete)} "
-            f"shards; pass one of its files, such as {path}-00000-of-{complete[0]}"
-        )
-    return _shards(path, (complete or sorted(counts))[0]) if counts else None
+def _by_file(path: str) -> Located | None:
+    """The checkpoint with that prefix or file."""
+    found = exact(path)
+    if found is not None:
+        return found
+    kind = kind_of(path)
+    whole = index_of(path)
+    if kind is None or whole is None:
+        return None if kind is None else Located(path, kind=kind)
+    _check_index(whole)
+    return _by_file(whole)
 
 
-def prefix_of(path: str) -> str:
-    match = _V2_FILE.fullmatch(path)
-    return match["prefix"] if match else path
+def _check_index(path: str) -> None:
+    if path.endswith(INDEX) and not is_file(path):
+        raise CheckpointNotFoundError(f"{path}: missing, the index of shards; put it beside them")
 
 
 def is_left_over(folder: str) -> bool:
@@ -97,62 +77,8 @@ def is_left_over(folder: str) -> bool:
 
 def checkpoint_of(file: str) -> str:
     """What names the whole checkpoint that a file, to judge by its name, belongs to."""
-    shard = _V1_SHARD.fullmatch(file)
-    return shard["prefix"] if shard else prefix_of(file)
-
-
-def _shards(prefix: str, count: str, check: bool = True) -> Located | None:
-    """The V1 checkpoint in `count` shards; None if there is none."""
-    folder, name = os.path.split(prefix)
-    present = {
-        file
-        for file in _files(folder)
-        if (match := _V1_SHARD.fullmatch(file))
-        and (match["prefix"], match["count"]) == (name, count)
-    }
-    total = int(count)
-    names = (f"{name}-{i:05d}-of-{count}" for i in range(total))
-    if not present and is_url(folder):  # not all servers list what they have
-        present = set(takewhile(lambda file: is_file(os.path.join(folder, file)), names))
-    if not present:
-        return None
-    missing = total - len(present)
-    if not missing:
-        expected = [f"{name}-{i:05d}-of-{count}" for i in range(total)]
-        if present == set(expected):
-            return Located(prefix, tuple(os.path.join(folder, file) for file in expected))
-    if not check:
-        return None
-    absent = next(
-        file
-        for file in (f"{prefix}-{i:05d}-of-{count}" for i in range(total + 1))
-        if os.path.basename(file) not in present
-    )
-    raise CheckpointNotFoundError(
-        f"{absent}: missing, one of the {total} shards of a V1 checkpoint; {len(present)} are there"
-    )
-
-
-def _by_pattern(path: str) -> Located | None:
-    """The one checkpoint whose files match `path` as a glob pattern."""
-    if not glob.has_magic(path) or is_file(path):
-        return None
-    found = {
-        located.prefix: located
-        for file in _matching(path)
-        if is_file(file) and (located := _exact(file)) is not None
-    }
-    if len(found) > 1:
-        raise CheckpointNotFoundError(f"{path}: matches several; {_pass_one_of(sorted(found))}")
-    return next(iter(found.values()), None)
-
-
-def _matching(pattern: str) -> list[str]:
-    """The files that match; behind a URL the pattern is of names in one folder."""
-    if not is_url(pattern):
-        return sorted(glob.glob(pattern))
-    folder, name = os.path.split(pattern)
-    return [os.path.join(folder, file) for file in fnmatch.filter(_files(folder), name)]
+    shard = V1_SHARD.fullmatch(file)
+    return shard["prefix"] if shard else index_of(file) or prefix_of(file)
 
 
 def _nothing(path: str) -> TFReaderError:
@@ -182,6 +108,51 @@ def _nothing(path: str) -> TFReaderError:
 
 
 def _in_folder(folder: str) -> Located:
+    """The checkpoint in a folder, or else the model of another kind, and what else lies there."""
+    names = names_in(folder)
+    saved_model = is_file(os.path.join(folder, "variables", "variables.index"))
+    if saved_model or STATE_FILE in names or prefixes(folder):
+        try:
+            found = _checkpoint_in(folder)
+            notes = _also_there(folder, found.prefix, names, models_in(folder, names))
+            return found._replace(notes=(*found.notes, *notes))
+        except CheckpointNotFoundError:
+            if prefixes(folder):
+                raise
+    return _model_in(folder, names) or _checkpoint_in(folder)  # which says what is wrong
+
+
+def _model_in(folder: str, names: Set[str]) -> Located | None:
+    """The first of the usual models among what lies in a folder, or else the only other one."""
+    models = models_in(folder, names)
+    if not models:
+        return None
+    first = models[0]
+    path = os.path.join(folder, first.name)
+    if not first.is_usual and len(models) > 1:
+        several = [os.path.join(folder, model.name) for model in models]
+        raise CheckpointNotFoundError(f"{folder}: which model? {pass_one_of(several)}")
+    _check_index(path)
+    return Located(path, notes=_also_there(folder, path, names, models), kind=first.kind)
+
+
+def _also_there(
+    folder: str, taken: str, names: Set[str], models: Collection[Model]
+) -> tuple[str, ...]:
+    """Notes on what was not taken."""
+    others = [model.name for model in models if os.path.join(folder, model.name) != taken]
+    torch = torch_files(names, models)
+    notes = []
+    if others:
+        notes.append(f"{taken} is read; {folder} also has {', '.join(others)}")
+    if torch:
+        notes.append(
+            f"{folder} has PyTorch weights too ({', '.join(torch[:3])}), which need no conversion"
+        )
+    return tuple(notes)
+
+
+def _checkpoint_in(folder: str) -> Located:
     variables = os.path.join(folder, "variables", "variables")
     if is_file(variables + ".index"):
         return Located(variables)
@@ -198,14 +169,14 @@ def _in_folder(folder: str) -> Located:
     # An absolute name may be that of the place that the folder was copied from.
     for hint in (beside, named) if os.path.isabs(named) else (named, beside):
         prefix = os.path.join(folder, hint)
-        found = _exact(prefix) if _is_below(folder, hint) else None
+        found = exact(prefix) if _is_below(folder, hint) else None
         if found is not None and prefix.endswith(named):
             return found
         if found is not None:
             note = f"{state} names {named!r}, using {beside!r} beside it"
             return found._replace(notes=(note,))
     elsewhere = os.path.join(folder, named)
-    if not is_url(folder) and _exact(elsewhere) is not None:
+    if not is_url(folder) and exact(elsewhere) is not None:
         raise CheckpointNotFoundError(
             f"{state} names {named!r}, outside of its folder, where it is not followed; pass "
             f"{elsewhere} if that is the one"
@@ -228,28 +199,10 @@ def _only(folder: str, problem: str, note: str | None) -> Located:
     here = prefixes(folder)
     if len(here) != 1:
         raise CheckpointNotFoundError(f"{problem} {_candidates(folder)}")
-    found = _exact(os.path.join(folder, here[0]))
+    found = exact(os.path.join(folder, here[0]))
     assert found is not None
     notes = () if note is None else (f"{note}, using the only checkpoint there, {here[0]!r}",)
     return found._replace(notes=notes)
-
-
-def prefixes(folder: str) -> list[str]:
-    """The base names of the checkpoints in a folder, sorted: V2, else V1 ones, else Keras files."""
-    files = _files(folder)
-    found = {file.removesuffix(".index") for file in files if file.endswith(".index")}
-    if not found:
-        looked_at = files[:_LOOKED_AT] if is_url(folder) else files
-        tables = (file for file in looked_at if is_table(os.path.join(folder, file)))
-        shards = ((_V1_SHARD.fullmatch(file), file) for file in tables)
-        found = {match["prefix"] if match else file for match, file in shards}
-    if not found:
-        found = {file for file in looked_at if is_keras_file(os.path.join(folder, file))}
-    return sorted(found)
-
-
-def _files(folder: str) -> list[str]:
-    return [name for name, is_folder in entries(folder) if not is_folder]
 
 
 def _latest(state: str) -> str:
@@ -278,19 +231,23 @@ def _latest(state: str) -> str:
 
 def _candidates(folder: str) -> str:
     """The last clause of a message: what could be passed instead."""
-    here = [os.path.join(folder, name) for name in prefixes(folder)]
+    names = names_in(folder)
+    models = [model.name for model in models_in(folder, names)]
+    here = [os.path.join(folder, name) for name in (*prefixes(folder), *models)]
     if here:
-        return _pass_one_of(here)
+        return pass_one_of(here)
     inside, leftovers = [], []
     folders = _folders(folder)
-    for child in folders[:_LOOKED_AT] if is_url(folder) else folders:
+    if "snapshots" in folders:  # of the Hub's cache
+        folders += [f"snapshots/{name}" for name in _folders(os.path.join(folder, "snapshots"))]
+    for child in folders[:LOOKED_AT] if is_url(folder) else folders:
         below = os.path.join(folder, child)
         if is_left_over(child):
             leftovers.append(below)
-        elif prefixes(below) or is_file(os.path.join(below, "variables", "variables.index")):
+        elif _has_any(below):
             inside.append(below)
     if inside:
-        return _pass_one_of(inside)
+        return pass_one_of(inside)
     if leftovers:
         return (
             f"{folder} holds no checkpoint, only {leftovers[0]}, left by a save that was "
@@ -298,17 +255,21 @@ def _candidates(folder: str) -> str:
         )
     if not is_url(folder) and is_dir(folder) and not os.access(folder, os.R_OK):
         return f"{folder} may not be listed by this user: pass the checkpoint's prefix"
-    if is_dir(folder):
-        return f"{folder} holds no checkpoint"
+    known = sorted(set(USUAL).intersection(names)) or torch_files(names, ())
+    if known or is_dir(folder):
+        clauses = (but_it_is(os.path.join(folder, name)) for name in known[:3])
+        return f"{folder} holds no checkpoint" + "".join(clauses)
     if folder.startswith(("http://", "https://")):
-        return "web servers have no folders: pass the URL of the .index file"
+        return "web servers have no folders: pass the URL of the .index file, or of the weights"
     return f"{folder} does not exist"
+
+
+def _has_any(folder: str) -> bool:
+    saved_model = os.path.join(folder, "variables", "variables.index")
+    return (
+        bool(prefixes(folder)) or is_file(saved_model) or bool(models_in(folder, names_in(folder)))
+    )
 
 
 def _folders(folder: str) -> list[str]:
     return sorted(name for name, is_folder in entries(folder) if is_folder)
-
-
-def _pass_one_of(paths: list[str]) -> str:
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return f"pass one of: {', '.join(paths[:_SHOWN])}{more}"

@@ -6,13 +6,14 @@ are, and how long the gaps between them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
 
-from .checkpoint import Box
+from .checkpoint import Allocate, Box, TensorInfo, VariableReader, new_memory
 from .checksum import Checksum
-from .dtypes import Array
+from .dtypes import Array, from_stored
 from .files import CHUNK
 from .protocols import File
 
@@ -91,3 +92,28 @@ class Runs:
         size = len(data) // count
         for i in range(count):
             self._file.read_into(self._offset + start + i * stride, data[i * size : (i + 1) * size])
+
+
+class RunReader(VariableReader):
+    """Reads parts of a variable that has an offset and no checksum.
+
+    `open_shard` gives its file, once that is known to hold all of it.
+    """
+
+    in_parts = True
+
+    def __init__(self, info: TensorInfo, open_shard: Callable[[TensorInfo], File]) -> None:
+        self.info = info
+        self._open_shard = open_shard
+        self._checksum = Checksum(0)
+        self._checksum.give_up()
+
+    def read(self, box: Box, allocate: Allocate = new_memory) -> Array:
+        dtype, offset = self.info.dtype, self.info.offset
+        assert offset is not None and dtype.itemsize is not None
+        file = self._open_shard(self.info)  # before allocating what it may not hold
+        shape = tuple(map(len, box))
+        data = allocate(prod(shape) * dtype.itemsize)
+        if len(data):
+            Runs(file, offset, self.info.shape, dtype.itemsize, self._checksum).read(box, data)
+        return from_stored(data, dtype, False).reshape(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from typing import IO
@@ -23,6 +24,18 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (  # in lower case
     (b"\x93numpy", "a numpy array (.npy), not a TensorFlow checkpoint"),
     *((bytes([0x80, protocol]), _PICKLE) for protocol in range(2, 6)),
 )
+_METADATA = re.compile(rb'\{\s*"__metadata__"\s*:\s*(\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\})')
+# "format" of the metadata: transformers writes pt, tf and flax, MLX mlx; from_pretrained of
+# transformers takes pt and mlx for PyTorch's.
+_SAFETENSORS: dict[str | None, str] = {
+    "tf": "a safetensors file of TensorFlow (format tf)",
+    "pt": "a safetensors file of PyTorch (format pt): it needs no conversion, from_pretrained of "
+    "transformers loads it",
+    "flax": "a safetensors file of Flax (format flax), no TensorFlow checkpoint: it is not read",
+    "mlx": "a safetensors file of MLX (format mlx), no TensorFlow checkpoint: it is not read",
+    None: "a safetensors file that does not say whose tensors it has (TensorFlow's say format tf): "
+    "if it is PyTorch's, it needs no conversion",
+}
 _NAME = re.compile(rb"[A-Za-z0-9_.][A-Za-z0-9_.\\/>-]*")  # of an operation in a graph
 
 
@@ -45,11 +58,31 @@ def sniff(file: IO[bytes]) -> str | None:
         return "a tar archive: unpack it and pass what is inside"
     if head[4:8] == b"TFL3":
         return "a TensorFlow Lite model, which holds no checkpoint"
-    if head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 100_000_000:
-        return "a safetensors file: it needs no conversion"
+    if is_safetensors(head):
+        said = safetensors_format(head)
+        return _SAFETENSORS.get(said, f"a safetensors file of another library (format {said!r})")
+    if head[:1] == b"{" and b'"weight_map"' in head:
+        return "the index of a model in shards, which are not TensorFlow's"
     if not head.strip(b"\0"):
         return "nothing but zeros: the download was interrupted, fetch it again"
     return _graph(head)
+
+
+def is_safetensors(head: bytes) -> bool:
+    return head[8:10] == b'{"' and int.from_bytes(head[:8], "little") < 100_000_000
+
+
+def safetensors_format(head: bytes) -> str | None:
+    """Whose tensors a safetensors file says it has: "tf", "pt", …; None where it does not.
+
+    The safetensors library writes the metadata first.
+    """
+    found = _METADATA.match(head, 8)
+    try:
+        said = json.loads(found[1]).get("format") if found else None
+    except ValueError:
+        return None
+    return said[:80] if isinstance(said, str) else None
 
 
 def _archive(file: IO[bytes]) -> str:

@@ -15,28 +15,11 @@ from typing import Any, NamedTuple
 from tfreader.dtypes import name_of
 from tfreader.errors import ConfigError, CorruptCheckpointError, PlanError, UnsupportedError
 from tfreader.protocols import File
+from tfreader.safetensors_file import DTYPE_NAMES
 
 from ..plan import Entry
 from .files import OutputFile
 
-DTYPE_NAMES = {
-    "bool": "BOOL",
-    "uint8": "U8",
-    "int8": "I8",
-    "uint16": "U16",
-    "int16": "I16",
-    "uint32": "U32",
-    "int32": "I32",
-    "uint64": "U64",
-    "int64": "I64",
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e5m2": "F8_E5M2",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "float32": "F32",
-    "float64": "F64",
-    "complex64": "C64",
-}
 _FROM_NAME = {stored: name for name, stored in DTYPE_NAMES.items()}
 METADATA = {"format": "pt"}
 MAX_HEADER_SIZE = 100_000_000  # the safetensors library refuses longer ones
