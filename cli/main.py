@@ -233,7 +233,7 @@ def rules(model_type: str, tf_checkpoint: str | None, layout: str | None) -> Non
 
     if tf_checkpoint is None:
         family = get_family(model_type)
-        found = (family.layout(layout) if layout else family.layouts[0]).rules({}, {})
+        found = (family.layout(layout) if layout else family.layouts[0]).usual()
     elif layout is not None:
         raise click.UsageError("--layout is what --tf_checkpoint tells: give one of them")
     else:

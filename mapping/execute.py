@@ -317,8 +317,8 @@ def _copy(entry: Entry, values: Array, block: Array) -> None:
             _transpose(values, block)
         else:
             np.copyto(block, values, casting="unsafe")
-    if values.dtype == block.dtype:
-        return
+    if values.dtype == block.dtype or block.dtype not in _EXPONENT:
+        return  # what is no float is only ever given more room
     mask = _EXPONENT[block.dtype]
     if not ((block.view(mask.dtype) & mask) == mask).any():
         return

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError, RemoteError, UnknownModelTypeError
 from tfreader.files import SMALL, read_small
 from tfreader.paths import AnyPath, as_path, check_access, size_of
 
+from .rules.ops import Op
 from .rules.rule import Architecture, RuleSet
 
 Config = dict[str, Any]
@@ -51,6 +53,10 @@ class Beside:
         if folder.name == "variables":
             folders += [folder.parent, folder.parent / "assets"]
             homes[0] = folder.parent
+            # transformers' save_pretrained puts it into saved_model/1 of the config's folder.
+            if folder.parent.parent.name == "saved_model":
+                folders.append(folder.parent.parent.parent)
+                homes[0] = folder.parent.parent.parent
         named = None if vocab is None else as_path(vocab)
         if isinstance(named, Path):
             check_access(str(named))
@@ -206,8 +212,20 @@ def check_heads(config: Mapping[str, Any], size: str, heads: str) -> None:
         raise ConfigError(f"{size} = {hidden} is not a multiple of {heads} = {number!r}")
 
 
-Variables = Mapping[str, TensorInfo]
-"""The variables to map, under all their names."""
+class Variables(dict[str, TensorInfo]):
+    """The variables to map, under all their names; `own` has each once, by its readable name.
+
+    Several may have the same readable name.
+    """
+
+    own: Sequence[tuple[str, TensorInfo]] = ()
+
+
+class Made(NamedTuple):
+    """A tensor as operations make it of a variable."""
+
+    variable: str
+    ops: tuple[Op, ...] = ()
 
 
 class Layout(ABC):
@@ -220,6 +238,13 @@ class Layout(ABC):
     name: ClassVar[str]
     evidence: ClassVar[tuple[str, ...]]
     absent: ClassVar[tuple[str, ...]] = ()
+
+    def told_by(self, names: Sequence[str]) -> tuple[str, ...] | None:
+        """The names that tell this layout, None where they tell that it is none."""
+        evidence = [_first(regex, names) for regex in self.evidence]
+        found = tuple(name for name in evidence if name is not None)
+        is_it = len(found) == len(evidence) and not any(_first(r, names) for r in self.absent)
+        return found if is_it else None
 
     def from_settings(self, beside: Beside, config: Config, variables: Variables) -> Told:
         """What files beside the checkpoint, other than its config, say of the model.
@@ -242,9 +267,21 @@ class Layout(ABC):
         """
         return Told()
 
+    def copies(self, config: Config, variables: Variables) -> Sequence[tuple[Made, Made]]:
+        """Tensors that may be second copies of others: left out where their values are equal."""
+        return ()
+
     @abstractmethod
     def rules(self, config: Config, variables: Variables) -> RuleSet:
         """The rules for these variables; without any, those of the usual form."""
+
+    def usual(self) -> RuleSet:
+        """The rules of the usual form."""
+        return self.rules({}, Variables())
+
+
+def _first(regex: str, names: Iterable[str]) -> str | None:
+    return next(filter(re.compile(regex).fullmatch, names), None)
 
 
 class Family:
@@ -257,7 +294,8 @@ class Family:
     tensor of the output layer, which tie_word_embeddings makes one with the embeddings. `labels`
     says of classes whose head has a number of labels of its own how many. `aliases` are other names
     for the model type, `variants` such that are a model type of their own in the written config.
-    `refused` are transformers' classes that no checkpoint can become, with the reason.
+    `refused` are transformers' classes that no checkpoint can become, with the reason. A family of
+    `any_type` has models of all types; its configs are transformers' own, and kept.
 
     The methods stand in the order of their use.
     """
@@ -273,6 +311,7 @@ class Family:
     aliases: ClassVar[tuple[str, ...]] = ()
     variants: ClassVar[tuple[str, ...]] = ()
     refused: ClassVar[Mapping[str, str]] = {}
+    any_type: ClassVar[bool] = False
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -355,7 +355,7 @@ def spliced(contents: bytes, edits: bytes) -> bytes:
 def seeds() -> Iterator[tuple[Callable[[bytes, Path], None], bytes]]:
     """Inputs that are right."""
     for family in ("bert", "transfo-xl", "t5"):
-        yield rules, dump_rules(families()[family].layouts[0].rules({}, {})).encode()
+        yield rules, dump_rules(families()[family].layouts[0].usual()).encode()
     yield rules, (KERAS / "rules.toml").read_bytes()
     yield (
         rules,

@@ -16,6 +16,9 @@ from tfreader.paths import as_path, check_access
 from ..family import Family
 
 
+OF_ANY_TYPE = "hf-tf"
+
+
 @cache
 def _modules() -> list[str]:
     names = (info.name for info in pkgutil.iter_modules(__path__))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -173,7 +174,7 @@ def _places(
     if asked is None:
         return [_CLASSIFIER]
     found = []
-    for rule in family.layouts[0].rules({}, {}).rules:
+    for rule in family.layouts[0].usual().rules:
         outputs, inputs = rule.shape if rule.shape and len(rule.shape) == 2 else ("*", "*")
         is_head = rule.part in asked.heads and inputs == "hidden_size" != outputs
         if is_head and not _has_part(rule.part, rules, variables):
@@ -187,7 +188,7 @@ def _fits(head: Head, place: _Place) -> bool:
     return not head.is_square and place.labels in (head.outputs, "num_labels")
 
 
-def _heads(unknown: Variables, hidden: int | None) -> list[Head]:
+def _heads(unknown: Mapping[str, TensorInfo], hidden: int | None) -> list[Head]:
     """The fully connected layers on the hidden size, each by the likeliest of its names."""
     found: dict[str, Head] = {}
     for name, info in unknown.items():
@@ -197,7 +198,7 @@ def _heads(unknown: Variables, hidden: int | None) -> list[Head]:
     return list(found.values())
 
 
-def _head(name: str, variables: Variables, hidden: int | None) -> Head | None:
+def _head(name: str, variables: Mapping[str, TensorInfo], hidden: int | None) -> Head | None:
     match, shape = _WEIGHT.fullmatch(name), variables[name].shape
     if match is None or len(shape) != 2 or hidden not in shape:
         return None

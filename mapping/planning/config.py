@@ -63,6 +63,7 @@ class Asked:
     rules: RuleSet | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     finetuning_task_name: str | None = None
+    architecture: str | None = None
 
 
 def read_config(checkpoint: Checkpoint, family: Family | None, asked: Asked) -> SourceConfig:
@@ -76,7 +77,8 @@ def read_config(checkpoint: Checkpoint, family: Family | None, asked: Asked) -> 
     path, original, notes = _find(checkpoint.path, family, config)
     beside = Beside.of(checkpoint.path, path, asked.vocab)
     where = path or "config"
-    original = _without_nulls(original)
+    if family is None or not family.any_type:
+        original = _without_nulls(original)
     overrides = asked.overrides
     values: Config = {**original, **overrides}
     cleared: dict[str, None] = {}
@@ -90,7 +92,10 @@ def read_config(checkpoint: Checkpoint, family: Family | None, asked: Asked) -> 
             check_keys(family.model_type, overrides, "--set", others), "--set", family
         )
         values = {**translated, **overrides}
-        cleared = {key: None for key, value in overrides.items() if value is None}
+        if family.any_type and asked.architecture is not None:
+            values["architectures"] = [asked.architecture]
+        nulls = values if family.any_type else overrides
+        cleared = {key: None for key, value in nulls.items() if value is None}
         values = _without_nulls(values)
         origins = dict.fromkeys(values, where) | dict.fromkeys(overrides, "--set")
         check_values(family.model_type, values, origins)
@@ -159,7 +164,7 @@ def _translate(original: Mapping[str, Any], where: str, family: Family, is_own: 
     Raises ConfigError.
     """
     model_type = original.get("model_type")
-    if model_type is not None and model_type not in family.names:
+    if model_type is not None and model_type not in family.names and not family.any_type:
         raise ConfigError(
             f"{where}: model_type = {model_type!r}: a config of another family than "
             f"{family.model_type}"
@@ -194,7 +199,7 @@ def _overrides(family: Family, overrides: Mapping[str, Any]) -> Config:
             f"--set dtype: {shown(given['dtype'])}, expected {', '.join(FLOATS)}; the type of the "
             "tensors is chosen with --dtype"
         )
-    if given.get("model_type", family.model_type) not in family.names:
+    if given.get("model_type", family.model_type) not in family.names and not family.any_type:
         raise ConfigError("--set model_type: the family is chosen with --model_type")
     return given
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tfreader.errors import PlanError, RuleError, UnknownModelTypeError
 
-from ..families import families, get_family
+from ..families import OF_ANY_TYPE, families, get_family
 from ..family import Family, Layout
 from ..findings import some
 from ..rules.rule import RuleSet
@@ -45,7 +45,7 @@ def detect(
         model_type = rules.extends or rules.family or ""
     names = [name for key in chosen.variables for name in seen.names_of(key)]
     if model_type != "auto":
-        family = _named(model_type, rules) if model_type else None
+        family = _asked(model_type, rules, names) if model_type else None
         if family is None or (rules is not None and not rules.extends):
             return family, None, []
         fits = list(fitting(names, [family]))
@@ -63,7 +63,11 @@ def detect(
     raise PlanError(_unknown(seen, names))
 
 
-def _named(model_type: str, rules: RuleSet | None) -> Family:
+def _asked(model_type: str, rules: RuleSet | None, names: Sequence[str]) -> Family:
+    """The family of that name, or the one that has models of any type where these are of it."""
+    of_any_type = get_family(OF_ANY_TYPE)
+    if rules is None and next(fitting(names, [of_any_type]), None):
+        return of_any_type
     try:
         return get_family(model_type)
     except UnknownModelTypeError as error:
@@ -76,24 +80,8 @@ def fitting(names: Sequence[str], among: Iterable[Family] | None = None) -> Iter
     """The families and layouts, of all or of those `among` them, that recognise these variables."""
     for family in families().values() if among is None else among:
         for layout in family.layouts:
-            evidence = _evidence(layout, names)
-            if evidence is not None:
+            if (evidence := layout.told_by(names)) is not None:
                 yield Fit(family, layout, evidence)
-
-
-def _evidence(layout: Layout, names: Sequence[str]) -> tuple[str, ...] | None:
-    """What tells a layout: for each regex of its evidence the first name; None without all."""
-    found = []
-    for regex in layout.evidence:
-        name = _first(regex, names)
-        if name is None:
-            return None
-        found.append(name)
-    return None if any(_first(regex, names) for regex in layout.absent) else tuple(found)
-
-
-def _first(regex: str, names: Iterable[str]) -> str | None:
-    return next(filter(re.compile(regex).fullmatch, names), None)
 
 
 def _unknown(seen: Seen, names: Sequence[str]) -> str:
@@ -181,5 +169,7 @@ def side_by_side(seen: Seen, chosen: Chosen) -> str:
 def not_built_in(names: Sequence[str]) -> list[str]:
     """Well-known models that no family is for, as far as these variables tell."""
     return [
-        f"{name} (not built in)" for name, regex in _NOT_BUILT_IN.items() if _first(regex, names)
+        f"{name} (not built in)"
+        for name, regex in _NOT_BUILT_IN.items()
+        if any(map(re.compile(regex).fullmatch, names))
     ]

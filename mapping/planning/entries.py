@@ -90,7 +90,9 @@ def _apply(
     if numpy is None or any(info.dtype != infos[0].dtype for info in infos):
         kinds = ", ".join(info.dtype for info in infos)
         raise ValueError(f"values of type {kinds} cannot be converted")
-    if only_floats and numpy not in CASTABLE:
+    if rule.dtype is not None and not np.can_cast(numpy, rule.dtype, "safe"):
+        raise ValueError(f"{rule.dtype} does not hold all values of type {infos[0].dtype}")
+    if only_floats and rule.dtype is None and numpy not in CASTABLE:
         raise ValueError(f"values of type {infos[0].dtype}, where weights are of a float type")
     resolved = [op.resolve(sizes.value) for op in rule.ops]
     ops = [op for op in resolved if isinstance(op, Step | Join)]  # the rest is in _outputs
@@ -104,6 +106,8 @@ def _apply(
             raise ValueError(f"{op} makes the shape {list(too_large[0])}, which no tensor can have")
     (shape,) = shapes
     output = FLOATS[dtype] if dtype != "keep" and numpy in CASTABLE else numpy
+    if rule.dtype is not None:
+        output = np.dtype(rule.dtype)
 
     entries = []
     for template, groups, last in _outputs(rule, found[0].groups, shape):
@@ -179,8 +183,14 @@ def make_fills(
             continue
         # Positions times a rounded frequency would be far off.
         dtype: np.dtype[Any] = FLOATS["float32"] if fill.value == "frequencies" else usual
+        if fill.dtype is not None:
+            dtype = np.dtype(fill.dtype)
         fills[target] = Entry(target, (), (), shape, dtype, dtype, fill)
-        findings.notes.append(f"{target}: filled with {fill.value}: {fill.reason}")
+    alike: dict[str, list[str]] = defaultdict(list)
+    for target, entry in fills.items():
+        assert entry.fill is not None
+        alike[f"filled with {entry.fill.value}: {entry.fill.reason}"].append(target)
+    findings.notes += (f"{some(targets)}: {said}" for said, targets in alike.items())
     return list(fills.values())
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import PlanError
 
-from ..family import Beside, Config, Family, Layout
+from ..family import Beside, Config, Family, Layout, Made, Variables
 from ..findings import Findings
 from ..rules.extension import extended, own_of
-from ..rules.rule import Architecture, RuleSet
+from ..rules.rule import Architecture, Drop, RuleSet
 from .buffers import buffers
 from .config import Asked, SourceConfig, read_config
 from .detect import detect
+from .values import are_equal
 from .variables import Chosen, Seen, choose, look, spellings
 
 NOTHING = RuleSet(())
@@ -37,7 +39,7 @@ class Followed:
     usual: RuleSet
     source: SourceConfig
     config: Config
-    spelled: Mapping[str, TensorInfo]
+    spelled: Variables
 
     @property
     def required_parts(self) -> set[str]:
@@ -65,7 +67,7 @@ def follow(
     findings.notes = [*told, *findings.notes, *source.notes]
     findings.notes += given.remarks if given is not None else ()
     spelled = spellings(known, seen)
-    usual = family.layouts[0].rules({}, {}) if family is not None else NOTHING
+    usual = family.layouts[0].usual() if family is not None else NOTHING
     config = dict(source.values)
     if family is None:
         assert given is not None
@@ -75,10 +77,15 @@ def follow(
     if given is not None and not given.extends:
         return Followed(family, None, given, NOTHING, usual, source, config, spelled)
     try:
+        copies = _copies(checkpoint, spelling.copies(config, spelled))
+        if copies:
+            others = {key: info for key, info in known.items() if info.name not in copies}
+            spelled = spellings(others, seen)
         rules = spelling.rules(dict(config), spelled)
     except PlanError as error:
         raise PlanError(f"{seen.path}: {error}") from None
-    rules = replace(rules, drops=(*rules.drops, *buffers(spelled)))
+    drops = [Drop(re.escape(name), reason) for name, reason in copies.items()]
+    rules = replace(rules, drops=(*drops, *rules.drops, *buffers(spelled)))
     findings.notes += rules.remarks
     if given is not None:
         rules = extended(rules, given, usual)
@@ -91,7 +98,7 @@ def _told(
     config: Config,
     seen: Seen,
     source: SourceConfig,
-    spelled: Mapping[str, TensorInfo],
+    spelled: Variables,
     findings: Findings,
 ) -> Config:
     """The config, and what the vocabulary, other files and the variables tell where it does not."""
@@ -123,6 +130,15 @@ def for_class(kind: Architecture, followed: Followed, seen: Seen, findings: Find
     asked = followed.source.overridden
     config = {key: value for key, value in told.config.items() if key not in asked}
     return replace(followed, config={**followed.config, **config})
+
+
+def _copies(checkpoint: Checkpoint, pairs: Iterable[tuple[Made, Made]]) -> dict[str, str]:
+    """Which variables are second copies of others, by their values; with the reason."""
+    return {
+        copy.variable: f"its values are those of {checkpoint.shown(other.variable)}"
+        for copy, other in pairs
+        if are_equal(checkpoint, copy, other)
+    }
 
 
 def rules_for(checkpoint: Checkpoint, model_type: str = "auto", scope: str = "") -> RuleSet:

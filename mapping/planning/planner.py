@@ -84,7 +84,9 @@ def make_plan(
     if moving_averages not in ("drop", "use"):
         raise ConfigError(f"unknown choice of moving averages {moving_averages!r}: drop or use")
     given = load_rules(rules) if isinstance(rules, str | PathLike) else rules
-    asked = Asked(model_type, config, vocab, given, overrides or {}, finetuning_task_name)
+    asked = Asked(
+        model_type, config, vocab, given, overrides or {}, finetuning_task_name, architecture
+    )
     findings = Findings(notes=[*checkpoint.notes])
 
     # What there is to map, but for what training left and what the user leaves out.

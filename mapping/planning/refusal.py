@@ -83,7 +83,7 @@ def _taken(matches: Matches, parts: Collection[str], followed: Followed) -> set[
     """What was taken for the head of another class by its name, and may be that of this one."""
     if followed.layout is None:
         return set()
-    fixed = followed.layout.rules({}, {}).rules
+    fixed = followed.layout.usual().rules
     guessed = {
         key: [found for found in own if found.rule.part not in parts and found.rule not in fixed]
         for key, own in matches.items()

@@ -36,6 +36,10 @@ def check_required(
     absent = kind.optional_parts - present
     filled = {entry.target for entry in entries}
     missing = _missing(followed, kind, absent, accounts, counts, filled)
+    for target in followed.rules.needs:
+        name = target.removeprefix(kind.strip)
+        if name not in filled:
+            missing.setdefault(name, ("no variable of the checkpoint", None))
     required = {rule.part for rule in followed.rules.rules if rule.required}
     for part in sorted((followed.required_parts - required) & kind.needed_parts):
         missing[f"all of {part}"] = "no variable of this checkpoint's layout", None

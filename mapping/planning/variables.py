@@ -11,6 +11,7 @@ from tfreader.errors import CheckpointNotFoundError, PlanError
 from tfreader.object_graph import ObjectGraph
 from tfreader.training import Training, training_state
 
+from ..family import Variables
 from ..findings import Findings, count, some
 from ..rules.rule import RuleSet
 
@@ -207,9 +208,23 @@ def without(variables: Mapping[str, TensorInfo], keys: Collection[str]) -> dict[
     return {key: info for key, info in variables.items() if key not in keys}
 
 
-def spellings(variables: Mapping[str, TensorInfo], seen: Seen) -> dict[str, TensorInfo]:
+def _own(names: Sequence[str]) -> str:
+    """What a variable is called, of its names: its key, unless that is its path.
+
+    Such are the keys of object-based checkpoints, and of HDF5 files where several have one name.
+    """
+    key, *others = names
+    if "/.ATTRIBUTES/" in key:
+        return others[0] if others else key
+    return next((other for other in others if key.endswith(f"/{other}")), key)
+
+
+def spellings(variables: Mapping[str, TensorInfo], seen: Seen) -> Variables:
     """The variables under all their names."""
-    return {name: info for key, info in variables.items() for name in seen.names_of(key)}
+    names = {key: seen.names_of(key) for key in variables}
+    spelled = Variables((name, info) for key, info in variables.items() for name in names[key])
+    spelled.own = [(_own(names[key]), info) for key, info in variables.items()]
+    return spelled
 
 
 def matching(regex: re.Pattern[str], seen: Seen, chosen: Chosen) -> list[str]:

@@ -36,9 +36,9 @@ def finish_config(
     if family is None or findings.problems:
         return None
     finished: Config = {"model_type": family.model_type}
+    finished |= {**family.defaults, **source.cleared, **sizes.config, **followed.rules.config}
     if kind.name:
         finished["architectures"] = [kind.name]
-    finished |= {**family.defaults, **source.cleared, **sizes.config}
     for key, value in family.assume(finished, followed.spelled).items():
         if key not in finished:
             finished[key] = value
@@ -64,7 +64,7 @@ def finish_config(
     if floats:  # a model is loaded in one type, which should hold them all
         widest = floats.pop() if len(floats) == 1 else "float32"
         finished.setdefault("dtype", widest)
-    finished = as_written(family.model_type, finished)
+    finished = as_written(finished["model_type"], finished)
     family.check(finished)
     findings.notes += family.remarks(finished)
     return finished

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from tfreader.errors import RuleError
 
@@ -23,6 +24,8 @@ from .schema import quoted
 
 _GROUP = re.compile(r"\(\?P<(\w+)>([^()]*)\)")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+# Of buffers; that of weights is chosen for all of them.
+DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64")
 _WORDS = re.compile(r"\w+(?:\|\w+)+")
 
 
@@ -91,7 +94,8 @@ class Rule:
     (several only after a split). `shape` gives the first source's dimensions: numbers, config keys,
     their products and quotients ("num_heads*head_dim"), "*" for any. `part` names the piece of the
     model that the rule belongs to. A rule with `required` must fill all its targets whenever its
-    part is wanted.
+    part is wanted. `dtype` is a type of PyTorch that holds all values of the variable's, where it
+    has to be another.
 
     What depends on the regexes is checked when they are first needed, by `patterns`: families have
     many more rules than one conversion uses.
@@ -103,6 +107,7 @@ class Rule:
     shape: tuple[int | str, ...] | None = None
     part: str = "model"
     required: bool = True
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         if not self.sources or not self.targets:
@@ -111,6 +116,7 @@ class Rule:
             raise RuleError(
                 f"{self._named}: part {quoted(self.part)}: only a class marks its parts by ?"
             )
+        _check_dtype(self.dtype, self._named)
         self._check_ops()
         if len(set(self.targets)) != len(self.targets):
             raise RuleError(f"{self._named}: a target is named twice")
@@ -236,6 +242,11 @@ class Tie:
         )
 
 
+def _check_dtype(dtype: str | None, named: str) -> None:
+    if dtype is not None and dtype not in DTYPES:
+        raise RuleError(f"{named}: dtype {quoted(dtype)}: there are {', '.join(DTYPES)}")
+
+
 # The values of a fill, and how many axes each needs.
 FILLS: dict[str, int | None] = {"zeros": None, "ones": None, "identity": 2, "frequencies": 1}
 
@@ -244,8 +255,8 @@ FILLS: dict[str, int | None] = {"zeros": None, "ones": None, "identity": 2, "fre
 class Fill:
     """A tensor that models with `part` have and no variable gives, and why.
 
-    `value` is one of FILLS, `shape` in config keys and numbers. A variable that gives the tensor
-    after all goes before.
+    `value` is one of FILLS, `shape` in config keys and numbers, `dtype` that of the other tensors
+    where it is none. A variable that gives the tensor after all goes before.
     """
 
     target: str
@@ -253,8 +264,10 @@ class Fill:
     value: str
     reason: str
     part: str = "model"
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
+        _check_dtype(self.dtype, f"fill {quoted(self.target)}")
         if placeholders(self.target, "fill"):
             raise RuleError(
                 f"fill {quoted(self.target)}: a fill makes one tensor, so its target has no "
@@ -334,7 +347,9 @@ class RuleSet:
 
     `counts` maps a group name to the config key that says how many there are. `family` names the
     built-in family whose config and side files go with the rules, `extends` the one whose rules go
-    with them too. `remarks` are what the user should know who follows them.
+    with them too. `needs` are tensors that the class has, whichever rule gives them, `config` keys
+    of the written config that follow from the rules. `remarks` are what the user should know who
+    follows them.
     """
 
     rules: tuple[Rule, ...]
@@ -347,6 +362,8 @@ class RuleSet:
     name: str = ""
     extends: str | None = None
     remarks: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.family is not None and self.extends is not None:

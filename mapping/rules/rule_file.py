@@ -160,6 +160,7 @@ _TABLES = {
             "shape": schema.list_of(schema.any_size),
             "part": schema.text,
             "required": schema.boolean,
+            "dtype": schema.text,
         },
         {"source": '"dense/kernel"', "target": '"fc.weight"'},
     ),
@@ -181,6 +182,7 @@ _TABLES = {
             "value": schema.text,
             "reason": schema.text,
             "part": schema.text,
+            "dtype": schema.text,
         },
         {
             "target": '"lstm.bias_hh_l0"',
@@ -201,7 +203,7 @@ _TABLES = {
         {"name": '"BertModel"', "parts": '["encoder"]'},
     ),
 }
-_KEYS = ("family", "extends", "remarks", "counts", *_TABLES)
+_KEYS = ("family", "extends", "remarks", "needs", "counts", "config", *_TABLES)
 
 
 def rules_from_data(data: Mapping[str, Any], name: str) -> RuleSet:
@@ -226,6 +228,8 @@ def rules_from_data(data: Mapping[str, Any], name: str) -> RuleSet:
         name=name,
         extends=extends,
         remarks=_checked("remarks", schema.list_of(schema.text), data.get("remarks", [])),
+        needs=_checked("needs", schema.list_of(schema.text), data.get("needs", [])),
+        config=_checked("config", _config, data.get("config", {})),
     )
 
 
@@ -257,6 +261,12 @@ def _counts(value: Any) -> dict[str, str]:
     return schema.table(value, checks, {})
 
 
+def _config(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected keys and values, found {schema.shown(value)}")
+    return {schema.config_key(key): item for key, item in value.items()}
+
+
 def _checked(key: str, check: schema.Check, value: Any) -> Any:
     try:
         return None if value is None else check(value)
@@ -284,6 +294,11 @@ def _dump_lines(rules: RuleSet) -> Iterator[str]:
         yield f"extends = {_toml(rules.extends)}"
     if rules.remarks:
         yield f"remarks = {_toml(rules.remarks)}"
+    if rules.needs:
+        yield f"needs = {_toml(rules.needs)}"
+    if rules.config:
+        yield from ("", "# What config.json says of these tensors.", "[config]")
+        yield from (f"{_key(name)} = {_toml(value)}" for name, value in rules.config.items())
     if rules.counts:
         yield from ("", "# How often a named group must occur: the config key that says it.")
         yield "[counts]"
@@ -307,6 +322,8 @@ def _dump_lines(rules: RuleSet) -> Iterator[str]:
             yield f"shape = {_toml(rule.shape)}"
         if not rule.required:
             yield "required = false"
+        if rule.dtype is not None:
+            yield f"dtype = {_toml(rule.dtype)}"
     for drop in rules.drops:
         yield from ("", "[[drop]]", f"source = {_toml(drop.source)}")
         yield f"reason = {_toml(drop.reason)}"
@@ -318,6 +335,8 @@ def _dump_lines(rules: RuleSet) -> Iterator[str]:
         yield f"shape = {_toml(fill.shape)}"
         yield f"value = {_toml(fill.value)}"
         yield f"reason = {_toml(fill.reason)}"
+        if fill.dtype is not None:
+            yield f"dtype = {_toml(fill.dtype)}"
 
 
 def _toml(value: Any) -> str:
