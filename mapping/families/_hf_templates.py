@@ -1,0 +1,284 @@
+"""Which tensors a PyTorch class of Hugging Face has, for those that had a TensorFlow counterpart.
+
+hf_templates.json.xz is read when it is first asked for; tests/make_hf_templates.py makes it, from
+the classes themselves. A name's numbers of layers are {i}; a number that is the same in every model
+of the class is left as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Set
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import combinations, islice
+from pathlib import Path
+from typing import Any
+
+_PACKED = Path(__file__).with_name("hf_templates.json.xz")
+_MOST_NUMBERS = 6  # of a name; more are in no model, and would be looked up in 2 ** n ways
+_MOST_LAYERS = 10_000  # a greater number stands for no layer
+
+_MOST_GAPS = 100  # numbers that are told to be missing in one container
+
+Config = Mapping[str, Any]
+Numbers = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """With which values of `keys` a group of tensors was seen, and with which not.
+
+    `defaults` has the values that are meant where config.json has no such key.
+    """
+
+    keys: tuple[str, ...]
+    defaults: Config
+    present: tuple[list[Any], ...]
+    absent: tuple[list[Any], ...]
+
+    def holds(self, config: Config) -> bool | None:
+        """None if the config does not say, or says what was not tried."""
+        if any(key not in config and key not in self.defaults for key in self.keys):
+            return None
+        values = [_folded(config.get(key, self.defaults.get(key))) for key in self.keys]
+        for found, told in ((True, self.present), (False, self.absent)):
+            if any(_same(values, each) for each in told):
+                return found
+        numbers = [each[0] for each in (values, *self.present, *self.absent)]
+        if len(values) == 1 and all(type(number) in (int, float) for number in numbers):
+            value, least = numbers[0], min(each[0] for each in self.present)
+            most = max(each[0] for each in self.absent)
+            if least > most and not most < value < least:
+                return bool(value >= least)
+        return None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Names that are there together, at the same numbers.
+
+    `levels` says, for each {i}, at which of the numbers of their common container they are:
+    a(ll), f (all but the first), l (all but the last) or s(ome). A group that some models of the
+    class lack is `optional`: `when` tells which, or one of the names `instead` is there.
+    """
+
+    names: tuple[str, ...]
+    levels: str = ""
+    optional: bool = False
+    when: Condition | None = None
+    instead: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Template:
+    """The tensors of one class, whose config's model type and base model's prefix it names.
+
+    `ties` gives the names that are another's in some config; files have them where they are not.
+    `parts` names the model types that a class is composed of, by their key of its config.
+    """
+
+    name: str
+    model_type: str
+    base_model_prefix: str
+    groups: tuple[Group, ...]
+    ties: Mapping[str, str]
+    parts: Mapping[str, str]
+
+    @cached_property
+    def patterns(self) -> frozenset[str]:
+        return frozenset(name for group in self.groups for name in group.names)
+
+    def has(self, name: str) -> bool:
+        """Whether the class has that tensor, under some config."""
+        return bool(_matched(name, self.patterns)[0]) or self.tied_to(name) is not None
+
+    def tied_to(self, name: str) -> str | None:
+        """The tensor that this one is, where the config ties it; None if none does."""
+        pattern, numbers = _matched(name, self.ties)
+        return _filled(self.ties[pattern], numbers) if pattern else None
+
+    def unexpected(self, names: Collection[str]) -> list[str]:
+        """The names that the class has not, under no config."""
+        return sorted(name for name in names if not self.has(name))
+
+    def missing(self, names: Collection[str], config: Config | None = None) -> list[str]:
+        """The tensors that the class certainly has and `names` has not, {i} for numbers unknown.
+
+        Without a config, groups that some models lack are asked for only where a part of them is
+        there. Layers are asked for up to the last of which there is anything.
+        """
+        found: dict[str, set[Numbers]] = defaultdict(set)
+        indices: dict[str, set[int]] = defaultdict(set)
+        for name in names:
+            pattern, numbers = _matched(name, self.patterns)
+            found[pattern].add(numbers)
+            for depth, number in enumerate(numbers):
+                indices[_filled(_container(pattern, depth), numbers)].add(number)
+        lacking: list[str] = []
+        for group in self.groups:
+            seen = {numbers for name in group.names for numbers in found.get(name, ())}
+            if not seen and not _needed(group, found, config):
+                continue
+            wanted = seen | set(_expected(group, seen, indices)) if group.levels else {()}
+            for name in group.names:
+                lacking += [_filled(name, numbers) for numbers in wanted - found.get(name, set())]
+        return sorted(lacking)
+
+
+@cache
+def _data() -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(lzma.decompress(_PACKED.read_bytes()))
+    return data
+
+
+def classes() -> tuple[str, ...]:
+    """The classes that are known, without TF."""
+    return tuple(_data()["classes"])
+
+
+def float_keys(model_type: str) -> tuple[str, ...]:
+    """The config keys whose whole numbers transformers 5 refuses: 1 where 1.0 is meant."""
+    return tuple(_data()["floats"].get(model_type, ()))
+
+
+def templates_for(class_name: str, config: Config | None = None) -> tuple[Template, ...]:
+    """The templates of a class; several, or none, for one that is composed of others.
+
+    Empty for unknown classes, and where the config has parts of types that are not in the data.
+    """
+    return tuple(
+        template
+        for template in _templates(class_name.removeprefix("TF"))
+        if config is None
+        or all(
+            (config.get(part) or {}).get("model_type") in (None, model_type)
+            for part, model_type in template.parts.items()
+        )
+    )
+
+
+def best_fit(
+    class_name: str, names: Collection[str], config: Config | None = None
+) -> tuple[Template, list[str], list[str]] | None:
+    """The template with the fewest missing and unexpected names, and these; None without any."""
+    fits = [
+        (template, template.missing(names, config), template.unexpected(names))
+        for template in templates_for(class_name, config)
+    ]
+    return min(fits, key=lambda fit: len(fit[1]) + len(fit[2]), default=None)
+
+
+def _needed(group: Group, found: Mapping[str, set[Numbers]], config: Config | None) -> bool:
+    """Whether a group, of which no name is there, has to be."""
+    if not group.optional:
+        return True
+    if group.when is not None:
+        return config is not None and bool(group.when.holds(config))
+    return bool(group.instead) and not any(found.get(name) for name in group.instead)
+
+
+def _expected(
+    group: Group, seen: Set[Numbers], indices: Mapping[str, set[int]]
+) -> Iterator[Numbers]:
+    """The numbers at which a group has to be, by those that its containers have.
+
+    Fewer numbers than {i} where a container is not there.
+    """
+    outer: list[Numbers] = [()]
+    for depth, level in enumerate(group.levels):
+        inner: list[Numbers] = []
+        for numbers in outer:
+            have = indices.get(_filled(_container(group.names[0], depth), numbers), set())
+            if level == "s":
+                at = {each[depth] for each in seen if each[:depth] == numbers}
+            else:
+                last = max(have, default=0)
+                at = have | set(islice((n for n in range(last) if n not in have), _MOST_GAPS))
+                at -= {"f": {0}, "l": {last}}.get(level, set())
+            if not at and (level == "s" or not have):
+                yield numbers
+            inner += [(*numbers, number) for number in sorted(at)]
+        outer = inner
+    yield from outer
+
+
+def _matched(name: str, patterns: Collection[str]) -> tuple[str, Numbers]:
+    """The pattern that a name is one of, the one with the fewest {i}, and its numbers; or ""."""
+    if "{" in name:
+        return "", ()
+    if name in patterns:
+        return name, ()
+    tokens = name.split(".")
+    places = [place for place, token in enumerate(tokens) if _is_number(token)]
+    if len(places) > _MOST_NUMBERS:
+        return "", ()
+    for count in range(1, len(places) + 1):
+        for chosen in combinations(places, count):
+            pattern = ".".join("{i}" if i in chosen else token for i, token in enumerate(tokens))
+            if pattern in patterns:
+                return pattern, tuple(int(tokens[place]) for place in chosen)
+    return "", ()
+
+
+def _is_number(token: str) -> bool:
+    return (
+        token.isascii()
+        and token.isdecimal()
+        and str(int(token[:6])) == token
+        and int(token) < _MOST_LAYERS
+    )
+
+
+def _container(pattern: str, depth: int) -> str:
+    return "{i}".join(pattern.split("{i}")[: depth + 1])
+
+
+def _filled(pattern: str, numbers: Numbers) -> str:
+    """The pattern with its first {i} replaced by the numbers."""
+    pieces = pattern.split("{i}")
+    text = pieces[0]
+    for at, piece in enumerate(pieces[1:]):
+        text += (str(numbers[at]) if at < len(numbers) else "{i}") + piece
+    return text
+
+
+def _folded(value: Any) -> Any:
+    """A key that is false is one that is not there, for the few that a class reads if given."""
+    return None if value is False else value
+
+
+def _same(values: list[Any], others: list[Any]) -> bool:
+    return json.dumps(values) == json.dumps(others)
+
+
+@cache
+def _templates(class_name: str) -> tuple[Template, ...]:
+    found = _data()["classes"].get(class_name)
+    return tuple(_template(class_name, found, each) for each in found["templates"]) if found else ()
+
+
+def _template(class_name: str, kind: dict[str, Any], data: dict[str, Any]) -> Template:
+    groups = tuple(
+        Group(
+            names=tuple(group["names"]),
+            levels=group.get("levels", ""),
+            optional="when" in group,
+            when=_condition(group.get("when")),
+            instead=tuple(group.get("or", ())),
+        )
+        for group in data["groups"]
+    )
+    return Template(
+        class_name, kind["type"], kind["prefix"], groups, data["ties"], data.get("parts", {})
+    )
+
+
+def _condition(data: dict[str, Any] | None) -> Condition | None:
+    if data is None:
+        return None
+    return Condition(
+        tuple(data["keys"]), data["defaults"], tuple(data["present"]), tuple(data["absent"])
+    )

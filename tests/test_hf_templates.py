@@ -1,0 +1,165 @@
+"""The templates against the classes of the installed transformers, built without values."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tfreader.mapping.families import _hf_templates as templates
+
+SMALL = {"num_hidden_layers": 3, "vocab_size": 40}
+STAGES = {"depths": [1, 2, 2], "num_heads": [1, 2, 4]}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("BertForMaskedLM", SMALL),
+    "bert, cross attention": (
+        "BertLMHeadModel",
+        {**SMALL, "is_decoder": True, "add_cross_attention": True},
+    ),
+    "bert, untied": ("BertForMaskedLM", {**SMALL, "tie_word_embeddings": False}),
+    "deberta-v2": (
+        "DebertaV2ForTokenClassification",
+        {
+            **SMALL,
+            "relative_attention": True,
+            "position_biased_input": False,
+            "pos_att_type": ["p2c", "c2p"],
+            "norm_rel_ebd": "layer_norm",
+            "conv_kernel_size": 3,
+        },
+    ),
+    "regnet": ("RegNetForImageClassification", {"depths": [1, 2], "hidden_sizes": [8, 16]}),
+    "resnet": ("ResNetModel", {"depths": [1, 2], "hidden_sizes": [8, 16], "layer_type": "basic"}),
+    "swin": ("SwinForImageClassification", STAGES),
+    "swin, no bias": ("SwinModel", {**STAGES, "qkv_bias": False, "use_absolute_embeddings": True}),
+    "t5": ("T5ForConditionalGeneration", {"num_layers": 2, "num_decoder_layers": 3}),
+    "t5, gated": (
+        "T5EncoderModel",
+        {"num_layers": 2, "feed_forward_proj": "gated-gelu"},
+    ),
+    "xlnet": ("XLNetForSequenceClassification", {"n_layer": 2}),
+}
+
+
+@cache
+def model(case: str) -> tuple[str, frozenset[str], dict[str, Any]]:
+    """The class, the tensors that a file of it has, and its config.json."""
+    name, settings = CASES[case]
+    return name, *built(name, settings)
+
+
+def built(name: str, settings: dict[str, Any]) -> tuple[frozenset[str], dict[str, Any]]:
+    kind = getattr(transformers, name)
+    config = kind.config_class(**settings)
+    with torch.device("meta"):
+        made = kind(config)
+    first: dict[int, str] = {}
+    for tensor, value in made.state_dict(keep_vars=True).items():
+        first.setdefault(id(value), tensor)
+    return frozenset(first.values()), config.to_dict()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_whole_model_lacks_nothing(case):
+    name, names, config = model(case)
+    (template,) = templates.templates_for(name, config)
+    assert template.missing(names, config) == []
+    assert template.missing(names) == []
+    assert template.unexpected(names) == []
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_single_tensor_is_missed(case):
+    name, names, config = model(case)
+    (template,) = templates.templates_for(name, config)
+    unseen = [one for one in names if one not in template.missing(names - {one}, config)]
+    by_pattern = [one for one in unseen if not template.missing(names - {one}, config)]
+    assert by_pattern == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_part_of_a_layer_goes_unseen(data):
+    """Without the config too: whatever goes, a rest of its layer or a later layer tells."""
+    name, names, _ = model("bert")
+    (template,) = templates.templates_for(name)
+    gone = data.draw(st.sets(st.sampled_from(sorted(names)), min_size=1, max_size=20))
+    assert set(template.missing(names - gone)) >= {
+        one for one in gone if not one.startswith("bert.encoder.layer.2.")
+    } - {"cls.predictions.decoder.weight"}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_names_that_the_class_has_not_are_unexpected(case):
+    name, names, config = model(case)
+    (template,) = templates.templates_for(name, config)
+    strange = [f"{one}_2" for one in names] + ["x.y", "", ".", "bert..encoder", "0", "9" * 9]
+    strange += ["bert.encoder.layer.007.output.dense.bias", ".".join("1" * 60)]
+    strange += ["encoder.layers.{i}.blocks.0.layernorm_before.bias", "bert.encoder.layer.{i}"]
+    assert template.unexpected([*names, *strange]) == sorted(strange)
+
+
+def test_a_layer_of_another_number_is_a_gap():
+    name, names, _ = model("bert")
+    (template,) = templates.templates_for(name)
+    moved = {one.replace("layer.1.", "layer.7.") for one in names}
+    missing = template.missing(moved)
+    assert {one.split(".")[3] for one in missing} == {"1", "3", "4", "5", "6"}
+    assert not template.unexpected(moved)
+    far = {one.replace("layer.2.", "layer.9998.") for one in names}
+    assert 0 < len(template.missing(far)) < 5000
+
+
+def test_ties_are_told():
+    (template,) = templates.templates_for("TFT5ForConditionalGeneration")
+    for alias in ("lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"):
+        assert template.tied_to(alias) == "shared.weight"
+    assert template.tied_to("shared.weight") is None
+    _, names, config = model("t5")
+    assert "lm_head.weight" not in template.missing(names - {"lm_head.weight"}, config)
+    untied = {**config, "tie_word_embeddings": False}
+    assert template.missing(names - {"lm_head.weight"}, untied) == ["lm_head.weight"]
+
+
+def test_the_parts_of_a_composed_class_choose_its_template():
+    names, config = built(
+        "VisionEncoderDecoderModel",
+        {
+            "encoder": transformers.ViTConfig(num_hidden_layers=1).to_dict(),
+            "decoder": transformers.GPT2Config(
+                n_layer=1, is_decoder=True, add_cross_attention=True
+            ).to_dict(),
+        },
+    )
+    template, missing, unexpected = templates.best_fit("VisionEncoderDecoderModel", names)
+    assert (template.parts, missing, unexpected) == ({"encoder": "vit", "decoder": "gpt2"}, [], [])
+    (chosen,) = templates.templates_for("VisionEncoderDecoderModel", config)
+    assert chosen == template
+    config["decoder"]["model_type"] = "another"
+    assert templates.templates_for("VisionEncoderDecoderModel", config) == ()
+
+
+def test_all_classes_are_there_and_others_are_not():
+    assert len(templates.classes()) == 270
+    for name in templates.classes():
+        for template in templates.templates_for(name):
+            assert template.model_type and template.patterns
+            assert template.missing(set()), name
+    assert templates.templates_for("LlamaForCausalLM") == ()
+    assert templates.best_fit("LlamaForCausalLM", {"x"}) is None
+
+
+def test_the_keys_for_floats_are_those_that_transformers_refuses_whole():
+    assert "layer_norm_eps" in templates.float_keys("bert")
+    assert "hidden_dropout_prob" not in templates.float_keys("bert")  # it takes both
+    assert templates.float_keys("unknown") == ()
+    for model_type in ("bert", "deberta-v2", "swin", "t5", "whisper"):
+        config = transformers.CONFIG_MAPPING[model_type]
+        for key in templates.float_keys(model_type):
+            config(**{key: 1.0})
+            with pytest.raises(Exception, match=key):
+                config(**{key: 1})
