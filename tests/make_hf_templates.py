@@ -31,6 +31,7 @@ PACKED = Path(__file__).resolve().parents[1] / "mapping" / "families" / "hf_temp
 Config = dict[str, Any]
 Names = frozenset[str]
 Tokens = tuple[str, ...]
+Containers = dict[tuple[int, str], set[int]]  # the numbers, by config and what is before them
 
 # What else than a flag changes the names, per model type; "" for all.
 DECODER = {"is_decoder": True, "add_cross_attention": True}
@@ -62,8 +63,15 @@ SWITCHES: dict[str, list[Config]] = {
     ],
     "mt5": [{"feed_forward_proj": "relu"}],
     "opt": [{"word_embed_proj_dim": 512}],
-    "regnet": [{"layer_type": "x"}],
-    "resnet": [{"layer_type": "basic"}],
+    "regnet": [
+        {"layer_type": "x"},
+        {"downsample_in_first_stage": False, "embedding_size": 128},
+    ],
+    "resnet": [
+        {"layer_type": "basic"},
+        {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512]},
+        {"hidden_sizes": [64, 128, 256, 512]},
+    ],
     "roformer": [{"embedding_size": 384}],
     "t5": [{"feed_forward_proj": "gated-gelu"}],
     "tapas": [{"num_aggregation_labels": 4}],
@@ -105,10 +113,16 @@ TURNED = ("tie_word_embeddings",)
 DERIVED = ("is_gated_act", "dense_act_fn", "num_attention_heads", "head_dim")
 # Buffers that are computed, which neither a TF file nor later releases' files have.
 COMPUTED = re.compile(r"(^|\.)pos_emb\.inv_freq$|position_ids$")
+# Tied by their values alone, which a model without values does not show.
+TIED = {
+    "prompt_encoder.shared_embedding.positional_embedding": (
+        "shared_image_embedding.positional_embedding"
+    )
+}
 # Whole numbers that are no numbers of layers.
 SIZES = re.compile(
     "_id$|_ids$|size|dim|heads|stride|kernel|beams|top_|bins|bucket|length|width|channels|tokens|"
-    "max_|min_|position|n_embd|n_inner|n_head|n_langs|labels|vocab|d_|aspect|distance|interval"
+    "max_|min_|position|n_embd|n_inner|n_head|n_langs|labels|vocab|^d_|aspect|distance|interval"
 )
 
 
@@ -149,7 +163,9 @@ class Tried:
         for names in same.values():
             own = min(names, key=lambda tensor: (bool(tied.search(tensor)), names.index(tensor)))
             self.ties |= {tensor: own for tensor in names if tensor != own}
-        self.names = frozenset(names for same in same.values() for names in same) - set(self.ties)
+        every = frozenset(name for names in same.values() for name in names)
+        self.ties |= {alias: own for alias, own in TIED.items() if {alias, own} <= every}
+        self.names = every - set(self.ties)
 
     def shape(self) -> Names:
         return frozenset(re.sub(r"(?<=\.)\d+(?=\.|$)", "#", name) for name in self.names)
@@ -205,15 +221,14 @@ def changes(config: Config) -> Iterator[Config]:
     lengths: set[int] = set()
     for key, value in config.items():
         if type(value) is int and 1 <= value <= 64 and not SIZES.search(key):
-            yield {key: value + 1}
-            if value > 2:
-                yield {key: value - 1}
+            yield from ({key: n} for n in sorted({1, value - 1, value + 1} - {0, value}))
         elif isinstance(value, dict) and "model_type" in value:
             kept = {k: v for k, v in value.items() if k not in ("id2label", "label2id")}
             yield from ({key: {**kept, **change}} for change in changes(value))
         elif isinstance(value, list) and key not in ("architectures", "stage_names"):
             lengths.add(len(value))
             if all(type(item) is int for item in value) and re.search("depth|block", key):
+                yield {key: [1] * len(value)}
                 for at in range(len(value)):
                     yield {key: [n + (i == at) for i, n in enumerate(value)]}
     for length in sorted(lengths - {0, 1}):
@@ -269,13 +284,12 @@ def levels(tried: list[Tried]) -> dict[str, dict[int, list[tuple[Tokens, tuple[i
 def template(tried: list[Tried]) -> dict[str, Any]:
     """The groups of names that occur together, and the ties."""
     occurs = levels(tried)
-    containers: dict[tuple[int, str, tuple[int, ...]], set[int]] = defaultdict(set)
+    containers: Containers = defaultdict(set)
     for pattern, by_config in occurs.items():
-        pieces = pattern.split("{i}")
         for at, places in by_config.items():
             for numbers in places:
                 for depth, number in enumerate(numbers):
-                    containers[at, "{i}".join(pieces[: depth + 1]), numbers[:depth]].add(number)
+                    containers[at, container(pattern, numbers[:depth])].add(number)
     together: dict[Any, list[str]] = defaultdict(list)
     for pattern, by_config in list(occurs.items()):
         where = tuple((at, tuple(sorted(by_config[at]))) for at in sorted(by_config))
@@ -288,10 +302,9 @@ def template(tried: list[Tried]) -> dict[str, Any]:
         present = [at for at, _ in where]
         group: dict[str, Any] = {"names": sorted(patterns)}
         if prefix:
-            pieces = f"{prefix}{{i}}".split("{i}")[:-1]
             group["levels"] = "".join(
-                selector(depth, "{i}".join(pieces[: depth + 1]), where, containers)
-                for depth in range(len(pieces))
+                selector(depth, patterns[0], where, containers)
+                for depth in range(patterns[0].count("{i}"))
             )
         if len(present) < len(tried):
             group["when"] = condition(tried, set(present))
@@ -306,46 +319,80 @@ def template(tried: list[Tried]) -> dict[str, Any]:
             )[:1]
     ties = {alias: own for one in tried for alias, own in one.ties.items()}
     return {
+        "counts": counts(tried, containers, {p.partition("{i}")[0] for p in occurs if "{i}" in p}),
         "groups": sorted(groups, key=lambda group: group["names"]),
         "ties": {general(alias): general(ties[alias]) for alias in sorted(ties)},
     }
+
+
+def counts(tried: list[Tried], containers: Containers, outer: set[str]) -> dict[str, list[str]]:
+    """By outermost container, the path of the config's key that says how many it has.
+
+    It is one that did so in every config, of which some have more than others; a list counts by
+    its length.
+    """
+    found = {}
+    flat = [flattened(one.config) for one in tried]
+    for prefix in sorted(outer):
+        many = {at: len(numbers) for (at, where), numbers in containers.items() if where == prefix}
+        paths = [
+            path
+            for path in flat[0]
+            if len(set(many.values())) > 1
+            and all(flat[at].get(path) == number for at, number in many.items())
+        ]
+        if paths:
+            found[prefix] = min(paths, key=lambda path: (len(path), path)).split(".")
+    return found
+
+
+def flattened(config: Config, prefix: str = "") -> dict[str, int]:
+    """The config's whole numbers, and the lengths of its lists, by path."""
+    flat = {}
+    for key, value in config.items():
+        if type(value) is int:
+            flat[prefix + key] = value
+        elif isinstance(value, list):
+            flat[prefix + key] = len(value)
+        elif isinstance(value, dict):
+            flat |= flattened(value, f"{prefix}{key}.")
+    return flat
 
 
 def general(name: str) -> str:
     return re.sub(r"(?<=\.)\d+(?=\.|$)", "{i}", name)
 
 
-def only_first(pattern: str, by_config: Any, containers: Any) -> Any:
-    """The pattern with 0 in place of the first {i} whose only value that is; None if none is."""
+def container(pattern: str, numbers: tuple[int, ...]) -> str:
+    """What comes before the {i} that follows those with the numbers."""
+    pieces = pattern.split("{i}")
+    filled = zip(pieces, numbers, strict=False)
+    return "".join(f"{piece}{number}" for piece, number in filled) + pieces[len(numbers)]
+
+
+def only_first(pattern: str, by_config: Any, containers: Containers) -> Any:
+    """The pattern with 0 in place of each {i} that is nothing else, and where it is then.
+
+    None if there is no such {i}, or if it never could be anything else.
+    """
     pieces = pattern.split("{i}")
     for depth in range(len(pieces) - 1):
-        others = False
-        for at, places in by_config.items():
-            if any(numbers[depth] for numbers in places):
-                break
-            key = "{i}".join(pieces[: depth + 1])
-            others |= any(len(containers[at, key, numbers[:depth]]) > 1 for numbers in places)
-        else:
-            if not others:
-                continue
+        seen = [(at, numbers) for at, places in by_config.items() for numbers in places]
+        others = any(
+            len(containers[at, container(pattern, numbers[:depth])]) > 1 for at, numbers in seen
+        )
+        if others and not any(numbers[depth] for _, numbers in seen):
             fixed = "{i}".join(pieces[: depth + 1]) + "0" + "{i}".join(pieces[depth + 1 :])
             left = {
                 at: [(*numbers[:depth], *numbers[depth + 1 :]) for numbers in places]
                 for at, places in by_config.items()
             }
-            # A container inside is another one now.
-            for at, places in left.items():
-                tail = fixed.split("{i}")
-                for numbers in places:
-                    for inner in range(depth, len(numbers)):
-                        key = "{i}".join(tail[: inner + 1])
-                        containers[at, key, numbers[:inner]].add(numbers[inner])
             where = tuple((at, tuple(sorted(left[at]))) for at in sorted(left))
             return only_first(fixed, left, containers) or (fixed, where)
     return None
 
 
-def selector(depth: int, container: str, where: Any, containers: Any) -> str:
+def selector(depth: int, pattern: str, where: Any, containers: Containers) -> str:
     """At which numbers of its containers a group is, as in _hf_templates.Group."""
     kinds = set("afl")
     for at, places in where:
@@ -353,7 +400,7 @@ def selector(depth: int, container: str, where: Any, containers: Any) -> str:
         for numbers in places:
             occurs[numbers[:depth]].add(numbers[depth])
         for outer, found in occurs.items():
-            every = containers[at, container, outer]
+            every = containers[at, container(pattern, outer)]
             if every != set(range(len(every))):
                 return "s"
             last = len(every) - 1

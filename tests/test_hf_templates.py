@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tfreader.mapping.families import _hf_templates as templates
 
 SMALL = {"num_hidden_layers": 3, "vocab_size": 40}
-STAGES = {"depths": [1, 2, 2], "num_heads": [1, 2, 4]}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertForMaskedLM", SMALL),
     "bert, cross attention": (
@@ -34,8 +33,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "regnet": ("RegNetForImageClassification", {"depths": [1, 2], "hidden_sizes": [8, 16]}),
     "resnet": ("ResNetModel", {"depths": [1, 2], "hidden_sizes": [8, 16], "layer_type": "basic"}),
-    "swin": ("SwinForImageClassification", STAGES),
-    "swin, no bias": ("SwinModel", {**STAGES, "qkv_bias": False, "use_absolute_embeddings": True}),
     "t5": ("T5ForConditionalGeneration", {"num_layers": 2, "num_decoder_layers": 3}),
     "t5, gated": (
         "T5EncoderModel",
@@ -76,9 +73,9 @@ def test_a_whole_model_lacks_nothing(case):
 def test_every_single_tensor_is_missed(case):
     name, names, config = model(case)
     (template,) = templates.templates_for(name, config)
-    unseen = [one for one in names if one not in template.missing(names - {one}, config)]
-    by_pattern = [one for one in unseen if not template.missing(names - {one}, config)]
-    assert by_pattern == []
+    # Transformers 5 unties this one with its weight, transformers 4 did not.
+    own = names - {"cls.predictions.decoder.bias"}
+    assert [one for one in own if not template.missing(names - {one}, config)] == []
 
 
 @settings(max_examples=60, deadline=None)
@@ -114,6 +111,16 @@ def test_a_layer_of_another_number_is_a_gap():
     assert 0 < len(template.missing(far)) < 5000
 
 
+def test_the_last_layers_are_missed_where_the_config_counts_them():
+    name, names, config = model("t5")
+    (template,) = templates.templates_for(name)
+    short = {one for one in names if not one.startswith("decoder.block.2.")}
+    assert template.missing(short) == []
+    missing = template.missing(short, config)
+    assert missing and {one.rpartition(".layer.")[0] for one in missing} == {"decoder.block.2"}
+    assert template.missing(short, {**config, "num_decoder_layers": 10**9}) == []
+
+
 def test_ties_are_told():
     (template,) = templates.templates_for("TFT5ForConditionalGeneration")
     for alias in ("lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"):
@@ -125,22 +132,44 @@ def test_ties_are_told():
     assert template.missing(names - {"lm_head.weight"}, untied) == ["lm_head.weight"]
 
 
+def test_the_stages_but_the_last_end_in_one_more_tensor():
+    blocks = ["0.blocks.0", "1.blocks.0", "1.blocks.1", "2.blocks.0"]
+    (template,) = templates.templates_for("TFSwinModel")
+    layers = [name for name in template.patterns if ".blocks." in name]
+    names = {name for name in template.patterns if "{i}" not in name}
+    names |= {name.replace("{i}.blocks.{i}", block) for name in layers for block in blocks}
+    down = {
+        f"encoder.layers.{stage}.downsample.{name}"
+        for stage in (0, 1)
+        for name in ("norm.bias", "norm.weight", "reduction.weight")
+    }
+    assert template.missing(names | down) == []
+    assert template.missing(names | {name for name in down if ".0." in name}) == sorted(
+        name for name in down if ".1." in name
+    )
+    lost = {name for name in names if ".1.blocks." in name}
+    assert {name.partition("blocks")[0] for name in template.missing((names | down) - lost)} == {
+        "encoder.layers.1."
+    }
+
+
 def test_the_parts_of_a_composed_class_choose_its_template():
     names, config = built(
-        "VisionEncoderDecoderModel",
+        "EncoderDecoderModel",
         {
-            "encoder": transformers.ViTConfig(num_hidden_layers=1).to_dict(),
+            "encoder": transformers.BertConfig(num_hidden_layers=1).to_dict(),
             "decoder": transformers.GPT2Config(
                 n_layer=1, is_decoder=True, add_cross_attention=True
             ).to_dict(),
         },
     )
-    template, missing, unexpected = templates.best_fit("VisionEncoderDecoderModel", names)
-    assert (template.parts, missing, unexpected) == ({"encoder": "vit", "decoder": "gpt2"}, [], [])
-    (chosen,) = templates.templates_for("VisionEncoderDecoderModel", config)
-    assert chosen == template
+    names -= {"decoder.lm_head.weight"}
+    template, missing, unexpected = templates.best_fit("EncoderDecoderModel", names, config)
+    assert (missing, unexpected) == ([], [])
+    assert template.parts == {"encoder": "bert", "decoder": "gpt2"}
+    assert templates.templates_for("EncoderDecoderModel", config) == (template,)
     config["decoder"]["model_type"] = "another"
-    assert templates.templates_for("VisionEncoderDecoderModel", config) == ()
+    assert templates.templates_for("EncoderDecoderModel", config) == ()
 
 
 def test_all_classes_are_there_and_others_are_not():

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKED = Path(__file__).with_name("hf_templates.json.xz")
-_MOST_NUMBERS = 6  # of a name; more are in no model, and would be looked up in 2 ** n ways
+_MOST_NUMBERS = 6  # of a name: n numbers are looked up in 2 ** n ways, and no model has more
 _MOST_LAYERS = 10_000  # a greater number stands for no layer
 
 _MOST_GAPS = 100  # numbers that are told to be missing in one container
@@ -77,7 +77,8 @@ class Template:
     """The tensors of one class, whose config's model type and base model's prefix it names.
 
     `ties` gives the names that are another's in some config; files have them where they are not.
-    `parts` names the model types that a class is composed of, by their key of its config.
+    `counts` gives, by what comes before a first {i}, the path of the config's key with the number
+    of layers. `parts` names the model types that a class is composed of, by their config's key.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Template:
     base_model_prefix: str
     groups: tuple[Group, ...]
     ties: Mapping[str, str]
+    counts: Mapping[str, list[str]]
     parts: Mapping[str, str]
 
     @cached_property
@@ -108,7 +110,7 @@ class Template:
         """The tensors that the class certainly has and `names` has not, {i} for numbers unknown.
 
         Without a config, groups that some models lack are asked for only where a part of them is
-        there. Layers are asked for up to the last of which there is anything.
+        there, and layers up to the last of which there is anything.
         """
         found: dict[str, set[Numbers]] = defaultdict(set)
         indices: dict[str, set[int]] = defaultdict(set)
@@ -117,12 +119,13 @@ class Template:
             found[pattern].add(numbers)
             for depth, number in enumerate(numbers):
                 indices[_filled(_container(pattern, depth), numbers)].add(number)
+        ends = {where: _count(config or {}, path) for where, path in self.counts.items()}
         lacking: list[str] = []
         for group in self.groups:
             seen = {numbers for name in group.names for numbers in found.get(name, ())}
             if not seen and not _needed(group, found, config):
                 continue
-            wanted = seen | set(_expected(group, seen, indices)) if group.levels else {()}
+            wanted = seen | set(_expected(group, seen, indices, ends)) if group.levels else {()}
             for name in group.names:
                 lacking += [_filled(name, numbers) for numbers in wanted - found.get(name, set())]
         return sorted(lacking)
@@ -154,7 +157,7 @@ def templates_for(class_name: str, config: Config | None = None) -> tuple[Templa
         for template in _templates(class_name.removeprefix("TF"))
         if config is None
         or all(
-            (config.get(part) or {}).get("model_type") in (None, model_type)
+            _at(config, [part, "model_type"]) in (None, model_type)
             for part, model_type in template.parts.items()
         )
     )
@@ -181,28 +184,47 @@ def _needed(group: Group, found: Mapping[str, set[Numbers]], config: Config | No
 
 
 def _expected(
-    group: Group, seen: Set[Numbers], indices: Mapping[str, set[int]]
+    group: Group, seen: Set[Numbers], indices: Mapping[str, set[int]], ends: Mapping[str, int]
 ) -> Iterator[Numbers]:
-    """The numbers at which a group has to be, by those that its containers have.
+    """The numbers at which a group has to be, by those of its containers, and up to `ends`.
 
     Fewer numbers than {i} where a container is not there.
     """
     outer: list[Numbers] = [()]
     for depth, level in enumerate(group.levels):
+        there: dict[Numbers, set[int]] = defaultdict(set)
+        for each in seen:
+            there[each[:depth]].add(each[depth])
         inner: list[Numbers] = []
         for numbers in outer:
-            have = indices.get(_filled(_container(group.names[0], depth), numbers), set())
+            container = _filled(_container(group.names[0], depth), numbers)
+            have = indices.get(container, set())
             if level == "s":
-                at = {each[depth] for each in seen if each[:depth] == numbers}
+                at = there.get(numbers, set())
             else:
-                last = max(have, default=0)
-                at = have | set(islice((n for n in range(last) if n not in have), _MOST_GAPS))
+                last = max([*have, ends.get(container, 0) - 1, 0])
+                gaps = (n for n in range(last + 1) if n not in have)
+                at = have | set(islice(gaps, _MOST_GAPS)) if have else set()
                 at -= {"f": {0}, "l": {last}}.get(level, set())
             if not at and (level == "s" or not have):
                 yield numbers
             inner += [(*numbers, number) for number in sorted(at)]
         outer = inner
     yield from outer
+
+
+def _count(config: Config, path: list[str]) -> int:
+    """The number at that path of the config, the length of a list; 0 if there is none."""
+    value = _at(config, path)
+    if isinstance(value, list):
+        return len(value)
+    return value if type(value) is int and value <= _MOST_LAYERS else 0
+
+
+def _at(config: Any, path: list[str]) -> Any:
+    for key in path:
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config
 
 
 def _matched(name: str, patterns: Collection[str]) -> tuple[str, Numbers]:
@@ -272,7 +294,13 @@ def _template(class_name: str, kind: dict[str, Any], data: dict[str, Any]) -> Te
         for group in data["groups"]
     )
     return Template(
-        class_name, kind["type"], kind["prefix"], groups, data["ties"], data.get("parts", {})
+        class_name,
+        kind["type"],
+        kind["prefix"],
+        groups,
+        data["ties"],
+        data["counts"],
+        data.get("parts", {}),
     )
 
 
