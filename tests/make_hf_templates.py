@@ -55,7 +55,7 @@ SWITCHES: dict[str, list[Config]] = {
     "dpr": [{"projection_dim": 8}],
     "electra": [{"embedding_size": 256}],
     "esm": [{"position_embedding_type": "rotary"}, {"emb_layer_norm_before": True}],
-    "flaubert": [{"n_langs": 2}],
+    "flaubert": [{"n_langs": 2}, {"n_langs": 2, "use_lang_emb": False}],
     "hubert": [{"feat_extract_norm": "layer"}, STABLE, {**STABLE, "conv_bias": True}],
     "idefics": [
         {"additional_vocab_size": 4},
@@ -87,7 +87,7 @@ SWITCHES: dict[str, list[Config]] = {
         {**STABLE, "conv_bias": True},
         {"mask_time_prob": 0.0, "mask_feature_prob": 0.0},
     ],
-    "xlm": [{"n_langs": 2}],
+    "xlm": [{"n_langs": 2}, {"n_langs": 2, "use_lang_emb": False}],
 }
 # Configs that the class cannot do without.
 BASES: dict[str, Config] = {
@@ -185,8 +185,8 @@ def tries(name: str, base: Config, model_type: str) -> list[Tried]:
     numbered: set[str] = set()
     for switch in [{}, *flags, *SWITCHES[""], *SWITCHES.get(model_type, [])]:
         start = attempt(name, {**base, **switch})
-        if start is None or (switch and start.names == first.names):
-            continue
+        if start is None or (len(switch) == 1 and start.names == first.names):
+            continue  # one that goes with others tells when they have no effect
         found.append(start)
         new = {pattern for pattern in start.shape() if "#" in pattern} - numbered
         numbered |= new

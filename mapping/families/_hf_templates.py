@@ -40,19 +40,25 @@ class Condition:
     absent: tuple[list[Any], ...]
 
     def holds(self, config: Config) -> bool | None:
-        """None if the config does not say, or says what was not tried."""
+        """None if the config does not say, or says what was not tried.
+
+        A number is like those tried on its side, where all with the group are above all without.
+        """
         if any(key not in config and key not in self.defaults for key in self.keys):
             return None
         values = [_folded(config.get(key, self.defaults.get(key))) for key in self.keys]
         for found, told in ((True, self.present), (False, self.absent)):
             if any(_same(values, each) for each in told):
                 return found
-        numbers = [each[0] for each in (values, *self.present, *self.absent)]
-        if len(values) == 1 and all(type(number) in (int, float) for number in numbers):
-            value, least = numbers[0], min(each[0] for each in self.present)
-            most = max(each[0] for each in self.absent)
-            if least > most and not most < value < least:
-                return bool(value >= least)
+        for at, value in enumerate(values):
+            with_, without = (
+                [row[at] for row in told if _same([*row[:at], value, *row[at + 1 :]], values)]
+                for told in (self.present, self.absent)
+            )
+            if not (with_ and without and all(map(_is_size, (value, *with_, *without)))):
+                continue
+            if max(without) < min(with_) and not max(without) < value < min(with_):
+                return bool(value >= min(with_))
         return None
 
 
@@ -270,6 +276,10 @@ def _filled(pattern: str, numbers: Numbers) -> str:
 def _folded(value: Any) -> Any:
     """A key that is false is one that is not there, for the few that a class reads if given."""
     return None if value is False else value
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def _same(values: list[Any], others: list[Any]) -> bool:
