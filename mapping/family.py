@@ -16,6 +16,7 @@ from tfreader.errors import ConfigError, RemoteError, UnknownModelTypeError
 from tfreader.files import SMALL, read_small
 from tfreader.paths import AnyPath, as_path, check_access, size_of
 
+from .config_checks import as_written
 from .rules.ops import Op
 from .rules.rule import Architecture, RuleSet
 
@@ -358,6 +359,10 @@ class Family:
         `asked` is the class that the user chose.
         """
         return ""
+
+    def written(self, config: Config) -> Config:
+        """The finished config with values of the types that transformers' class takes."""
+        return as_written(self.model_type, config)
 
     def check(self, config: Config) -> None:
         """Raise ConfigError where the finished config makes no model."""

@@ -15,7 +15,6 @@ from tfreader.paths import as_path, check_access
 
 from ..family import Family
 
-
 OF_ANY_TYPE = "hf-tf"
 
 

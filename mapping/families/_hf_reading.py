@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from tfreader.checkpoint import TensorInfo
@@ -31,7 +32,7 @@ class Named(NamedTuple):
         return Made(self.info.name, self.ops)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reading:
     """The variables as tensors of a class; `template` is None where nothing tells what it has.
 
@@ -44,11 +45,23 @@ class Reading:
     named: Sequence[Named]
     dropped: Mapping[str, str]
     unknown: Sequence[str]
+    config: Config
+
+    @cached_property
+    def missing(self) -> list[str]:
+        """The tensors that the class has, and no variable gives."""
+        if self.template is None:
+            return []
+        return self.template.missing({one.target for one in self.named}, self.config)
 
     @property
-    def missing(self) -> list[str]:
-        targets = {one.target for one in self.named}
-        return self.template.missing(targets) if self.template is not None else []
+    def tied(self) -> list[tuple[Named, Named]]:
+        """The tensors that are others in a model whose config ties them, and these."""
+        if self.template is None or self.config.get("tie_word_embeddings") is False:
+            return []
+        by_target = {one.target: one for one in reversed(self.named)}
+        ends = [(one, self.template.tied_to(target)) for target, one in by_target.items()]
+        return [(one, by_target[end]) for one, end in ends if end in by_target]
 
     @property
     def misfits(self) -> int:
@@ -70,7 +83,7 @@ def read(config: Config, variables: Variables) -> Reading:
     readings = [
         _reading(kind, template, is_scoped, config, variables)
         for kind in kinds
-        for template in templates_for(kind) or (None,)
+        for template in templates_for(kind, config) or (None,)
         for is_scoped in (True, False)
     ]
     return min(readings, key=lambda reading: reading.misfits)
@@ -130,7 +143,7 @@ def _reading(
             dropped[one.info.name] = reason
         else:
             unknown.append(one.name)
-    return Reading(kind, template, named, dropped, unknown)
+    return Reading(kind, template, named, dropped, unknown, config)
 
 
 def _within_model(name: str, is_scoped: bool) -> list[str]:

@@ -24,6 +24,7 @@ from ..findings import some
 from ..rules.rule import Architecture, Drop, Fill, Rule, RuleSet
 from ._hf_exceptions import LOSERS, LOST
 from ._hf_reading import Named, Reading, class_scopes, read
+from ._hf_templates import float_keys
 
 PART = "model"
 _NUMBER = re.compile(r"(?<=_\._)\d+|(?<=\.)\d+(?=[./]|$)")
@@ -53,15 +54,7 @@ class TFClasses(Layout):
             for one in reading.named
             if (other := first.setdefault(one.target, one)) is not one
         ]
-        ties = reading.template.ties if reading.template is not None else {}
-        return [
-            *pairs,
-            *(
-                (first[alias].made, first[target].made)
-                for alias, target in ties.items()
-                if alias in first and target in first
-            ),
-        ]
+        return [*pairs, *((alias.made, one.made) for alias, one in reading.tied)]
 
     def rules(self, config: Config, variables: Variables) -> RuleSet:
         if not variables.own:
@@ -71,8 +64,7 @@ class TFClasses(Layout):
         _check_stored(reading, config)
         named = [*reading.named]
         untied, said = _untied(reading, config)
-        if untied:
-            named += _decoder_biases(named)
+        named += _decoder_biases(named)
         return RuleSet(
             tuple(_rules(named)),
             architectures=(Architecture(reading.kind, (PART,)),),
@@ -121,8 +113,7 @@ def _check_stored(reading: Reading, config: Config) -> None:
 
 def _untied(reading: Reading, config: Config) -> tuple[Config, tuple[str, ...]]:
     """What the config has to say where a head is not the embeddings that it is tied to; a note."""
-    ties = reading.template.ties if reading.template is not None else {}
-    own = [one.target for one in reading.named if one.target in ties]
+    own = [alias.target for alias, _ in reading.tied]
     if not own:
         return {}, ()
     keys: Config = {"tie_word_embeddings": False}
@@ -218,6 +209,13 @@ class HuggingFaceTF(Family):
 
     def translate(self, original: Mapping[str, Any]) -> Config:
         return {k: v for k, v in original.items() if k not in ("dtype", "torch_dtype")}
+
+    def written(self, config: Config) -> Config:
+        floats = float_keys(str(config["model_type"]))
+        return {
+            key: float(value) if key in floats and type(value) is int else value
+            for key, value in config.items()
+        }
 
     def check(self, config: Config) -> None:
         if config["model_type"] == self.model_type:

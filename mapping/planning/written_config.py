@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable
 
 from tfreader.errors import ConfigError
 
-from ..config_checks import as_written
 from ..family import Config, Family
 from ..findings import Findings, some
 from ..plan import CASTABLE, Entry
@@ -64,7 +63,7 @@ def finish_config(
     if floats:  # a model is loaded in one type, which should hold them all
         widest = floats.pop() if len(floats) == 1 else "float32"
         finished.setdefault("dtype", widest)
-    finished = as_written(finished["model_type"], finished)
+    finished = family.written(finished)
     family.check(finished)
     findings.notes += family.remarks(finished)
     return finished
