@@ -233,12 +233,13 @@ class Layout(ABC):
     """How a source spells a family's model: by which names it is known, and its rules.
 
     `evidence` are full-match regexes of variable names, each of which some variable has to match;
-    `absent` such as none may match.
+    `absent` such as none may match. In `formats` of checkpoints there is no other layout.
     """
 
     name: ClassVar[str]
     evidence: ClassVar[tuple[str, ...]]
     absent: ClassVar[tuple[str, ...]] = ()
+    formats: ClassVar[tuple[str, ...]] = ()
 
     def told_by(self, names: Sequence[str]) -> tuple[str, ...] | None:
         """The names that tell this layout, None where they tell that it is none."""

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
 _OLD = ".old"  # where what is replaced waits until all is done
 ATTEMPTS = 100  # to make a temporary folder while others tidy up
-# Of files with weights that other programs write; a folder of such a name is no good guess.
+# Of files with weights that other programs write; a folder of such a name is no good guess. But
+# .h5: batches of tf_model.h5 name folders so.
 OTHER_SUFFIXES = (
-    *(".ckpt", ".gguf", ".gz", ".h5", ".hdf5", ".index", ".json", ".keras", ".meta", ".msgpack"),
+    *(".ckpt", ".gguf", ".gz", ".hdf5", ".index", ".json", ".keras", ".meta", ".msgpack"),
     *(".npy", ".npz", ".onnx", ".ot", ".pb", ".pickle", ".pkl", ".pt2", ".ptl", ".safetensor"),
     *(".tar", ".tf", ".tflite", ".tgz", ".th", ".torchscript", ".zip"),
 )

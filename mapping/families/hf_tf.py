@@ -34,6 +34,7 @@ _LISTED = re.compile(r"(?:.*/)?\w+_\._\d+/.*")  # a layer of a list
 class TFClasses(Layout):
     name = "tf-classes"
     evidence = (r"(?i:tf)\w*/.*",)
+    formats = ("safetensors", "sharded safetensors")
 
     def told_by(self, names: Sequence[str]) -> tuple[str, ...] | None:
         """A scope named like a class; else a layer of a list, but not with such a scope inside."""

@@ -98,7 +98,7 @@ def read_config(checkpoint: Checkpoint, family: Family | None, asked: Asked) -> 
         cleared = {key: None for key, value in nulls.items() if value is None}
         values = _without_nulls(values)
         origins = dict.fromkeys(values, where) | dict.fromkeys(overrides, "--set")
-        check_values(family.model_type, values, origins)
+        check_values(family.model_type, _without_nulls(values), origins)
         notes += set_labels(values, overrides, origins)
     if asked.finetuning_task_name is not None:
         values["finetuning_task"] = asked.finetuning_task_name
@@ -172,7 +172,7 @@ def _translate(original: Mapping[str, Any], where: str, family: Family, is_own: 
     if not is_own:
         aliases = ALIASES.get(family.model_type, {})
         named = {aliases.get(key, key): value for key, value in original.items()}
-        check_values(family.model_type, named, dict.fromkeys(named, where))
+        check_values(family.model_type, _without_nulls(named), dict.fromkeys(named, where))
     try:
         return family.translate(original)
     except ConfigError as error:

@@ -45,14 +45,14 @@ def detect(
         model_type = rules.extends or rules.family or ""
     names = [name for key in chosen.variables for name in seen.names_of(key)]
     if model_type != "auto":
-        family = _asked(model_type, rules, names) if model_type else None
+        family = _asked(model_type, rules, names, seen.format) if model_type else None
         if family is None or (rules is not None and not rules.extends):
             return family, None, []
-        fits = list(fitting(names, [family]))
+        fits = list(fitting(names, [family], seen.format))
         if not fits:
             return family, family.layouts[0], []
     else:
-        fits = list(fitting(names))
+        fits = list(fitting(names, kind=seen.format))
     if len(fits) == 1:
         ((family, layout, evidence),) = fits
         return family, layout, [f"model type {fits[0]}, told by {' and '.join(evidence)}"]
@@ -63,10 +63,10 @@ def detect(
     raise PlanError(_unknown(seen, names))
 
 
-def _asked(model_type: str, rules: RuleSet | None, names: Sequence[str]) -> Family:
+def _asked(model_type: str, rules: RuleSet | None, names: Sequence[str], kind: str) -> Family:
     """The family of that name, or the one that has models of any type where these are of it."""
     of_any_type = get_family(OF_ANY_TYPE)
-    if rules is None and next(fitting(names, [of_any_type]), None):
+    if rules is None and next(fitting(names, [of_any_type], kind), None):
         return of_any_type
     try:
         return get_family(model_type)
@@ -76,11 +76,18 @@ def _asked(model_type: str, rules: RuleSet | None, names: Sequence[str]) -> Fami
         raise RuleError(f"{rules.name}: {error}") from None
 
 
-def fitting(names: Sequence[str], among: Iterable[Family] | None = None) -> Iterator[Fit]:
-    """The families and layouts, of all or of those `among` them, that recognise these variables."""
+def fitting(
+    names: Sequence[str], among: Iterable[Family] | None = None, kind: str = ""
+) -> Iterator[Fit]:
+    """The families and layouts, of all or of those `among` them, that recognise these variables.
+
+    `kind` is the checkpoint's format, where it is of the whole checkpoint.
+    """
     for family in families().values() if among is None else among:
         for layout in family.layouts:
-            if (evidence := layout.told_by(names)) is not None:
+            if kind in layout.formats:
+                yield Fit(family, layout, (f"the format {kind}",))
+            elif (evidence := layout.told_by(names)) is not None:
                 yield Fit(family, layout, evidence)
 
 

@@ -31,6 +31,7 @@ class Seen:
     shown: Mapping[str, str]
     training: Mapping[str, Training]
     scope: str
+    format: str
 
     def names_of(self, key: str) -> tuple[str, ...]:
         """The names of a variable, also of one that is missing, but for its moving average."""
@@ -78,7 +79,7 @@ def look(checkpoint: Checkpoint, scope: str, findings: Findings) -> Seen:
             )
         names = below
     training = training_state(infos.values(), graph)
-    return Seen(checkpoint.path, infos, names, shown, training, scope)
+    return Seen(checkpoint.path, infos, names, shown, training, scope, checkpoint.format)
 
 
 def _object_graph(checkpoint: Checkpoint, findings: Findings) -> ObjectGraph | None:
