@@ -39,6 +39,8 @@ def model_class(
         return asked
     if not rules.architectures:
         return Architecture("", tuple(rules.parts))
+    if len(rules.architectures) == 1 and not rules.architectures[0].heads:
+        return rules.architectures[0]
     found = _present(matches, variables, ignored, rules)
     present = {match.rule.part for match in found}
     heads = {part for part in present if any(part in a.heads for a in rules.architectures)}
