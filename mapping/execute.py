@@ -79,9 +79,8 @@ def stream(
             raise
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        loops = [pool.submit(loop) for _ in range(WORKERS)]
         try:
-            for each in loops:
+            for each in [pool.submit(loop) for _ in range(WORKERS)]:
                 each.result()
         except KeyboardInterrupt:
             checkpoint.close()  # so that nobody waits for a server

@@ -10,6 +10,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tfreader.mapping.families import _hf_templates as templates
 
 SMALL = {"num_hidden_layers": 3, "vocab_size": 40}

@@ -409,6 +409,15 @@ def test_a_failure_is_a_line_and_nothing_else(web, monkeypatch, tmp_path, fault,
     assert all(count <= stores.ATTEMPTS for count in Counter(web.requests).values())
 
 
+# Where the tests run in the background, interrupts are ignored, and so by what they start.
+HEEDING = """
+import signal
+from tfreader.cli.main import run
+signal.signal(signal.SIGINT, signal.default_int_handler)
+run()
+"""
+
+
 def test_an_interrupt_does_not_wait_for_a_server(web, tmp_path):
     """Of the values, which the threads that convert wait for."""
     shutil.copytree(BERT, web.folder / "bert")
@@ -419,9 +428,9 @@ def test_an_interrupt_does_not_wait_for_a_server(web, tmp_path):
         and not asked.set()
         and hang(handler)
     )
-    command = [Path(sys.executable).parent / "tfreader", "convert", "--tf_checkpoint"]
+    command = [sys.executable, "-c", HEEDING, "convert", "--tf_checkpoint"]
     command += [f"{web.url}/bert/bert_model.ckpt", "--pytorch_dump_output", tmp_path / "out"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         assert asked.wait(60)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=8)  # less than any time-out
