@@ -25,7 +25,7 @@ from .errors import (
     UnsupportedError,
 )
 from .files import CHUNK, DAMAGED, SMALL, LocalFile, open_file
-from .hdf5_source import PLACES, SIGNATURE, place_of
+from .hdf5.source import PLACES, SIGNATURE, place_of
 from .paths import is_url
 from .protocols import Expected, File, Raw
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .hdf5 import LISTS
+from .hdf5.contents import LISTS
 from .training import KERAS_METRIC, KERAS_OPTIMIZER
 
 _MODEL = "model_weights/"

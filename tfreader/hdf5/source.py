@@ -13,10 +13,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from .errors import CorruptCheckpointError, TFReaderError
-from .files import DAMAGED
-from .paths import is_url
-from .protocols import File, Raw
+from ..errors import CorruptCheckpointError, TFReaderError
+from ..files import DAMAGED
+from ..paths import is_url
+from ..protocols import File, Raw
 
 PAGE = 1 << 16  # bytes that a server is asked for where libhdf5 wants a few
 MAX_PAGES = 256
