@@ -34,6 +34,7 @@ from ml_dtypes import bfloat16
 from tf_weights import header_of, safetensors, some_variables, write_sharded
 
 import tfreader
+import tfreader.keras_h5  # which is only loaded for such a file, to be seen from the beginning
 from tfreader.checkpoint import TensorInfo
 from tfreader.dtypes import DTYPES
 from tfreader.object_graph import ObjectGraph
