@@ -180,6 +180,14 @@ def test_a_copy_reads_the_same_file():
         assert copy["head/0"].tobytes() == checkpoint["head/0"].tobytes()
 
 
+def test_one_that_is_open_until_the_end_crashes_nothing():
+    script = (
+        "import sys, tfreader, tfreader.hdf5.source as source\n"
+        "source.Source.kept = tfreader.open(sys.argv[1])"
+    )
+    subprocess.run([sys.executable, "-c", script, KERAS / "weights.h5"], check=True, timeout=60)
+
+
 TYPES = {
     "f2": np.arange(6, dtype=np.float16),
     "f8": np.arange(6, dtype=np.float64),

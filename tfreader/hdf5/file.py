@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 
@@ -40,12 +41,10 @@ class HDF5File:
         self.source = Source(file)
         self._lock = threading.Lock()
         with self.guarded():
-            self._file = h5py.File(self.source, "r")
-            self.root: Any = h5py.h5g.open(self._file.id, b"/")
-
-    def close(self) -> None:
-        with suppress(Exception):  # h5py's, of a damaged file
-            self._file.close()
+            opened = h5py.File(self.source, "r")
+            # When Python ends at the latest: libhdf5 closes what is left once there is no Python.
+            self.close = finalize(self, _close, opened)
+            self.root: Any = h5py.h5g.open(opened.id, b"/")
 
     @contextmanager
     def guarded(self, what: str = "") -> Iterator[None]:
@@ -83,6 +82,11 @@ class HDF5File:
         attribute.read(values)
         text: object = values.item()
         return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+
+
+def _close(file: Any) -> None:
+    with suppress(Exception):  # h5py's, of a damaged file
+        file.close()
 
 
 def _stored(path: str) -> bytes:
