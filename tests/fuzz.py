@@ -37,6 +37,7 @@ import tfreader
 import tfreader.keras_h5  # which is only loaded for such a file, to be seen from the beginning
 from tfreader.checkpoint import TensorInfo
 from tfreader.dtypes import DTYPES
+from tfreader.hdf5.ahead import SUPERBLOCK, follow
 from tfreader.object_graph import ObjectGraph
 from tfreader.training import training_state
 
@@ -60,6 +61,7 @@ def keras(data: bytes, folder: Path) -> None:
     """An HDF5 file or a Keras archive."""
     (folder / "m.h5").write_bytes(data)
     read(folder / "m.h5", data)
+    follow(data[:SUPERBLOCK], lambda _: None, lambda start, size: data[start : start + size])
 
 
 def graph(data: bytes, _: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -17,10 +18,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import DATA
+from servers import Handler
 
 import tfreader
 from tfreader.cli.main import main
 from tfreader.hdf5 import contents
+from tfreader.hdf5.ahead import SUPERBLOCK, follow
 from tfreader.mapping import convert, load_state_dict
 from tfreader.mapping.rules.rule_file import parse_rules
 from tfreader.training import training_state
@@ -484,6 +487,42 @@ def test_behind_a_url_only_what_is_needed_is_fetched(web, tmp_path, name):
             assert checkpoint[key].tobytes() == local[key].tobytes()
     report = convert(f"{web.url}/{name}", tmp_path / "x.safetensors", rules=parse_rules(RULES, "r"))
     assert "head" in " ".join(entry.target for entry in report.plan.entries)
+
+
+def test_behind_a_url_groups_are_not_asked_for_one_by_one(web):
+    with h5py.File(web.folder / "x.h5", "w") as file:
+        for i in range(40):
+            for name in "ab":
+                file[f"bert/scope/bert/layer_._{i}/{name}/dense/kernel:0"] = np.zeros((200, 200))
+    waiting = rounds = 0
+
+    def slow(handler: Handler) -> bool:
+        nonlocal waiting, rounds
+        with web.lock:
+            rounds += not waiting
+            waiting += 1
+        time.sleep(0.05)
+        with web.lock:
+            waiting -= 1
+        return False
+
+    web.fault = slow
+    with tfreader.open(f"{web.url}/x.h5") as checkpoint:
+        assert len(checkpoint) == 80
+    assert len(web.requests) > 80
+    assert rounds < len(web.requests) / 2
+
+
+@pytest.mark.parametrize("name", ["model3.h5", "weights.h5", "model3.weights.h5"])
+def test_what_groups_lead_to_is_all_told_ahead(name):
+    data = (KERAS / name).read_bytes()
+    told: set[int] = set()
+    follow(data[:SUPERBLOCK], told.update, lambda start, size: data[start : start + size])
+    with h5py.File(KERAS / name) as file:
+        headers: list[int] = []
+        file.visititems(lambda _, item: headers.append(h5py.h5o.get_info(item.id).addr))
+    assert headers and told.issuperset(headers)
+    assert all(match.start() in told for match in re.finditer(b"TREE|HEAP|SNOD", data))
 
 
 def test_names_are_in_order():

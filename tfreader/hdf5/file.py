@@ -41,6 +41,7 @@ class HDF5File:
         self.source = Source(file)
         self._lock = threading.Lock()
         with self.guarded():
+            self.source.read_ahead()
             opened = h5py.File(self.source, "r")
             # When Python ends at the latest: libhdf5 closes what is left once there is no Python.
             self.close = finalize(self, _close, opened)

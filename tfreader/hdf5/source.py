@@ -17,9 +17,10 @@ from ..errors import CorruptCheckpointError, TFReaderError
 from ..files import DAMAGED
 from ..paths import is_url
 from ..protocols import File, Raw
+from .ahead import SUPERBLOCK, follow
 
 PAGE = 1 << 16  # bytes that a server is asked for where libhdf5 wants a few
-MAX_PAGES = 256
+MAX_PAGES = 512  # 32 MB; T5-large has 341
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 PLACES = (0, 512, 1024, 2048, 4096)  # of the signature: behind what users put before it
 _TREE_HEADER = 24  # signature, kind, level, count of children, siblings
@@ -49,7 +50,7 @@ class Guard:
         self._path = path
         self._size = size
         self._read = read
-        self._base = place_of(read(0, min(size, PLACES[-1] + len(SIGNATURE)))) or 0
+        self.base = place_of(read(0, min(size, PLACES[-1] + len(SIGNATURE)))) or 0
         self._parents: dict[int, int] = {}
         self._levels: dict[int, int] = {}  # of nodes that were read, or that others lead to
 
@@ -80,7 +81,7 @@ class Guard:
     def _check_names(self, position: int, size: int, free: int, address: int) -> None:
         """Each free place among the names in a group leads to another one, and has 16 bytes."""
         for _ in range(min(size, self._size) // 16 + 1):
-            start = self._base + address + free
+            start = self.base + address + free
             if free == _LAST_FREE or free > size - 16 or start > self._size - 16:
                 return  # libhdf5 sees to the rest
             free = int.from_bytes(self._read(start, _POINTER), "little")
@@ -96,7 +97,7 @@ class Guard:
         is_known = not kind or len(node) == _TREE_HEADER + _CHUNKS * step + key
         if not is_known or _TREE_HEADER + count * step + key > len(node):
             raise self._damaged(position)
-        address = position - self._base
+        address = position - self.base
         if self._levels.setdefault(address, level) != level:
             raise self._damaged(position)
         children = [
@@ -150,6 +151,34 @@ class Source(Raw):
         self._fill(position, memoryview(buffer))
         return buffer
 
+    def read_ahead(self) -> None:
+        """Have what belongs to groups fetched from a server, as much of it at a time as can be."""
+        if self._is_remote:
+            base = self.guard.base
+            follow(
+                self._held(base, SUPERBLOCK),
+                lambda places: self._fetch({(base + place) // PAGE for place in places}),
+                lambda place, size: self._held(base + place, size),
+            )
+
+    def _held(self, position: int, size: int) -> bytearray:
+        """What there is of so many bytes, nothing where they begin in no page that is held."""
+        if position // PAGE not in self._pages:
+            return bytearray()
+        return self.peek(position, max(0, min(size, self._file.size - position)))
+
+    def _fetch(self, numbers: set[int]) -> None:
+        """Fetch pages, as long as there is room for them."""
+        there = range(-(-self._file.size // PAGE))
+        wanted = sorted(n for n in numbers - self._pages.keys() if n in there)
+        wanted = wanted[: MAX_PAGES - len(self._pages)]
+        expected = self._file.expect([(number * PAGE, PAGE) for number in wanted])
+        try:
+            for number in wanted:
+                self._page(number)
+        finally:
+            expected.forget()
+
     def _fill(self, position: int, view: memoryview) -> None:
         if not self._is_remote or len(view) > PAGE:
             self._file.read_into(position, view)
@@ -157,12 +186,15 @@ class Source(Raw):
         done = 0
         while done < len(view):
             number, start = divmod(position + done, PAGE)
-            if number not in self._pages:
-                size = min(PAGE, self._file.size - number * PAGE)
-                self._pages[number] = self._file.read(number * PAGE, size)
-            self._pages.move_to_end(number)
-            part = self._pages[number][start : start + len(view) - done]
+            part = self._page(number)[start : start + len(view) - done]
             view[done : done + len(part)] = part
             done += len(part)
-            if len(self._pages) > MAX_PAGES:
-                self._pages.popitem(last=False)
+
+    def _page(self, number: int) -> bytearray:
+        if number not in self._pages:
+            size = min(PAGE, self._file.size - number * PAGE)
+            self._pages[number] = self._file.read(number * PAGE, size)
+        self._pages.move_to_end(number)
+        if len(self._pages) > MAX_PAGES:
+            self._pages.popitem(last=False)
+        return self._pages[number]
