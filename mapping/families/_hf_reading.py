@@ -80,12 +80,17 @@ def read(config: Config, variables: Variables) -> Reading:
             "nothing tells which class of transformers this is: name it with --architecture, such "
             "as BertForSequenceClassification"
         )
-    readings = [
+    possible = (
         _reading(kind, template, is_scoped, config, variables)
         for kind in kinds
         for template in templates_for(kind, config) or (None,)
         for is_scoped in (True, False)
-    ]
+    )
+    readings: list[Reading] = []
+    for reading in possible:
+        readings.append(reading)
+        if not reading.misfits:  # none fits better
+            break
     return min(readings, key=lambda reading: reading.misfits)
 
 
