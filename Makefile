@@ -44,7 +44,7 @@ types: $(VENV)/installed
 package: $(VENV)/installed  ## install as docker/Dockerfile does, and try it: no torch, no pip
 	rm -rf build/bare dist && $(PYTHON) tests/check_bare.py build/bare
 
-bench: $(VENV)/installed  ## needs 5 GB of disk, 35 with ARGS=--large; see benchmarks/convert.py
+bench: $(VENV)/installed  ## needs 6 GB of disk, 40 with ARGS=--large; see benchmarks/convert.py
 	$(PYTHON) benchmarks/convert.py $(ARGS)
 
 proto: $(VENV)/installed  ## regenerate tfreader/checkpoint_pb2.py from proto/

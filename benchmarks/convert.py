@@ -1,10 +1,11 @@
-"""Conversions against `cp` of the same bytes, and against TensorFlow and the old converter.
+"""Conversions against `cp` of the same bytes, and against TensorFlow and the old converters.
 
     make bench [ARGS="--rounds 5 --large --tensorflow PYTHON"]
 
 Every command is a whole process, from start to exit, on files in the page cache. A round runs
 each of them once; the table has the medians of all rounds. PYTHON is an interpreter with
-tensorflow-cpu 2.15 and transformers 4.30. `--large` adds 11 GB of T5-3B's shape.
+tensorflow-cpu 2.15 and transformers 4.30. `--large` adds 11 GB of T5-3B's shape, and 3 GB
+of T5-large's as Keras stores it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ READ = (
 OLD = (
     "import sys; from transformers.models.bert.convert_bert_original_tf_checkpoint_to_pytorch "
     "import convert_tf_checkpoint_to_pytorch as convert; convert(*sys.argv[1:])"
+)
+FROM_TF = (
+    "import sys; from transformers import BertForSequenceClassification as Model; "
+    "Model.from_pretrained(sys.argv[1], from_tf=True).save_pretrained(sys.argv[2])"
 )
 
 
@@ -58,11 +63,14 @@ def convert(prefix: Path, output: Path, *options: str) -> list[str]:
 
 def works(folder: Path, out: Path, large: bool, tensorflow: str | None) -> list[Work]:
     names = ("bert-base", "bert-large", "bert-base-adam", "many", *(("t5-3b",) if large else ()))
-    prefix = {name: make(name, folder) for name in names}
+    of_keras = ("hf-bert-base", *(("hf-t5-large",) if large else ()))
+    prefix = {name: make(name, folder) for name in (*names, *of_keras)}
     file = out / "model.safetensors"
+    copied = {name: f"{prefix[name]}.data-00000-of-00001" for name in names}
+    copied |= {name: str(prefix[name]) for name in of_keras}
     found = [
-        Work(f"`cp` of {name}", ["cp", f"{prefix[name]}.data-00000-of-00001", str(out / "copy")])
-        for name in names
+        Work(f"`cp` of {name}", ["cp", source, str(out / "copy")])
+        for name, source in copied.items()
         if name not in ("bert-base-adam", "many")
     ]
     for name in ("bert-large", "bert-base", *(("t5-3b",) if large else ())):
@@ -78,6 +86,9 @@ def works(folder: Path, out: Path, large: bool, tensorflow: str | None) -> list[
         found.append(Work(f"bert-large → {dtype} safetensors", cast, "bert-large"))
     binary = convert(prefix["bert-large"], out / "model.bin")
     found.append(Work("bert-large → .bin", binary, "bert-large"))
+    for name in of_keras:
+        h5 = convert(prefix[name], out / "folder")
+        found.append(Work(f"{name} (tf_model.h5) → folder", h5, name))
     tfreader = str(BIN / "tfreader")
     found += [
         Work("bert-tiny → folder", convert(EXAMPLE, out / "folder", "--model_type", "bert")),
@@ -99,6 +110,11 @@ def works(folder: Path, out: Path, large: bool, tensorflow: str | None) -> list[
             Work("TensorFlow lists bert-base", [tensorflow, "-c", LIST, base]),
             Work("TensorFlow reads bert-base", [tensorflow, "-c", READ, base]),
             Work("old converter, bert-base → .bin", [tensorflow, "-c", OLD, *old]),
+            Work(
+                "`from_tf=True`, hf-bert-base → folder",
+                [tensorflow, "-c", FROM_TF, str(prefix["hf-bert-base"].parent), str(out / "old")],
+                "hf-bert-base",
+            ),
         ]
     return found
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -30,7 +33,7 @@ class RandomTensors(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         shape = self.shapes[name]
         size = math.prod(shape)
-        pool = self.pool[len(name) :]
+        pool = self.pool[len(name.partition("/")[2]) :]  # the same of what is stored twice
         return (pool[:size] if size <= len(pool) else np.resize(pool, size)).reshape(shape)
 
     def __iter__(self) -> Iterator[str]:
@@ -91,27 +94,94 @@ def with_adam(shapes: Shapes) -> Shapes:
     }
 
 
-def t5_3b() -> Shapes:
-    """T5-3B: 11 GB, kernels of 67 MB."""
+STACKS = ("encoder", "decoder")
+
+
+def t5(heads: int, head: int, feed_forward: int) -> Shapes:
+    """24 layers of 1024: T5-large has 3 GB; T5-3B 11 GB, and kernels of 67 MB."""
     shapes: Shapes = {"shared/embedding": (32128, 1024)}
-    inner = 32 * 128
-    for stack, sublayers in (("encoder", 2), ("decoder", 3)):
+    inner = heads * head
+    for stack, sublayers in zip(STACKS, (2, 3), strict=True):
         for i in range(24):
             for j in range(sublayers):
                 layer = f"{stack}/block_{i:03d}/layer_{j:03d}"
                 shapes[f"{layer}/layer_norm/scale"] = (1024,)
                 if j == sublayers - 1:
-                    shapes[f"{layer}/DenseReluDense/wi/kernel"] = (1024, 16384)
-                    shapes[f"{layer}/DenseReluDense/wo/kernel"] = (16384, 1024)
+                    shapes[f"{layer}/DenseReluDense/wi/kernel"] = (1024, feed_forward)
+                    shapes[f"{layer}/DenseReluDense/wo/kernel"] = (feed_forward, 1024)
                     continue
                 kind = "SelfAttention" if j == 0 else "EncDecAttention"
                 for name in "qkv":
                     shapes[f"{layer}/{kind}/{name}"] = (1024, inner)
                 shapes[f"{layer}/{kind}/o"] = (inner, 1024)
         bias = f"{stack}/block_000/layer_000/SelfAttention/relative_attention_bias"
-        shapes[bias] = (32, 32)
+        shapes[bias] = (heads, 32)
         shapes[f"{stack}/final_layer_norm/scale"] = (1024,)
     return shapes
+
+
+def t5_config(heads: int, head: int, feed_forward: int) -> dict[str, Any]:
+    return {
+        "architectures": ["T5ForConditionalGeneration"],
+        "d_ff": feed_forward,
+        "d_kv": head,
+        "d_model": 1024,
+        "model_type": "t5",
+        "num_decoder_layers": 24,
+        "num_heads": heads,
+        "num_layers": 24,
+        "relative_attention_num_buckets": 32,
+        "vocab_size": 32128,
+    }
+
+
+# How the names in an original checkpoint differ from those of transformers' TensorFlow classes.
+SPELLINGS = (
+    (r"\b(layer|block)_0*(\d+)", r"\1_._\2"),
+    (r"word_embeddings$", "word_embeddings/weight"),
+    (r"(position_embeddings|token_type_embeddings|relative_attention_bias)$", r"\1/embeddings"),
+    (r"/([qkvo])$", r"/\1/kernel"),
+    (r"/scale$", "/weight"),
+)
+
+
+def hf_bert(layers: int, hidden: int) -> Shapes:
+    """The datasets of a TFBertForSequenceClassification's tf_model.h5."""
+    shapes = {name: shape for name, shape in bert(layers, hidden).items() if name[:4] == "bert"}
+    shapes |= {"classifier/kernel": (hidden, 2), "classifier/bias": (2,)}
+    return _datasets("tf_bert_for_sequence_classification", shapes)
+
+
+def hf_t5(heads: int, head: int, feed_forward: int) -> Shapes:
+    """The datasets of a TFT5ForConditionalGeneration's, which has the embeddings three times."""
+    shapes = t5(heads, head, feed_forward)
+    shared = shapes.pop("shared/embedding")
+    stacks = _datasets("tft5_for_conditional_generation", shapes)
+    return {f"{top}/shared/shared/embeddings:0": shared for top in ("shared", *STACKS)} | stacks
+
+
+def _datasets(scope: str, shapes: Shapes) -> Shapes:
+    found: Shapes = {}
+    for original, shape in shapes.items():
+        name = original
+        for regex, spelled in SPELLINGS:
+            name = re.sub(regex, spelled, name)
+        found[f"{name.partition('/')[0]}/{scope}/{name}:0"] = shape
+    return found
+
+
+def write_h5(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """As Keras 2 does (keras/src/saving/legacy/hdf5_format.py), a layer after the other."""
+    layers: dict[str, list[str]] = {}
+    for name in tensors:
+        layers.setdefault(name.partition("/")[0], []).append(name.partition("/")[2])
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [layer.encode() for layer in layers]
+        for layer, names in layers.items():
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name in names:
+                group.create_dataset(name, data=tensors[f"{layer}/{name}"])
 
 
 def many() -> Shapes:
@@ -148,22 +218,42 @@ MODELS = {
     "bert-base": (lambda: bert(12, 768), bert_config(12, 768)),
     "bert-large": (lambda: bert(24, 1024), bert_config(24, 1024)),
     "bert-base-adam": (lambda: with_adam(bert(12, 768)), bert_config(12, 768)),
-    "t5-3b": (t5_3b, None),
+    "t5-3b": (lambda: t5(32, 128, 16384), None),
     "many": (many, None),
 }
 
 
+HF_MODELS = {
+    "hf-bert-base": (
+        lambda: hf_bert(12, 768),
+        {
+            **bert_config(12, 768),
+            "architectures": ["BertForSequenceClassification"],
+            "model_type": "bert",
+        },
+    ),
+    "hf-t5-large": (lambda: hf_t5(16, 64, 4096), t5_config(16, 64, 4096)),
+}
+
+
 def make(name: str, folder: Path) -> Path:
-    """The prefix of that checkpoint, made in `folder` unless it is there."""
-    prefix = folder / name / "model.ckpt"
-    if not prefix.with_name("done").exists():
+    """The prefix of that checkpoint, or the HDF5 file, made in `folder` unless it is there."""
+    prefix = folder / name / ("tf_model.h5" if name in HF_MODELS else "model.ckpt")
+    if prefix.with_name("done").exists():
+        return prefix
+    if name in HF_MODELS:
+        shapes, config = HF_MODELS[name]
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        write_h5(prefix, RandomTensors(shapes()))
+        prefix.with_name("config.json").write_text(json.dumps(config))
+    else:
         shapes, config = MODELS[name]
         write_bundle(prefix, RandomTensors(shapes()))
         if config:
             prefix.with_name("bert_config.json").write_text(json.dumps(config))
         if name == "many":
             prefix.with_name("rules.toml").write_text(MANY_RULES)
-        prefix.with_name("done").touch()
+    prefix.with_name("done").touch()
     return prefix
 
 
