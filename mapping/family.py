@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -262,10 +262,13 @@ class Layout(ABC):
         """
         return {}
 
-    def for_class(self, kind: Architecture, config: Config, variables: Variables) -> Told:
+    def for_class(
+        self, kind: Architecture, config: Config, asked: Collection[str], variables: Variables
+    ) -> Told:
         """The keys that are others than the config's for this class, of several in a checkpoint.
 
-        Raises PlanError where the checkpoint does not hold that class, though by its rules it may.
+        Those of them that the user `asked` for stay as they are. Raises PlanError where the
+        checkpoint does not hold that class, though by its rules it may.
         """
         return Told()
 

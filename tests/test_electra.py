@@ -118,8 +118,12 @@ def test_the_generators_sizes_where_the_config_has_the_discriminators(tmp_path):
 
 def test_what_the_user_sets_goes_before_what_the_original_would_have(tmp_path):
     overrides = {"num_attention_heads": 2}
-    convert(ELECTRA / "pretraining", tmp_path, architecture=GENERATOR, overrides=overrides)
+    source = ELECTRA / "pretraining"
+    report = convert(source, tmp_path, architecture=GENERATOR, overrides=overrides)
     assert config_of(tmp_path)["num_attention_heads"] == 2
+    (said,) = (note for note in report.notes if note.startswith("generator: "))
+    assert "hidden_size = 12" in said
+    assert "head" not in said
 
 
 def test_a_config_of_neither_half_is_refused(tmp_path):
@@ -160,6 +164,7 @@ def test_hparams_mean_what_they_mean_to_the_original(hparams, found):
     ("hparams", "said"),
     [
         ({"model_size": "huge"}, "model_size = 'huge', known are small, base, large"),
+        ({"model_size": ["base"]}, "model_size = a list of 1, known are small, base, large"),
         ({"model_hparam_overrides": 3}, "model_hparam_overrides = 3, expected an object"),
         ({"model_hparam_overrides": {"hidden_size": "a"}}, 'hidden_size = "a", expected'),
         ({"model_hparam_overrides": {"hiden_size": 4}}, "'hidden_size' meant"),
@@ -204,7 +209,8 @@ def test_heads_for_texts_have_no_class_but_a_place(task, labels, tmp_path):
     prefix = fine_tuned(tmp_path, task, ("dense", (24, labels)))
     report = convert(prefix, tmp_path / "base")
     assert report.plan.architecture == "ElectraModel"
-    assert any("has two with gelu between them" in note for note in report.notes)
+    (said,) = (note for note in report.notes if "has two with gelu between them" in note)
+    assert f"--architecture {LABELS} takes it" in said
     with pytest.raises(tfreader.PlanError, match="two layers with gelu.*TokenClassification"):
         convert(prefix, tmp_path / "out", architecture="ElectraForSequenceClassification")
     state_dict = load_state_dict(prefix, architecture=LABELS)
@@ -223,7 +229,7 @@ def test_a_task_of_ones_own_is_taken_for_labels_of_tokens(tmp_path):
     [
         ((("qa_hidden", (48, 512)), ("dense_1", (512, 1))), "joint_prediction"),
         ((("dense_1", (24, 1)), ("dense_2", (24, 1))), "answerable_classifier"),
-        ((("other", (24, 7)),), "no class of transformers has"),
+        ((("other", (24, 7)),), "layers that no class of transformers has"),
     ],
 )
 def test_heads_that_no_class_has_are_left_out_with_the_reason(layers, said, tmp_path):
@@ -233,6 +239,13 @@ def test_heads_that_no_class_has_are_left_out_with_the_reason(layers, said, tmp_
     assert any(said in note for note in report.notes)
     with pytest.raises(tfreader.PlanError, match=f"{SPANS}.*{said}"):
         convert(prefix, tmp_path / "out", architecture=SPANS)
+
+
+def test_a_head_of_two_layers_is_not_taken_for_one_of_answers(tmp_path):
+    prefix = fine_tuned(tmp_path, "own", ("dense", (24, 24)), ("dense_1", (24, 3)))
+    report = convert(prefix, tmp_path / "out")
+    assert report.plan.architecture == "ElectraModel"
+    assert "task_specific/own: layers that no class of transformers has" in report.notes
 
 
 def test_electric_is_refused_by_name(tmp_path):

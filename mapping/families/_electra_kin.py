@@ -90,10 +90,11 @@ class Head(NamedTuple):
     is_of_texts: bool = False
 
 
-def chosen_head(config: Config, variables: Variables) -> tuple[Head | None, list[str]]:
+def chosen_head(model: str, config: Config, variables: Variables) -> tuple[Head | None, list[str]]:
     """The head of the task chosen, or of the only one, and the scopes of the others.
 
-    Raises ConfigError where there are several to choose from.
+    `model` is what the names of its classes begin with. Raises ConfigError where there are several
+    to choose from.
     """
     found: dict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)
     for match in filter(None, map(TASK.fullmatch, variables)):
@@ -105,10 +106,10 @@ def chosen_head(config: Config, variables: Variables) -> tuple[Head | None, list
             "--finetuning_task_name"
         )
     others = [f"task_specific/{other}" for other in found if other != task]
-    return None if task is None else _head(task, found[task]), others
+    return None if task is None else _head(model, task, found[task]), others
 
 
-def _head(task: str, layers: Mapping[str, tuple[int, ...]]) -> Head:
+def _head(model: str, task: str, layers: Mapping[str, tuple[int, ...]]) -> Head:
     """A task's head, by the shapes of its kernels."""
     scope = f"task_specific/{task}"
     sizes = {name: shape[-1] for name, shape in layers.items() if shape}
@@ -117,8 +118,8 @@ def _head(task: str, layers: Mapping[str, tuple[int, ...]]) -> Head:
     if sizes.keys() == {"dense"} and (task in OF_TEXTS or sizes["dense"] == 1):
         said = (
             "one layer for the labels or the score of a text, where transformers' class for texts "
-            "has two with gelu between them; --architecture *ForTokenClassification takes it, of "
-            "whose logits those of a text's first token are the original's"
+            f"has two with gelu between them; --architecture {model}ForTokenClassification takes "
+            "it, of whose logits those of a text's first token are the original's"
         )
         return Head(scope, "classifier", f"{scope}: {said}", is_of_texts=True)
     if sizes.keys() == {"dense"}:
@@ -127,7 +128,7 @@ def _head(task: str, layers: Mapping[str, tuple[int, ...]]) -> Head:
     why = "layers that no class of transformers has"
     if "qa_hidden" in sizes:
         why = "ends of answers that depend on the starts (joint_prediction): no class has such"
-    elif "dense_1" in sizes:
+    elif sizes.get("dense") == sizes.get("dense_1") == 1:
         why = "an answerable_classifier beside starts and ends: no class of transformers has one"
     return Head(scope, "", f"{scope}: {why}")
 
@@ -152,7 +153,7 @@ def from_hparams(model_type: str, original: Mapping[str, Any]) -> Config:
     if not {"model_size", "model_hparam_overrides", "debug"} & original.keys():
         return same_keys({k: v for k, v in original.items() if k not in ORIGINAL[model_type]})
     size, given = original.get("model_size", "small"), original.get("model_hparam_overrides", {})
-    if size not in SIZES:
+    if not isinstance(size, str) or size not in SIZES:
         raise ConfigError(f"model_size = {shown(size)}, known are {', '.join(SIZES)}")
     if not isinstance(given, Mapping):
         raise ConfigError(f"model_hparam_overrides = {shown(given)}, expected an object")

@@ -8,7 +8,7 @@ the generator below `generator`; `_electra_kin.py` tells more.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, ClassVar
 
 from tfreader.errors import ConfigError, PlanError
@@ -32,6 +32,7 @@ from ._electra_kin import (
 )
 from ._encoder import HIDDEN, NORM, original_embeddings, original_layers
 
+MODEL = "Electra"
 USUAL = Half(DISCRIMINATOR, DISCRIMINATOR)
 MLM, RTD = "generator_predictions", "discriminator_predictions"
 ELECTRIC = re.compile(r"(?:generator_(?:ltr|rtl)|cloze_predictions)/.*")
@@ -78,7 +79,7 @@ class Original(Layout):
         for scope, half in ((DISCRIMINATOR, USUAL), (GENERATOR, generator)):
             sizes = half.sizes(variables)
             rules += half_rules(scope, not variables or sizes.get(EMBEDDING) != sizes.get(HIDDEN))
-        head, others = chosen_head(config, variables)
+        head, others = chosen_head(MODEL, config, variables)
         drops = [Drop(f"{re.escape(scope)}/.*", "head of another task") for scope in others]
         if head is None:
             scope, parts = TASK_SCOPE, [] if variables else ["classifier", "squad"]
@@ -108,13 +109,15 @@ class Original(Layout):
             remarks=(head.said,) if head is not None and head.said else (),
         )
 
-    def for_class(self, kind: Architecture, config: Config, variables: Variables) -> Told:
+    def for_class(
+        self, kind: Architecture, config: Config, asked: Collection[str], variables: Variables
+    ) -> Told:
         """A generator's sizes, where the config's are the discriminator's.
 
         The original makes them fractions of those, with a head for each 64 of hidden_size. Raises
         PlanError for answers of another form than the class's.
         """
-        head, _ = chosen_head(config, variables)
+        head, _ = chosen_head(MODEL, config, variables)
         if kind.heads == ("squad",) and head is not None and head.part != "squad":
             raise PlanError(f"{kind.name}: {head.said}")
         half = generator_of(variables)
@@ -125,14 +128,14 @@ class Original(Layout):
         other["num_attention_heads"] = config.get("num_attention_heads")
         if not any(_fits(config, sizes) for sizes in (own, other)):
             return Told()  # a config of neither, or of a generator by another rule
-        told = {key: value for key, value in own.items() if config.get(key) != value}
+        others = {key: value for key, value in own.items() if config.get(key) != value}
+        told = {key: value for key, value in others.items() if key not in asked}
         given = [key for key in told if key in config]
         said = ", ".join(f"{key} = {value}" for key, value in told.items())
         inplace = f", in place of the discriminator's {', '.join(given)}" if given else ""
-        note = (
-            f"generator: {said}: by its shapes, and a head for each {HEAD_SIZE} of {HIDDEN} as in "
-            f"the original{inplace}"
-        )
+        rule = f", and a head for each {HEAD_SIZE} of {HIDDEN} as in the original"
+        by = f"by its shapes{rule if 'num_attention_heads' in told else ''}"
+        note = f"generator: {said}: {by}{inplace}"
         return Told(told, (note,)) if told else Told()
 
 

@@ -123,13 +123,13 @@ def for_class(kind: Architecture, followed: Followed, seen: Seen, findings: Find
     if followed.layout is None:
         return followed
     try:
-        told = followed.layout.for_class(kind, dict(followed.config), followed.spelled)
+        told = followed.layout.for_class(
+            kind, dict(followed.config), followed.source.overridden, followed.spelled
+        )
     except PlanError as error:
         raise PlanError(f"{seen.path}: {error}") from None
     findings.notes += told.notes
-    asked = followed.source.overridden
-    config = {key: value for key, value in told.config.items() if key not in asked}
-    return replace(followed, config={**followed.config, **config})
+    return replace(followed, config={**followed.config, **told.config})
 
 
 def _copies(checkpoint: Checkpoint, pairs: Iterable[tuple[Made, Made]]) -> dict[str, str]:
