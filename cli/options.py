@@ -97,7 +97,7 @@ HOW: tuple[Decorator, ...] = (
         "--finetuning_task_name",
         "--finetuning-task-name",
         metavar="T",
-        help="Recorded in config.json as finetuning_task.",
+        help="The task whose head is meant, of several; recorded in config.json.",
     ),
     click.option(
         "--architecture",

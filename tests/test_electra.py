@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import transformers
 from bundle_writer import write_bundle
+from click.testing import CliRunner
 from conftest import DATA
 
 import tfreader
+from tfreader.cli.main import main
 from tfreader.mapping import convert, load_state_dict
 
 ELECTRA = DATA / "electra"
@@ -69,6 +72,20 @@ def test_several_tasks_are_asked_for(tmp_path):
     for task in (None, "mnli"):
         with pytest.raises(tfreader.ConfigError, match="chunk, squadv1; choose with --finetuning"):
             convert(ELECTRA / "fine_tuned", tmp_path / "out", finetuning_task_name=task)
+
+
+def test_rules_are_printed_for_the_task_that_is_chosen(tmp_path):
+    checkpoint = ["--tf_checkpoint", str(ELECTRA / "fine_tuned")]
+    run = partial(CliRunner().invoke, main)
+    assert "choose with --finetuning_task_name" in run(["rules", "electra", *checkpoint]).output
+    chosen = ["--finetuning_task_name", "squadv1"]
+    printed = run(["rules", "electra", *checkpoint, *chosen])
+    (tmp_path / "rules.toml").write_text(printed.stdout)
+    expected = load_state_dict(ELECTRA / "fine_tuned", finetuning_task_name="squadv1")
+    found = load_state_dict(ELECTRA / "fine_tuned", rules=tmp_path / "rules.toml")
+    assert found.keys() == expected.keys()
+    assert found["qa_outputs.weight"].equal(expected["qa_outputs.weight"])
+    assert run(["rules", "electra", *chosen]).exit_code == 2
 
 
 def test_berts_objective_is_a_masked_language_model(tmp_path):

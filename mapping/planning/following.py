@@ -141,12 +141,11 @@ def _copies(checkpoint: Checkpoint, pairs: Iterable[tuple[Made, Made]]) -> dict[
     }
 
 
-def rules_for(checkpoint: Checkpoint, model_type: str = "auto", scope: str = "") -> RuleSet:
+def rules_for(checkpoint: Checkpoint, asked: Asked) -> RuleSet:
     """The rules of a family as a checkpoint needs them. Raises what `make_plan` raises for them."""
     findings = Findings()
-    seen = look(checkpoint, scope, findings)
+    seen = look(checkpoint, "", findings)
     chosen = choose(seen, "drop", None, findings)
-    asked = Asked(model_type)
     followed = follow(checkpoint, seen, chosen, chosen.variables, asked, findings)
     if findings.problems:
         raise PlanError(f"{checkpoint.path}: {findings.summary()}", findings.listed())
