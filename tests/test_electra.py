@@ -211,6 +211,22 @@ def test_heads_of_the_usual_size_are_assumed_and_said(tmp_path):
     assert config_of(tmp_path / "out")["num_attention_heads"] == 1
 
 
+def test_nothing_is_assumed_where_either_of_two_configs_may_tell(tmp_path):
+    """One of each half, as transformers' own conversion wants them; heads of the usual size."""
+    rows = {12: 32, 24: 64}
+    tensors = {
+        name: np.zeros([rows.get(size, size) for size in value.shape], value.dtype)
+        for name, value in variables().items()
+    }
+    prefix = write_bundle(tmp_path / "model.ckpt", tensors)
+    config = {"hidden_size": 64, "embedding_size": 16, "num_hidden_layers": 1, "vocab_size": 30}
+    for name, heads in (("discriminator", 4), ("generator", 2)):
+        path = tmp_path / f"{name}_config.json"
+        path.write_text(json.dumps({**config, "num_attention_heads": heads}))
+    with pytest.raises(tfreader.ConfigError, match=r"needs num_attention_heads[^*]*--config"):
+        convert(prefix, tmp_path / "out")
+
+
 def fine_tuned(tmp_path, task, *layers):
     """The fixture with one task, whose kernels have these shapes by their layers."""
     tensors = {n: v for n, v in variables("fine_tuned").items() if not n.startswith("task")}

@@ -37,6 +37,7 @@ class SourceConfig:
 
     `original` is what was translated, None where the checkpoint itself holds it. `cleared` are the
     keys that are to be null. `beside` are the places for the other files that belong to the model.
+    With `is_open` several files could be the config, and none was read.
     """
 
     values: Config
@@ -46,6 +47,7 @@ class SourceConfig:
     overridden: tuple[str, ...] = ()
     cleared: Mapping[str, None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    is_open: bool = False
 
     def origin(self, key: str) -> str:
         if key in self.overridden:
@@ -75,6 +77,7 @@ def read_config(checkpoint: Checkpoint, family: Family | None, asked: Asked) -> 
     own = checkpoint.config if asked.config is None else None
     config = own if asked.config is None else asked.config
     path, original, notes = _find(checkpoint.path, family, config)
+    is_open = path is None and own is None and asked.config is None and bool(notes)
     beside = Beside.of(checkpoint.path, path, asked.vocab)
     where = path or "config"
     if family is None or not family.any_type:
@@ -105,7 +108,9 @@ def read_config(checkpoint: Checkpoint, family: Family | None, asked: Asked) -> 
     if family is not None and asked.model_type in family.variants:
         values.setdefault("model_type", asked.model_type)
     kept = None if own is not None or not original else original
-    return SourceConfig(values, beside, kept, path, tuple(overrides), cleared, tuple(notes))
+    return SourceConfig(
+        values, beside, kept, path, tuple(overrides), cleared, tuple(notes), is_open
+    )
 
 
 def _find(

@@ -39,7 +39,7 @@ def finish_config(
     if kind.name:
         finished["architectures"] = [kind.name]
     for key, value in family.assume(finished, followed.spelled).items():
-        if key not in finished:
+        if key not in finished and not (source.is_open and key in family.needs):
             finished[key] = value
             findings.notes.append(
                 f"{key} = {json.dumps(value)}: the original's usual value, since no config "
