@@ -245,6 +245,11 @@ def rules(
     if tf_checkpoint is None:
         family = get_family(model_type)
         found = (family.layout(layout) if layout else family.layouts[0]).usual()
+        if not found.rules:
+            raise click.UsageError(
+                f"the rules of {family.model_type} depend on the checkpoint: name it with "
+                "--tf_checkpoint"
+            )
     elif layout is not None:
         raise click.UsageError("--layout is what --tf_checkpoint tells: give one of them")
     else:

@@ -13,8 +13,13 @@ RECORD = "conversion.json"
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
 WEIGHTS = r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?"
-TOKENIZER = r"vocab\.(txt|json)|merges\.txt|spiece\.model|tokenizer_config\.json"
-OURS = re.compile(rf"{WEIGHTS}|{TOKENIZER}|config\.json|README\.md")
+TOKENIZER = (
+    r"(target_)?vocab\.(txt|json)|merges\.txt|bpe\.codes|(source|target)\.spm|normalizer\.json|"
+    r"(spiece|spm|tokenizer|sentencepiece(\.bpe)?)\.model|chat_template\.jinja|"
+    r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens)\.json"
+)
+SETTINGS = r"(generation|preprocessor|processor)_config\.json"
+OURS = re.compile(rf"{WEIGHTS}|{TOKENIZER}|{SETTINGS}|config\.json|README\.md")
 """Every name that a file in an output folder may have, but for the record."""
 
 # What transformers loads before or together with files of ours. Tokenizers: the names in
@@ -22,10 +27,9 @@ OURS = re.compile(rf"{WEIGHTS}|{TOKENIZER}|config\.json|README\.md")
 # and tokenization_transfo_xl.py. Adapters: utils/peft_utils.py.
 _STRANGERS = (
     (rf"{WEIGHTS}|adapter_config\.json", WEIGHTS),
-    (r"generation_config\.json", r"config\.json"),
+    (SETTINGS, r"config\.json"),
     (
-        rf"{TOKENIZER}|tokenizer(\..*)?\.json|(added_tokens|special_tokens_map|tekken)\.json|"
-        r"(tokenizer|tiktoken)\.model|vocab\.(pkl|bin)",
+        rf"{TOKENIZER}|tokenizer(\..*)?\.json|tekken\.json|tiktoken\.model|vocab\.(pkl|bin)",
         TOKENIZER,
     ),
 )

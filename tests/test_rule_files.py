@@ -150,7 +150,8 @@ def test_a_file_that_is_no_text(tmp_path):
 
 def test_printed_rules_of_every_layout_read_back_equal(tmp_path):
     path = tmp_path / "rules.toml"
-    for rules in (layout.usual() for f in families().values() for layout in f.layouts):
+    usual = [layout.usual() for f in families().values() for layout in f.layouts]
+    for rules in (rules for rules in usual if rules.rules):  # of hf-tf a checkpoint tells them
         path.write_text(dump_rules(rules))
         assert load_rules(path) == replace(rules, name=str(path))
 

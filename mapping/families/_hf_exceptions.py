@@ -17,8 +17,8 @@ class Change:
     """What is otherwise with the tensors whose names `name` matches.
 
     They are called `to` (with the groups of `name`), made by `ops`, or left out for the reason
-    `drop`, unless the config has the values of `unless`. Where there is a `path`, of several
-    variables of one name that whose key has it is meant.
+    `drop`, unless the config has the values of `unless`, and only where it has such of `only`.
+    Where there is a `path`, of several variables of one name that whose key has it is meant.
     """
 
     name: str
@@ -26,7 +26,13 @@ class Change:
     ops: tuple[Op, ...] = ()
     drop: str = ""
     unless: tuple[tuple[str, str], ...] = ()
+    only: tuple[tuple[str, tuple[float | None, ...]], ...] = ()
     path: str = ""
+
+    def applies(self, config: Mapping[str, object]) -> bool:
+        return all(config.get(key) != value for key, value in self.unless) and all(
+            config.get(key) in values for key, values in self.only
+        )
 
     def fits(self, name: str, key: str, is_single: bool) -> bool:
         if self.path and (is_single or self.path not in key):
@@ -37,13 +43,18 @@ class Change:
         return re.sub(self.name, self.to, name) if self.to else name
 
 
-_WEIGHT_NORM = (
+_SPEECH = (
     Change(
         r"(.*pos_conv_embed\.conv)\.weight_g",
         to=r"\1.parametrizations.weight.original0",
         ops=(Permute((1, 2, 0)),),
     ),
     Change(r"(.*pos_conv_embed\.conv)\.weight_v", to=r"\1.parametrizations.weight.original1"),
+    Change(
+        r"(?:.*\.)?masked_spec_embed",
+        drop="not used: nothing is masked in training",
+        only=(("mask_time_prob", (0,)), ("mask_feature_prob", (0, None))),
+    ),
 )
 _SCALAR = (Change(r"(?:.*\.)?logit_scale", ops=(Squeeze(0),)),)
 
@@ -66,11 +77,11 @@ CHANGES: Mapping[str, tuple[Change, ...]] = {
         ),
     ),
     "groupvit": _SCALAR,
-    "hubert": _WEIGHT_NORM,
+    "hubert": _SPEECH,
     "rag": (Change("final_logits_bias", to="rag.generator.final_logits_bias"),),
     "swiftformer": (Change(r".*layer_scale\w*", ops=(Reshape((-1, 1, 1)),)),),
     "vision-text-dual-encoder": _SCALAR,
-    "wav2vec2": _WEIGHT_NORM,
+    "wav2vec2": _SPEECH,
 }
 
 # What older releases stored, and the class has not.

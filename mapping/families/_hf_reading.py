@@ -63,6 +63,11 @@ class Reading:
         ends = [(one, self.template.tied_to(target)) for target, one in by_target.items()]
         return [(one, by_target[end]) for one, end in ends if end in by_target]
 
+    def is_tied(self, name: str) -> bool:
+        """Whether a tensor is another that is there, in a model whose config ties them."""
+        end = self.template.tied_to(name) if self.template is not None else None
+        return any(one.target == end for one in self.named)
+
     @property
     def misfits(self) -> int:
         """How much speaks against this reading."""
@@ -119,11 +124,7 @@ def _reading(
     ]
     for prefix in COMPOSED.get(model_type, ()):
         own = _without_level(prefix, own)
-    changes = [
-        change
-        for change in CHANGES.get(model_type, ())
-        if all(config.get(key) != value for key, value in change.unless)
-    ]
+    changes = [change for change in CHANGES.get(model_type, ()) if change.applies(config)]
     times = Counter(one.name for one in own)
     dropped: dict[str, str] = {}
     kept: list[Named] = []

@@ -61,7 +61,7 @@ class TFClasses(Layout):
         if not variables.own:
             return RuleSet((), family=FAMILY.model_type, name=FAMILY.model_type)
         reading = read(config, variables)
-        _check_unique(reading.named)
+        _check_unique(reading)
         _check_stored(reading, config)
         named = [*reading.named]
         untied, said = _untied(reading, config)
@@ -89,26 +89,42 @@ class TFClasses(Layout):
         )
 
 
-def _check_unique(named: Iterable[Named]) -> None:
+def _check_unique(reading: Reading) -> None:
     """Raise PlanError for two variables that are one tensor and differ."""
     first: dict[str, Named] = {}
-    for one in named:
+    for one in reading.named:
         other = first.setdefault(one.target, one)
-        if other is not one:
+        if other is one:
+            continue
+        said = f"{other.name} and {one.name} are both {one.target}, and differ: "
+        scopes = [each.name.partition("/")[0] for each in (other, one)]
+        if scopes[0] != scopes[1]:
+            options = [f"--scope {shlex.quote(scope)}" for scope in scopes]
             raise PlanError(
-                f"{other.info.name} and {one.info.name} are both {one.target}, and differ: leave "
-                f"one out, with --ignore {shlex.quote(re.escape(one.info.name))} for the second"
+                f"{said}several models: convert one with {' or '.join(options)}, and "
+                f"--architecture {reading.kind}"
             )
+        raise PlanError(
+            f"{said}leave one out, with --ignore-weights "
+            f"{shlex.quote(re.escape(one.info.name))} for the second"
+        )
 
 
 def _check_stored(reading: Reading, config: Config) -> None:
-    """Raise PlanError where TensorFlow left out the word embeddings."""
+    """Raise PlanError where TensorFlow left out the word embeddings, or uses them as the head."""
     lost = [name for name in reading.missing if LOST.fullmatch(name)]
     if lost and config.get("model_type") in LOSERS:
         raise PlanError(
             f"{lost[0]}, the word embeddings, is not in it: TensorFlow's own format loses them for "
             f"TF{reading.kind}, since another weight has the layer's name; tf_model.h5 and a "
             "SavedModel of the same model have them"
+        )
+    heads = [name for name in reading.missing if reading.is_tied(name)]
+    if heads and config.get("tie_word_embeddings") is False:
+        raise PlanError(
+            f"{some(heads)}: not in it, though tie_word_embeddings = false asks for it: where "
+            "TensorFlow's class has no head of its own but uses the embeddings, "
+            "--set tie_word_embeddings=true says so"
         )
 
 
@@ -189,15 +205,17 @@ SIDE_FILES = (
     "chat_template.jinja",
     "vocab.txt",
     "vocab.json",
+    "target_vocab.json",
     "merges.txt",
+    "bpe.codes",
     "spiece.model",
+    "spm.model",
+    "sentencepiece.model",
     "sentencepiece.bpe.model",
     "tokenizer.model",
     "source.spm",
     "target.spm",
     "normalizer.json",
-    "bpe.codes",
-    "entity_vocab.json",
 )
 LARGEST = 64 << 20  # bytes of a side file
 

@@ -66,6 +66,7 @@ def follow(
     source = read_config(checkpoint, family, asked)
     findings.notes = [*told, *findings.notes, *source.notes]
     findings.notes += given.remarks if given is not None else ()
+    findings.notes += _other_type(family, source, asked)
     spelled = spellings(known, seen)
     usual = family.layouts[0].usual() if family is not None else NOTHING
     config = dict(source.values)
@@ -90,6 +91,15 @@ def follow(
     if given is not None:
         rules = extended(rules, given, usual)
     return Followed(family, layout, rules, own_of(rules, given), usual, source, config, spelled)
+
+
+def _other_type(family: Family | None, source: SourceConfig, asked: Asked) -> list[str]:
+    """What to say of a model type that was asked for, where the config has the say."""
+    found = source.values.get("model_type")
+    wanted = (asked.model_type, asked.model_type.replace("_", "-"))
+    if family is None or not family.any_type or {"auto", family.model_type, found} & {*wanted}:
+        return []
+    return [f"--model_type {asked.model_type}: not followed, as {source.origin('model_type')} tells it"]
 
 
 def _told(

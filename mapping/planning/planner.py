@@ -120,7 +120,7 @@ def make_plan(
     check_own(followed, matches, kind, entries, findings)
     check_required(followed, kind, accounts, counts, entries, seen, findings)
     ties = find_ties(followed.rules, kind, counts, entries, findings)
-    finished = finish_config(followed, sizes, kind, entries, ties, findings)
+    finished = finish_config(followed, sizes, kind, entries, ties, checkpoint.path, findings)
     if given is not None:
         findings.notes += advise(entries, variables.values(), seen.names)
 

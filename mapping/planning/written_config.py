@@ -24,12 +24,14 @@ def finish_config(
     kind: Architecture,
     entries: Iterable[Entry],
     ties: Collection[str],
+    path: str,
     findings: Findings,
 ) -> Config | None:
     """The config to write: with what is assumed, the labels and the type.
 
     The class that it describes has the tensors of the plan, `ties` among them, and no others. None
-    without a family, or where something does not fit. Raises ConfigError.
+    without a family, or where something does not fit. Raises ConfigError, which names the `path` of
+    the checkpoint where the whole config makes no model.
     """
     family, source = followed.family, followed.source
     if family is None or findings.problems:
@@ -64,7 +66,10 @@ def finish_config(
         widest = floats.pop() if len(floats) == 1 else "float32"
         finished.setdefault("dtype", widest)
     finished = family.written(finished)
-    family.check(finished)
+    try:
+        family.check(finished)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     findings.notes += family.remarks(finished)
     return finished
 
