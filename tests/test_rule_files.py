@@ -103,6 +103,15 @@ target = 'conv'""",
     ("drop = [5]\n" + RULE, r"\[\[drop\]\] 1: expected a table, found 5"),
     ("counts = 5\n" + RULE, "found 5"),
     (RULE + "[counts]\nlayer = 5", "layer: expected a string, found 5"),
+    ("needs = 'x'\n" + RULE, "needs: expected a list"),
+    ("needs = [5]\n" + RULE, "needs: item 1: expected a string"),
+    ("[[config]]\nx = 1\n" + RULE, r"one bracket, \[config\]"),
+    ("config = 5\n" + RULE, "config: expected keys and values, found 5"),
+    ("[config]\n'a b' = 5\n" + RULE, "config: expected a config key"),
+    ("[config]\na = {b = [nan]}\n" + RULE, "config: a: b: item 1: .*JSON can hold, found nan"),
+    ("[config]\na = 1979-05-27\n" + RULE, "config: a: .*JSON can hold, found 1979-05-27"),
+    (RULE + "dtype = 'float8'", r"\[\[rule\]\] 1: rule 'a': dtype 'float8': there are bool, "),
+    (RULE + FILL + "reason = 'r'\ndtype = 'int'", r"\[\[fill\]\] 1: .*dtype 'int': there are"),
     ("family = 3\n" + RULE, "family: expected a string"),
     ("family = 'bert'\nextends = 'bert'\n" + RULE, "either family or extends"),
     (RULE + "[[tie]]\nalias = '{0.__class__}'\ntarget = 'b'", "braces go around"),
@@ -168,15 +177,18 @@ def test_any_rule_set_reads_back_equal():
                 ("*", 3, "größe*b/2"),
                 name,
                 required=False,
+                dtype="int64",
             ),
         ),
         counts={"größe": "hidden-größe"},
         architectures=(Architecture(name, (name, "b?"), (name,), name),),
         drops=(Drop(r"\\", text),),
         ties=(Tie(name + "{größe}", name, name),),
-        fills=(Fill(name, (3, "n"), "identity", text, name),),
+        fills=(Fill(name, (3, "n"), "identity", text, name, "uint8"),),
         extends=name,
         remarks=(text,),
+        needs=(name, text),
+        config={"größe": [1, -2.5e-12, True, {text: text}], "a.b": {}},
         name="test",
     )
     assert parse_rules(dump_rules(rules), "test") == rules
@@ -220,10 +232,10 @@ VALUE = st.recursive(
     max_leaves=8,
 )
 KEYS = [
-    ["source", "target", "ops", "shape", "part", "required"],
+    ["source", "target", "ops", "shape", "part", "required", "dtype"],
     ["source", "reason"],
     ["alias", "target", "part"],
-    ["target", "shape", "value", "reason", "part"],
+    ["target", "shape", "value", "reason", "part", "dtype"],
     ["name", "parts", "heads", "strip"],
 ]
 TABLE = st.sampled_from(KEYS).flatmap(
@@ -235,7 +247,7 @@ FILE = st.fixed_dictionaries(
     {"rule": st.one_of(st.lists(TABLE, max_size=3), VALUE)},
     optional={
         **dict.fromkeys(["drop", "tie", "fill", "architecture"], st.one_of(st.lists(TABLE), VALUE)),
-        **dict.fromkeys(["counts", "family", "extends", "more"], VALUE),
+        **dict.fromkeys(["counts", "config", "family", "extends", "needs", "more"], VALUE),
     },
 )
 

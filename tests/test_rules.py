@@ -500,6 +500,29 @@ def test_remarks_of_a_rule_file_are_notes(tmp_path):
     assert "as said" in plan.notes
 
 
+def test_what_a_rule_file_says_to_be_needed_must_be_there(tmp_path):
+    rules = {"needs": ["x", "y"], "rule": [{"source": "a", "target": "x"}]}
+    with pytest.raises(tfreader.PlanError, match="1 tensor that the model needs.*: y "):
+        convert(tmp_path, {"a": X}, rules)
+    rules["needs"] = ["x"]
+    assert convert(tmp_path, {"a": X}, rules).keys() == {"x"}
+
+
+def test_rules_and_fills_may_choose_the_type_of_whole_numbers(tmp_path):
+    fill = {"target": "count", "shape": [], "value": "zeros", "reason": "r", "dtype": "int64"}
+    rules = {"fill": [fill], "rule": [{"source": "a", "target": "x", "dtype": "int64"}]}
+    numbers = np.array([-(2**31), 2**31 - 1], np.int32)
+    for dtype in ("keep", "float16"):
+        found = convert(tmp_path, {"a": numbers}, rules, dtype=dtype)
+        assert found["x"].dtype == found["count"].dtype == np.int64
+        np.testing.assert_array_equal(found["x"], numbers)
+        assert found["count"] == 0
+    for values in (np.array([2**40]), np.array([1.5])):  # which it does not hold
+        rules["rule"][0]["dtype"] = "int32"
+        with pytest.raises(tfreader.TFReaderError, match="variable a: int32 does not hold"):
+            convert(tmp_path, {"a": values}, rules)
+
+
 def test_ties_lead_to_a_tensor(tmp_path):
     rules = {
         "rule": [{"source": "a", "target": "x"}],

@@ -262,9 +262,14 @@ def _counts(value: Any) -> dict[str, str]:
 
 
 def _config(value: Any) -> dict[str, Any]:
+    if isinstance(value, list):
+        raise ValueError("there is one table of config keys: write it with one bracket, [config]")
     if not isinstance(value, Mapping):
         raise ValueError(f"expected keys and values, found {schema.shown(value)}")
-    return {schema.config_key(key): item for key, item in value.items()}
+    checks: dict[str, schema.Check] = dict.fromkeys(
+        map(schema.config_key, value), schema.json_value
+    )
+    return schema.table(value, checks, {})
 
 
 def _checked(key: str, check: schema.Check, value: Any) -> Any:

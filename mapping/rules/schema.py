@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from math import isfinite
 from typing import Any
 
 Check = Callable[[Any], Any]
@@ -104,6 +105,19 @@ def config_key(value: Any) -> str:
 
 def _is_config_key(word: str) -> bool:
     return _CONFIG_KEY.fullmatch(word) is not None and word[0].isidentifier()
+
+
+def json_value(value: Any) -> Any:
+    """What a config.json can hold."""
+    if isinstance(value, Mapping):
+        return {string(key): _at(key, json_value, item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [*list_of(json_value)(value)]
+    if isinstance(value, bool | str) or (isinstance(value, float) and isfinite(value)):
+        return value
+    if type(value) is not int:
+        raise ValueError(f"expected what JSON can hold, found {shown(value)}")
+    return integer(value)
 
 
 def list_of(check: Check) -> Check:
