@@ -62,9 +62,6 @@ def model_class(
     number = _labels(found)
     others = [a for a in others if labels.get(a.name, number) == number]
     said = f"heads found: {', '.join(sorted(heads))}" if heads else "no head found"
-    if len(rules.architectures) == 1 and not heads:
-        findings.notes.append(f"model class {chosen.name}")
-        return chosen
     if unused := heads - set(chosen.heads):
         own = [a.name for a in rules.architectures if a.heads and {*a.heads} <= unused]
         said += f"; {', '.join(sorted(unused))} left out"
