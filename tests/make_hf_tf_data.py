@@ -1,7 +1,8 @@
-"""Make tests/data/hf_tf with real TensorFlow classes of transformers: tiny models, all of it random.
+"""Make tests/data/hf_tf with real TensorFlow classes of transformers: tiny models, all random.
 
 Run by hand in an environment of its own (transformers==4.30.2, tensorflow-cpu==2.15.1, pillow); the
 output is committed: an archive for each model, with its files, inputs, and TensorFlow's outputs.
+One of them is examples/tf-classifier too.
 """
 
 import shutil
@@ -13,7 +14,9 @@ import numpy as np
 import tensorflow as tf
 import transformers as hf
 
-DATA = Path(__file__).resolve().parent / "data" / "hf_tf"
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "tests" / "data" / "hf_tf"
+EXAMPLE = ROOT / "examples" / "tf-classifier"
 RANDOM = np.random.default_rng(14)
 BERT = {
     "vocab_size": 11,
@@ -94,6 +97,10 @@ def bert(folder):
     (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
     tokenizer = hf.BertTokenizerFast(folder / "vocab.txt")
     tokenizer.save_pretrained(folder)
+    shutil.rmtree(EXAMPLE, ignore_errors=True)
+    EXAMPLE.mkdir()
+    for name in ("config.json", "tf_model.h5", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(folder / name, EXAMPLE)
 
 
 def xlm(folder):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +44,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "xlnet": ("XLNetForSequenceClassification", {"n_layer": 2}),
 }
+
+
+def test_the_table_of_model_types_in_the_docs():
+    docs = (ROOT / "docs" / "families.md").read_text()
+    _, text = docs.split("## Transformers' TensorFlow classes")
+    shown = Counter({name: int(n) for name, n in re.findall(r"`([\w-]+)` \| (\d+) \|", text)})
+    known = Counter(templates.templates_for(name)[0].model_type for name in templates.classes())
+    assert shown == known
+    readme = (ROOT / "README.md").read_text()
+    assert f"{known.total()} TensorFlow classes of transformers, of {len(known)} model" in readme
 
 
 @cache

@@ -99,7 +99,9 @@ def _other_type(family: Family | None, source: SourceConfig, asked: Asked) -> li
     wanted = (asked.model_type, asked.model_type.replace("_", "-"))
     if family is None or not family.any_type or {"auto", family.model_type, found} & {*wanted}:
         return []
-    return [f"--model_type {asked.model_type}: not followed, as {source.origin('model_type')} tells it"]
+    return [
+        f"--model_type {asked.model_type}: not followed: {source.origin('model_type')} tells it"
+    ]
 
 
 def _told(

@@ -30,7 +30,7 @@ def refusal(
 ) -> PlanError:
     """The error for what was found. `asked` is the class that the user chose."""
     said = [f"{plan.path} does not fit {plan.architecture or 'the rules'}: {findings.summary()}"]
-    if plan.family is not None:
+    if plan.family is not None and not plan.family.any_type:  # whose every layer looks like a model
         said += _other_families(plan.family.model_type, seen, chosen)
         said += _advice(seen, chosen, followed, matches, accounts, asked)
     return PlanError("\n".join(said), findings.listed(), plan)
