@@ -276,6 +276,7 @@ def test_a_dry_run_asks_for_what_the_conversion_will(tmp_path):
     convert(tmp_path / "out.safetensors", "--dry-run", checkpoint=source)
 
 
+@pytest.mark.parametrize("name", ["x.npz", "x.hdf5", "x.ckpt", "x.pt2", "x.BIN", "x.safetensor"])
 def test_no_folder_is_made_where_a_file_is_meant(tmp_path, name):
     result = convert(tmp_path / name, code=1)
     assert "no file ending in" in result.stderr and ".safetensors" in result.stderr

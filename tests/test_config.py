@@ -41,7 +41,8 @@ def test_the_table_has_every_key_of_transformers_class_and_takes_its_defaults(mo
 
 
 def test_every_family_has_a_table():
-    assert set(families()) == set(CLASSES)
+    own = {name for name, family in families().items() if not family.any_type}
+    assert own == set(CLASSES)
 
 
 def test_a_key_that_nobody_knows_is_named_but_not_the_originals_own():
