@@ -34,7 +34,8 @@ from tfreader.mapping.rules.rule_file import dump_rules, parse_rules
 DATA = Path(__file__).resolve().parent / "data"
 EXAMPLES = DATA.parent.parent / "examples"
 BERT, KERAS = EXAMPLES / "bert-tiny", EXAMPLES / "keras-regressor"
-MODELS = sorted({BERT, *(path.parent for path in DATA.rglob("forward.npz"))})
+CLASSIFIER = EXAMPLES / "tf-classifier"
+MODELS = sorted({BERT, CLASSIFIER, *(path.parent for path in DATA.rglob("forward.npz"))})
 VOCABULARIES = ("vocab.txt", "spiece.model", "encoder.json", "vocab.bpe", "merges.txt")
 OTHERS = ("config.json", "params.yaml", "keras_metadata.pb", "operative_config.gin", "vocab_x.txt")
 TEXTS = {".json", ".yaml", ".gin", ".txt", ".bpe", ".pb", ""}  # suffixes of files beside

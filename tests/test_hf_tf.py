@@ -297,6 +297,15 @@ def test_no_config(tmp_path, copied):
     check_outputs(tmp_path / "out", MODELS["bert"], path.parent / "io.npz")
 
 
+def test_a_number_that_no_float_holds(tmp_path, copied):
+    path = copied("bert", layer_norm_eps=10**400)
+    with pytest.raises(ConfigError, match="layer_norm_eps"):
+        convert(path, tmp_path / "out")
+    convert(path, tmp_path / "out", overrides={"layer_norm_eps": 1})
+    written = config_of(tmp_path / "out")["layer_norm_eps"]
+    assert (written, type(written)) == (1, float)  # transformers 5 takes no 1
+
+
 LAYER = "bert/tf_bert_for_sequence_classification/bert/encoder/layer_._1"
 
 

@@ -231,10 +231,12 @@ class HuggingFaceTF(Family):
 
     def written(self, config: Config) -> Config:
         floats = float_keys(str(config["model_type"]))
-        return {
-            key: float(value) if key in floats and type(value) is int else value
-            for key, value in config.items()
-        }
+        whole = {key for key in floats if type(config.get(key)) is int}
+        try:
+            return {**config, **{key: float(config[key]) for key in config if key in whole}}
+        except OverflowError:
+            names = ", ".join(sorted(whole))
+            raise ConfigError(f"{names}: more than a number can be in a config.json") from None
 
     def check(self, config: Config) -> None:
         if config["model_type"] == self.model_type:

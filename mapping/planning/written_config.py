@@ -65,8 +65,8 @@ def finish_config(
     if floats:  # a model is loaded in one type, which should hold them all
         widest = floats.pop() if len(floats) == 1 else "float32"
         finished.setdefault("dtype", widest)
-    finished = family.written(finished)
     try:
+        finished = family.written(finished)
         family.check(finished)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
