@@ -42,7 +42,10 @@ DISENTANGLED = [
 ]
 SWITCHES: dict[str, list[Config]] = {
     "": [DECODER, *({"num_labels": n} for n in (1, 9, 10))],
+    "blip_text_model": [{"is_decoder": False}],
     "convbert": [{"embedding_size": 384}],
+    "convnext": [{"layer_scale_init_value": 0}],
+    "data2vec-vision": [{"layer_scale_init_value": 0}],
     "deberta": [{"type_vocab_size": 1}, {"embedding_size": 384}, *DISENTANGLED],
     "deberta-v2": [
         {"type_vocab_size": 1},
@@ -61,6 +64,7 @@ SWITCHES: dict[str, list[Config]] = {
         {"additional_vocab_size": 4},
         {"use_resampler": True, "perceiver_config": {"qk_layer_norms_perceiver": True}},
     ],
+    "mobilebert": [{"num_feedforward_networks": 2}],
     "mt5": [{"feed_forward_proj": "relu"}],
     "opt": [{"word_embed_proj_dim": 512}],
     "regnet": [
@@ -73,6 +77,7 @@ SWITCHES: dict[str, list[Config]] = {
         {"hidden_sizes": [64, 128, 256, 512]},
     ],
     "roformer": [{"embedding_size": 384}],
+    "segformer": [{"sr_ratios": [1, 1, 1, 1]}],
     "t5": [{"feed_forward_proj": "gated-gelu"}],
     "tapas": [{"num_aggregation_labels": 4}],
     "transfo-xl": [
@@ -110,7 +115,7 @@ PARTS: dict[str, dict[str, tuple[str, ...]]] = {
 # Of the flags that all configs share, the one that is turned.
 TURNED = ("tie_word_embeddings",)
 # Keys that follow from another one, whatever config.json says.
-DERIVED = ("is_gated_act", "dense_act_fn", "num_attention_heads", "head_dim")
+DERIVED = ("is_gated_act", "dense_act_fn", "num_attention_heads", "head_dim", "true_hidden_size")
 # Buffers that are computed, which neither a TF file nor later releases' files have.
 COMPUTED = re.compile(r"(^|\.)pos_emb\.inv_freq$|position_ids$")
 # Tied by their values alone, which a model without values does not show.
@@ -183,7 +188,8 @@ def tries(name: str, base: Config, model_type: str) -> list[Tried]:
         and (key not in shared_keys() or key in TURNED)
     ]
     numbered: set[str] = set()
-    for switch in [{}, *flags, *SWITCHES[""], *SWITCHES.get(model_type, [])]:
+    others = [*SWITCHES[""], *SWITCHES.get(model_type, []), *of_two_sizes(base)]
+    for switch in [{}, *flags, *others]:
         start = attempt(name, {**base, **switch})
         if start is None or (len(switch) == 1 and start.names == first.names):
             continue  # one that goes with others tells when they have no effect
@@ -319,7 +325,10 @@ def template(tried: list[Tried]) -> dict[str, Any]:
             )[:1]
     ties = {alias: own for one in tried for alias, own in one.ties.items()}
     return {
-        "counts": counts(tried, containers, {p.partition("{i}")[0] for p in occurs if "{i}" in p}),
+        "counts": {
+            **counts(tried, containers, {p.partition("{i}")[0] for p in occurs if "{i}" in p}),
+            **inner_counts(tried, containers, {p for p in occurs if p.count("{i}") > 1}),
+        },
         "groups": sorted(groups, key=lambda group: group["names"]),
         "ties": {general(alias): general(ties[alias]) for alias in sorted(ties)},
     }
@@ -343,6 +352,34 @@ def counts(tried: list[Tried], containers: Containers, outer: set[str]) -> dict[
         ]
         if paths:
             found[prefix] = min(paths, key=lambda path: (len(path), path)).split(".")
+    return found
+
+
+def inner_counts(
+    tried: list[Tried], containers: Containers, patterns: set[str]
+) -> dict[str, list[str]]:
+    """As `counts`, by container in a container: a list has the number of each of the outer ones."""
+    found = {}
+    for outer, between in sorted({tuple(p.split("{i}")[:2]) for p in patterns}):
+        many = {
+            (at, n): len(containers.get((at, f"{outer}{n}{between}"), ()))
+            for (at, where), numbers in list(containers.items())
+            if where == outer
+            for n in numbers
+        }
+
+        def tells(key: str, many: dict[tuple[int, int], int] = many) -> bool:
+            for (at, n), number in many.items():
+                value = tried[at].config.get(key)
+                if isinstance(value, list):
+                    value = value[n] if n < len(value) else None
+                if type(value) is not int or value != number:
+                    return False
+            return len(set(many.values())) > 1
+
+        keys = [key for key in tried[0].config if tells(key)]
+        if keys:
+            found[f"{outer}{{i}}{between}"] = [min(keys, key=lambda key: (len(key), key))]
     return found
 
 
@@ -421,7 +458,7 @@ def condition(tried: list[Tried], present: set[int]) -> Any:
     plain = sorted(
         key
         for key in changed - set(DERIVED)
-        if not key.startswith("_")
+        if (not key.startswith("_") or isinstance(base.get(key), bool))
         and not any(isinstance(one.config.get(key), dict) for one in tried)
     )
     for keys in [*((key,) for key in plain), *((a, b) for a in plain for b in plain if a < b)]:
@@ -446,6 +483,16 @@ def condition(tried: list[Tried], present: set[int]) -> Any:
                 "absent": by[False],
             }
     return None
+
+
+def of_two_sizes(config: Config) -> Iterator[Config]:
+    """Configs in which the decoder is as wide as the encoder's outputs, or not: no key tells."""
+    decoder = config.get("decoder")
+    if decoder is not None:
+        width = config["encoder"].get("hidden_size") or config["encoder"]["dim"]
+        yield {"decoder": {**decoder, "cross_attention_hidden_size": width}}
+        key = "n_embd" if "n_embd" in decoder else "hidden_size"
+        yield {"decoder": {**decoder, key: 2 * decoder[key]}}
 
 
 def parts(name: str) -> Iterator[Config]:

@@ -56,6 +56,8 @@ _SPEECH = (
         only=(("mask_time_prob", (0,)), ("mask_feature_prob", (0, None))),
     ),
 )
+# The layer has no name of its own in TensorFlow, so Keras numbers it.
+_EMBED_PROJ = Change(r"(.*embeddings)\.dense(?:_\d+)?\.weight", to=r"\1.embed_proj.weight")
 _SCALAR = (Change(r"(?:.*\.)?logit_scale", ops=(Squeeze(0),)),)
 
 CHANGES: Mapping[str, tuple[Change, ...]] = {
@@ -65,6 +67,12 @@ CHANGES: Mapping[str, tuple[Change, ...]] = {
     ),
     "clip": _SCALAR,
     "convbert": (Change(r".*\.key_conv_attn_layer\.bias", ops=(Reshape((-1, 1)),)),),
+    "deberta": (_EMBED_PROJ,),
+    "deberta-v2": (
+        _EMBED_PROJ,
+        Change(r"(.*)\.pos_proj\.(\w+)", to=r"\1.pos_key_proj.\2"),
+        Change(r"(.*)\.pos_q_proj\.(\w+)", to=r"\1.pos_query_proj.\2"),
+    ),
     "esm": (
         Change(
             r"(?:esm\.)?embeddings\.position_embeddings\.weight",
@@ -104,3 +112,14 @@ OWN_LEVELS = {"embeddings", "encoder", "layernorm", "pooler", "vision_model"}
 # of the same name.
 LOST = re.compile(r"(?:transformer\.)?embeddings\.weight")
 LOSERS = ("flaubert", "xlm")
+
+# By tensor, the config's key for its first size: those that are most often another model's.
+SIZES: Mapping[str, str] = {
+    r"(?:.*\.)?embeddings\.word_embeddings\.weight": "vocab_size",
+    r"(?:.*\.)?(?:shared|wte|tokens_embed)\.weight": "vocab_size",
+}
+# Heads with a row for each label, in classes of these names.
+LABELED = r".*For(?:Sequence|Token|Image)Classification"
+LABELS = (
+    r"(?:classifier|score|logits_proj|classification_head)(?:\.(?:out_proj|linear_out|1))?\.weight"
+)

@@ -41,7 +41,7 @@ def levels(name: str) -> list[str]:
     ['tf_bert_model', 'bert', 'encoder', 'layer', '0', 'output', 'dense', 'kernel']
     """
     parts = name.partition(":")[0].split("/")
-    parts[1:-1] = [_ALIAS.sub("", part) for part in parts[1:-1]]
+    parts[:-1] = [_ALIAS.sub("", part) for part in parts[:-1]]
     return [level for part in parts for level in part.split(_LIST) if level]
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tfreader.checkpoint import TensorInfo
 from tfreader.errors import PlanError
@@ -53,6 +53,13 @@ class Reading:
         if self.template is None:
             return []
         return self.template.missing({one.target for one in self.named}, self.config)
+
+    @property
+    def surplus(self) -> Mapping[str, Mapping[str, Any]]:
+        """The tensors that the class has not with this config, and keys with which it has."""
+        if self.template is None:
+            return {}
+        return self.template.surplus({one.target for one in self.named}, self.config)
 
     @property
     def tied(self) -> list[tuple[Named, Named]]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import combinations, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _PACKED = Path(__file__).with_name("hf_templates.json.xz")
 _MOST_NUMBERS = 6  # of a name: n numbers are looked up in 2 ** n ways, and no model has more
@@ -61,6 +61,19 @@ class Condition:
                 return bool(value >= min(with_))
         return None
 
+    def example(self, config: Config) -> Config:
+        """Values of the keys with which the group is there, as near to the config's as may be."""
+        own = [config.get(key, self.defaults.get(key)) for key in self.keys]
+        rows = [
+            {
+                key: value
+                for key, value, mine in zip(self.keys, row, own, strict=True)
+                if not _same([value], [_folded(mine)])
+            }
+            for row in self.present
+        ]
+        return min(rows, key=len, default={})
+
 
 @dataclass(frozen=True)
 class Group:
@@ -78,13 +91,21 @@ class Group:
     instead: tuple[str, ...] = ()
 
 
+class End(NamedTuple):
+    """How many numbers a container has, by the config's key at that path; 0 if that is unknown."""
+
+    size: int
+    path: list[str] = []  # noqa: RUF012 - never changed
+
+
 @dataclass(frozen=True)
 class Template:
     """The tensors of one class, whose config's model type and base model's prefix it names.
 
     `ties` gives the names that are another's in some config; files have them where they are not.
-    `counts` gives, by what comes before a first {i}, the path of the config's key with the number
-    of layers. `parts` names the model types that a class is composed of, by their config's key.
+    `counts` gives, by what comes before a first or second {i}, the path of the config's key with
+    the number of layers, or the list of those of each outer one. `parts` names the model types that
+    a class is composed of, by their config's key.
     """
 
     name: str
@@ -112,6 +133,48 @@ class Template:
         """The names that the class has not, under no config."""
         return sorted(name for name in names if not self.has(name))
 
+    def ends(self, config: Config) -> dict[str, End]:
+        """How many numbers the containers have, by the config; those of which it says that."""
+        ends: dict[str, End] = {}
+        for where, path in self.counts.items():  # an outer container comes before those in it
+            outer, inner, _ = where.partition("{i}")
+            value = at(config, path)
+            if not inner:
+                ends[where] = End(_count(value), path)
+                continue
+            for number in range(min(ends.get(outer, End(0)).size, _MOST_GAPS)):
+                each = value[number : number + 1] if isinstance(value, list) else [value]
+                if each and type(each[0]) is int:
+                    ends[_filled(where, (number,))] = End(_count(each[0]), path)
+        return ends
+
+    def surplus(self, names: Collection[str], config: Config) -> dict[str, Config]:
+        """The tensors of `names` that the class has not with this config, and keys that have them.
+
+        These are layers above the number that the config says, and groups that go with other
+        values of a key.
+        """
+        ends = self.ends(config)
+        last: dict[str, tuple[int, str]] = {}
+        found: dict[str, str] = {}
+        for name in names:
+            pattern, numbers = _matched(name, self.patterns)
+            found[pattern] = name
+            for depth, number in enumerate(numbers):
+                container = _filled(_container(pattern, depth), numbers)
+                if ends.get(container, End(0)).size > 0 and number >= ends[container].size:
+                    last[container] = max(last.get(container, (-1, "")), (number, name))
+        more: dict[str, Config] = {}
+        for container, (number, name) in last.items():
+            path = ends[container].path
+            is_list = isinstance(at(config, path), list)
+            more[name] = {".".join(path): [] if is_list else number + 1}
+        for group in self.groups:
+            here = [name for name in group.names if name in found and name not in self.ties]
+            if here and group.when is not None and group.when.holds(config) is False:
+                more[found[here[0]]] = group.when.example(config)
+        return more
+
     def missing(self, names: Collection[str], config: Config | None = None) -> list[str]:
         """The tensors that the class certainly has and `names` has not, {i} for numbers unknown.
 
@@ -125,7 +188,7 @@ class Template:
             found[pattern].add(numbers)
             for depth, number in enumerate(numbers):
                 indices[_filled(_container(pattern, depth), numbers)].add(number)
-        ends = {where: _count(config or {}, path) for where, path in self.counts.items()}
+        ends = self.ends(config or {})
         lacking: list[str] = []
         for group in self.groups:
             seen = {numbers for name in group.names for numbers in found.get(name, ())}
@@ -163,7 +226,7 @@ def templates_for(class_name: str, config: Config | None = None) -> tuple[Templa
         for template in _templates(class_name.removeprefix("TF"))
         if config is None
         or all(
-            _at(config, [part, "model_type"]) in (None, model_type)
+            at(config, [part, "model_type"]) in (None, model_type)
             for part, model_type in template.parts.items()
         )
     )
@@ -190,7 +253,7 @@ def _needed(group: Group, found: Mapping[str, set[Numbers]], config: Config | No
 
 
 def _expected(
-    group: Group, seen: Set[Numbers], indices: Mapping[str, set[int]], ends: Mapping[str, int]
+    group: Group, seen: Set[Numbers], indices: Mapping[str, set[int]], ends: Mapping[str, End]
 ) -> Iterator[Numbers]:
     """The numbers at which a group has to be, by those of its containers, and up to `ends`.
 
@@ -208,7 +271,7 @@ def _expected(
             if level == "s":
                 at = there.get(numbers, set())
             else:
-                last = max([*have, ends.get(container, 0) - 1, 0])
+                last = max([*have, ends.get(container, End(0)).size - 1, 0])
                 gaps = (n for n in range(last + 1) if n not in have)
                 at = have | set(islice(gaps, _MOST_GAPS)) if have else set()
                 at -= {"f": {0}, "l": {last}}.get(level, set())
@@ -219,15 +282,14 @@ def _expected(
     yield from outer
 
 
-def _count(config: Config, path: list[str]) -> int:
-    """The number at that path of the config, the length of a list; 0 if there is none."""
-    value = _at(config, path)
+def _count(value: Any) -> int:
+    """That number, or the length of that list; 0 if it is neither."""
     if isinstance(value, list):
         return len(value)
     return value if type(value) is int and value <= _MOST_LAYERS else 0
 
 
-def _at(config: Any, path: list[str]) -> Any:
+def at(config: Any, path: list[str]) -> Any:
     for key in path:
         config = config.get(key) if isinstance(config, Mapping) else None
     return config

@@ -7,6 +7,7 @@ own, and kept.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections import Counter
@@ -22,9 +23,9 @@ from tfreader.files import read_small
 from ..family import Beside, Config, Family, Layout, Made, SideFiles, Variables
 from ..findings import some
 from ..rules.rule import Architecture, Drop, Fill, Rule, RuleSet
-from ._hf_exceptions import LOSERS, LOST
+from ._hf_exceptions import LABELED, LABELS, LOSERS, LOST, SIZES
 from ._hf_reading import Named, Reading, class_scopes, read
-from ._hf_templates import float_keys
+from ._hf_templates import at, float_keys
 
 PART = "model"
 _NUMBER = re.compile(r"(?<=_\._)\d+|(?<=\.)\d+(?=[./]|$)")
@@ -60,11 +61,16 @@ class TFClasses(Layout):
     def rules(self, config: Config, variables: Variables) -> RuleSet:
         if not variables.own:
             return RuleSet((), family=FAMILY.model_type, name=FAMILY.model_type)
+        _check_named(variables)
         reading = read(config, variables)
         _check_unique(reading)
+        _check_type(reading, config)
         _check_stored(reading, config)
+        _check_surplus(reading)
+        _check_sizes(reading)
         named = [*reading.named]
         untied, said = _untied(reading, config)
+        placed, told = _positions(reading, config)
         named += _decoder_biases(named)
         return RuleSet(
             tuple(_rules(named)),
@@ -84,8 +90,8 @@ class TFClasses(Layout):
             family=FAMILY.model_type,
             name=FAMILY.model_type,
             needs=tuple(reading.missing),
-            config=untied,
-            remarks=(*said, *_remarks(reading, config)),
+            config=untied | placed,
+            remarks=(*said, *told, *_remarks(reading, config)),
         )
 
 
@@ -108,6 +114,71 @@ def _check_unique(reading: Reading) -> None:
             f"{said}leave one out, with --ignore-weights "
             f"{shlex.quote(re.escape(one.info.name))} for the second"
         )
+
+
+def _check_named(variables: Variables) -> None:
+    """Raise PlanError where the file has numbers for its layers' variables, in no told order."""
+    if all(name.rpartition("/")[2].isdigit() for name, _ in variables.own):
+        raise PlanError(
+            "its variables have numbers for names, as .keras and .weights.h5 files of Keras have, "
+            "and not those of transformers' classes: load it with the Keras that wrote it, and "
+            "save it with save_pretrained, or as an .h5 file"
+        )
+
+
+def _check_type(reading: Reading, config: Config) -> None:
+    """Raise PlanError where the config is of another type of model than the class.
+
+    One that no config.json gave has the family's own type, of which `check` tells.
+    """
+    told = config.get("model_type", FAMILY.model_type)
+    own = reading.template.model_type if reading.template else told
+    if told not in (own, FAMILY.model_type):
+        raise PlanError(
+            f"the config is of model type {told}, and {reading.kind} of {own}: pass the model's "
+            f"own with --config, or --set model_type={own} where it fits but for that"
+        )
+
+
+def _check_surplus(reading: Reading) -> None:
+    """Raise PlanError for tensors that the class has not, with this config."""
+    surplus = reading.surplus
+    if not surplus:
+        return
+    keys = next(iter(surplus.values()))
+    said = [f"{key} = {json.dumps(at(reading.config, key.split('.')))}" for key in keys]
+    # Not of a part's config or of a list, of which one value is not enough.
+    is_enough = all(type(value) in (bool, int) and "." not in key for key, value in keys.items())
+    needed = " ".join(f"--set {key}={json.dumps(value)}" for key, value in keys.items())
+    raise PlanError(
+        f"{some([*surplus])}: by the config, with {' and '.join(said)}, {reading.kind} has no such "
+        "tensor; pass the model's own with --config"
+        + (f", or {needed} where that is wrong" if is_enough and keys else "")
+    )
+
+
+def _check_sizes(reading: Reading) -> None:
+    """Raise PlanError for embeddings or a head of another size than the config says."""
+    config = reading.config
+    names = config.get("id2label")
+    labels = len(names) if isinstance(names, dict) else config.get("num_labels", 2)
+    sizes = {regex: (key, config.get(key)) for regex, key in SIZES.items()}
+    if re.fullmatch(LABELED, reading.kind):
+        sizes[LABELS] = "num_labels", labels
+    for one in reading.named:
+        for regex, (key, told) in sizes.items():
+            if type(told) is not int or not re.fullmatch(regex, one.target):
+                continue
+            rows = one.info.shape[-1:] if one.ops else one.info.shape[:1]  # a kernel's come last
+            if rows in ((), (told,)):
+                continue
+            fix = f"--set {key}={rows[0]} where only that is wrong"
+            if key == "num_labels" and isinstance(names, dict):
+                fix = "correct its id2label and label2id"
+            raise PlanError(
+                f"{one.target} is for {key} = {rows[0]}, and by the config {key} = {told}: pass "
+                f"the model's own with --config, or {fix}"
+            )
 
 
 def _check_stored(reading: Reading, config: Config) -> None:
@@ -139,6 +210,18 @@ def _untied(reading: Reading, config: Config) -> tuple[Config, tuple[str, ...]]:
     if all(config.get(key) == value for key, value in keys.items()):
         return keys, ()
     return keys, (f"{some(own)}: not the embeddings, so config.json says {', '.join(keys)}: false",)
+
+
+def _positions(reading: Reading, config: Config) -> tuple[Config, tuple[str, ...]]:
+    """What the config has to say of positions that TensorFlow's class has not; a note."""
+    kind = config.get("position_embedding_type")
+    is_relative = isinstance(kind, str) and kind.startswith("relative_key")
+    if not is_relative or any("distance_embedding" in one.target for one in reading.named):
+        return {}, ()
+    return {"position_embedding_type": "absolute"}, (
+        f"no relative positions in it: TF{reading.kind} computes without, whatever the config says "
+        f"({kind}), so config.json says position_embedding_type: absolute",
+    )
 
 
 def _decoder_biases(named: Iterable[Named]) -> Iterator[Named]:

@@ -33,6 +33,13 @@ def model_class(
         refused = followed.family.refused if followed.family is not None else {}
         if asked is None and wanted in refused:
             raise PlanError(f"{path}: --architecture {wanted}: {refused[wanted]}")
+        if asked is None and followed.family is not None and followed.family.any_type:
+            (kind,) = (a.name for a in rules.architectures)
+            then = f", and load its folder with {wanted}" if wanted.endswith("Model") else ""
+            raise PlanError(
+                f"{path}: --architecture {wanted}: its variables are those of {kind}; convert it "
+                f"as that{then}"
+            )
         if asked is None:
             known = ", ".join(a.name for a in rules.architectures) or "none"
             raise UnknownModelTypeError(f"unknown architecture {wanted!r}; known: {known}")

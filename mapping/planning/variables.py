@@ -209,14 +209,14 @@ def without(variables: Mapping[str, TensorInfo], keys: Collection[str]) -> dict[
     return {key: info for key, info in variables.items() if key not in keys}
 
 
-def _own(names: Sequence[str]) -> str:
+def _own(names: Sequence[str], shown: str) -> str:
     """What a variable is called, of its names: its key, unless that is its path.
 
     Such are the keys of object-based checkpoints, and of HDF5 files where several have one name.
     """
     key, *others = names
     if "/.ATTRIBUTES/" in key:
-        return others[0] if others else key
+        return shown if shown in others else others[0] if others else key
     return next((other for other in others if key.endswith(f"/{other}")), key)
 
 
@@ -224,7 +224,7 @@ def spellings(variables: Mapping[str, TensorInfo], seen: Seen) -> Variables:
     """The variables under all their names."""
     names = {key: seen.names_of(key) for key in variables}
     spelled = Variables((name, info) for key, info in variables.items() for name in names[key])
-    spelled.own = [(_own(names[key]), info) for key, info in variables.items()]
+    spelled.own = [(_own(names[key], seen.name(key)), info) for key, info in variables.items()]
     return spelled
 
 
