@@ -191,6 +191,16 @@ def test_one_that_is_open_until_the_end_crashes_nothing():
     subprocess.run([sys.executable, "-c", script, KERAS / "weights.h5"], check=True, timeout=60)
 
 
+def test_an_error_that_is_kept_until_the_end_crashes_nothing(tmp_path):
+    (tmp_path / "x.h5").write_bytes((KERAS / "weights.h5").read_bytes()[:8])
+    script = (
+        "import sys, tfreader\n"
+        "try: tfreader.open(sys.argv[1])\n"
+        "except tfreader.CorruptCheckpointError as error: sys.kept = error"
+    )
+    subprocess.run([sys.executable, "-c", script, tmp_path / "x.h5"], check=True, timeout=60)
+
+
 TYPES = {
     "f2": np.arange(6, dtype=np.float16),
     "f8": np.arange(6, dtype=np.float64),

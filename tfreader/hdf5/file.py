@@ -55,8 +55,10 @@ class HDF5File:
             try:
                 yield
             except Exception as error:
-                if self.source.failure is not None:
-                    raise self.source.failure from None
+                failure, self.source.failure = self.source.failure, None
+                _release(error)
+                if failure is not None:
+                    raise failure from None
                 if isinstance(error, TFReaderError):
                     raise
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -83,6 +85,17 @@ class HDF5File:
         attribute.read(values)
         text: object = values.item()
         return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+
+
+def _release(error: BaseException | None) -> None:
+    """Let go of the frames in which it was raised.
+
+    They hold what h5py opened the file with, and libhdf5 crashes where it has to free that when
+    there is no Python any more, as long as somebody may keep the error.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 def _close(file: Any) -> None:
