@@ -68,8 +68,7 @@ class Bert:
             x = tf.gather(self.words, ids) + tf.gather(types, segments)
             return self.layer_norm(x + places[: ids.shape[1]])
 
-    def attention(self, x, mask):
-        heads = CONFIG["num_attention_heads"]
+    def attention(self, x, mask, heads=CONFIG["num_attention_heads"]):
         batch, length, hidden = x.shape
 
         def split(name):

@@ -4,7 +4,6 @@ Run by hand in an environment of its own (see make_data.py); the output is commi
 """
 
 import json
-import math
 import shutil
 
 import numpy as np
@@ -50,22 +49,6 @@ class Electra(Bert):
             places = self.variable("position_embeddings", (FULL["max_position_embeddings"], size))
             x = tf.gather(words, ids) + tf.gather(types, segments) + places[: ids.shape[1]]
             return words, self.layer_norm(x)
-
-    def attention(self, x, mask, heads):
-        batch, length, hidden = x.shape
-
-        def split(name):
-            y = tf.reshape(self.dense(x, name, hidden), (batch, length, heads, -1))
-            return tf.transpose(y, (0, 2, 1, 3))
-
-        with v1.variable_scope("attention/self"):
-            query, key, value = split("query"), split("key"), split("value")
-        scores = query @ tf.transpose(key, (0, 1, 3, 2)) / math.sqrt(hidden // heads)
-        scores += (1.0 - mask[:, None, None, :]) * -10000.0
-        context = tf.transpose(tf.nn.softmax(scores) @ value, (0, 2, 1, 3))
-        with v1.variable_scope("attention/output"):
-            output = self.dense(tf.reshape(context, x.shape), "dense", hidden)
-            return self.layer_norm(x + output)
 
     def encoder(self, scope, sizes, x, mask):
         with v1.variable_scope(scope, reuse=v1.AUTO_REUSE):

@@ -199,26 +199,25 @@ def test_heads_are_asked_for_where_they_are_not_of_the_usual_size(tmp_path):
         convert(ELECTRA / "pretraining", tmp_path / "out", config={})
 
 
-def test_heads_of_the_usual_size_are_assumed_and_said(tmp_path):
+def of_usual_size(tmp_path):
+    """Both halves as wide as so many heads of 64, or a part of one, are."""
     rows = {12: 32, 24: 64}
     tensors = {
         name: np.zeros([rows.get(size, size) for size in value.shape], value.dtype)
         for name, value in variables().items()
     }
-    prefix = write_bundle(tmp_path / "model.ckpt", tensors)
-    report = convert(prefix, tmp_path / "out")
+    return write_bundle(tmp_path / "model.ckpt", tensors)
+
+
+def test_heads_of_the_usual_size_are_assumed_and_said(tmp_path):
+    report = convert(of_usual_size(tmp_path), tmp_path / "out")
     assert any(note.startswith("num_attention_heads = 1") for note in report.notes)
     assert config_of(tmp_path / "out")["num_attention_heads"] == 1
 
 
 def test_nothing_is_assumed_where_either_of_two_configs_may_tell(tmp_path):
-    """One of each half, as transformers' own conversion wants them; heads of the usual size."""
-    rows = {12: 32, 24: 64}
-    tensors = {
-        name: np.zeros([rows.get(size, size) for size in value.shape], value.dtype)
-        for name, value in variables().items()
-    }
-    prefix = write_bundle(tmp_path / "model.ckpt", tensors)
+    """One of each half, as transformers' own conversion wants them."""
+    prefix = of_usual_size(tmp_path)
     config = {"hidden_size": 64, "embedding_size": 16, "num_hidden_layers": 1, "vocab_size": 30}
     for name, heads in (("discriminator", 4), ("generator", 2)):
         path = tmp_path / f"{name}_config.json"

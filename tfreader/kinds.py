@@ -13,11 +13,9 @@ from .errors import CheckpointNotFoundError, CorruptCheckpointError, RemoteError
 from .files import open_file, read_small
 from .keras_archive import is_keras_file
 from .paths import as_path, entries, is_file, is_url
-from .safetensors_file import TFSafetensors
+from .safetensors_file import HEAD, TFSafetensors, is_tf_safetensors
 from .sharded import INDEX, ShardedFiles, index_of, read_index
-from .sniff import safetensors_format
 
-_HEAD = 1 << 12  # bytes that tell what a file is
 LOOKED_AT = 16  # files and folders of a server's folder that are looked into
 
 
@@ -56,7 +54,7 @@ def _is_tf_index(path: str, head: bytes) -> bool:
 
 
 KINDS = (
-    Kind(lambda path, head: safetensors_format(head) == "tf", TFSafetensors),
+    Kind(lambda path, head: is_tf_safetensors(head), TFSafetensors),
     Kind(lambda path, head: is_keras_file(path), _keras),
     Kind(_is_tf_index, _sharded),
 )
@@ -89,7 +87,7 @@ def kind_of(path: str) -> Kind | None:
         return None
     try:
         with closing(open_file(path)) as file:
-            head = bytes(file.read(0, min(_HEAD, file.size)))
+            head = bytes(file.read(0, min(HEAD, file.size)))
     except (CheckpointNotFoundError, CorruptCheckpointError):
         return None
     return next((kind for kind in KINDS if kind.is_one(path, head)), None)

@@ -43,7 +43,7 @@ DTYPE_NAMES = {
 
 _DTYPES = {DTYPE_NAMES[dtype]: dtype for dtype in DTYPES.values() if dtype in DTYPE_NAMES}
 LARGEST_HEADER = 8 << 20  # bytes, of some 70,000 tensors; objects take twenty times as many
-HEAD = 1 << 12
+HEAD = 1 << 12  # bytes that tell what a file is
 
 
 def is_tf_safetensors(head: bytes) -> bool:

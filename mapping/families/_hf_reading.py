@@ -62,6 +62,13 @@ class Reading:
         return self.template.surplus({one.target for one in self.named}, self.config)
 
     @property
+    def doubles(self) -> list[tuple[Named, Named]]:
+        """Variables that are the same tensor as one before them, and that one."""
+        first: dict[str, Named] = {}
+        pairs = [(one, first.setdefault(one.target, one)) for one in self.named]
+        return [(one, other) for one, other in pairs if other is not one]
+
+    @property
     def tied(self) -> list[tuple[Named, Named]]:
         """The tensors that are others in a model whose config ties them, and these."""
         if self.template is None or self.config.get("tie_word_embeddings") is False:

@@ -129,10 +129,6 @@ class Template:
         pattern, numbers = _matched(name, self.ties)
         return _filled(self.ties[pattern], numbers) if pattern else None
 
-    def unexpected(self, names: Collection[str]) -> list[str]:
-        """The names that the class has not, under no config."""
-        return sorted(name for name in names if not self.has(name))
-
     def ends(self, config: Config) -> dict[str, End]:
         """How many numbers the containers have, by the config; those of which it says that."""
         ends: dict[str, End] = {}
@@ -230,17 +226,6 @@ def templates_for(class_name: str, config: Config | None = None) -> tuple[Templa
             for part, model_type in template.parts.items()
         )
     )
-
-
-def best_fit(
-    class_name: str, names: Collection[str], config: Config | None = None
-) -> tuple[Template, list[str], list[str]] | None:
-    """The template with the fewest missing and unexpected names, and these; None without any."""
-    fits = [
-        (template, template.missing(names, config), template.unexpected(names))
-        for template in templates_for(class_name, config)
-    ]
-    return min(fits, key=lambda fit: len(fit[1]) + len(fit[2]), default=None)
 
 
 def _needed(group: Group, found: Mapping[str, set[Numbers]], config: Config | None) -> bool:

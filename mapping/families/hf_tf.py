@@ -50,13 +50,7 @@ class TFClasses(Layout):
     def copies(self, config: Config, variables: Variables) -> Sequence[tuple[Made, Made]]:
         """Embeddings stored again by the head, and heads that PyTorch's class has tied to them."""
         reading = read(config, variables)
-        first: dict[str, Named] = {}
-        pairs = [
-            (one.made, other.made)
-            for one in reading.named
-            if (other := first.setdefault(one.target, one)) is not one
-        ]
-        return [*pairs, *((alias.made, one.made) for alias, one in reading.tied)]
+        return [(copy.made, one.made) for copy, one in (*reading.doubles, *reading.tied)]
 
     def rules(self, config: Config, variables: Variables) -> RuleSet:
         if not variables.own:
@@ -78,7 +72,7 @@ class TFClasses(Layout):
             drops=tuple(Drop(re.escape(name), why) for name, why in reading.dropped.items()),
             fills=tuple(
                 Fill(
-                    re.sub("running_mean$", "num_batches_tracked", one.target),
+                    f"{one.target.removesuffix('running_mean')}num_batches_tracked",
                     (),
                     "zeros",
                     "TensorFlow does not count them",
@@ -97,11 +91,7 @@ class TFClasses(Layout):
 
 def _check_unique(reading: Reading) -> None:
     """Raise PlanError for two variables that are one tensor and differ."""
-    first: dict[str, Named] = {}
-    for one in reading.named:
-        other = first.setdefault(one.target, one)
-        if other is one:
-            continue
+    for one, other in reading.doubles:
         said = f"{other.name} and {one.name} are both {one.target}, and differ: "
         scopes = [each.name.partition("/")[0] for each in (other, one)]
         if scopes[0] != scopes[1]:
@@ -236,7 +226,7 @@ def _decoder_biases(named: Iterable[Named]) -> Iterator[Named]:
 
 def _rules(named: Sequence[Named]) -> Iterator[Rule]:
     """A rule for each kind of tensor, whatever the numbers in its name."""
-    times = Counter(one.name for one in {(one.name, one.info.name): one for one in named}.values())
+    times = Counter(name for name, _ in {(one.name, one.info.name) for one in named})
     made: dict[tuple[str, str], None] = {}
     for one in named:
         name = one.name if times[one.name] == 1 else one.info.name

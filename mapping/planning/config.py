@@ -76,8 +76,7 @@ def read_config(checkpoint: Checkpoint, family: Family | None, asked: Asked) -> 
     """
     own = checkpoint.config if asked.config is None else None
     config = own if asked.config is None else asked.config
-    path, original, notes = _find(checkpoint.path, family, config)
-    is_open = path is None and own is None and asked.config is None and bool(notes)
+    path, original, notes, is_open = _find(checkpoint.path, family, config)
     beside = Beside.of(checkpoint.path, path, asked.vocab)
     where = path or "config"
     if family is None or not family.any_type:
@@ -101,7 +100,7 @@ def read_config(checkpoint: Checkpoint, family: Family | None, asked: Asked) -> 
         cleared = {key: None for key, value in nulls.items() if value is None}
         values = _without_nulls(values)
         origins = dict.fromkeys(values, where) | dict.fromkeys(overrides, "--set")
-        check_values(family.model_type, _without_nulls(values), origins)
+        check_values(family.model_type, values, origins)
         notes += set_labels(values, overrides, origins)
     if asked.finetuning_task_name is not None:
         values["finetuning_task"] = asked.finetuning_task_name
@@ -117,31 +116,32 @@ def _find(
     prefix: str,
     family: Family | None,
     config: str | PathLike[str] | Mapping[str, Any] | None,
-) -> tuple[str | None, Mapping[str, Any], list[str]]:
-    """The config's file, its keys, and what to say of it."""
+) -> tuple[str | None, Mapping[str, Any], list[str], bool]:
+    """The config's file, its keys, what to say of it, and whether several files could be it."""
     if isinstance(config, Mapping):
-        return None, config, []
+        return None, config, [], False
     if config is not None and not as_path(config).is_dir():
-        return str(config), _read(str(config), family), []
+        return str(config), _read(str(config), family), [], False
     if family is None:
         if config is not None:
             raise ConfigError(f"{config}: is a folder: pass the config file itself")
-        return None, {}, []
+        return None, {}, [], False
     places = Beside.of(prefix) if config is None else Beside.within([as_path(config)])
     found = places.find(*family.config_files)
     if found is not None:
-        return str(found), _read(str(found), family), [f"config: {found}"]
+        return str(found), _read(str(found), family), [f"config: {found}"], False
     likely = list(_likely(places, family))
     if len(likely) == 1:
         path = str(likely[0])
         note = f"config: {path}, by its keys the only one of a {family.model_type} here"
-        return path, _read(path, family), [note]
+        return path, _read(path, family), [note], False
     names = ", ".join(path.name for path in likely)
     if config is not None:
         wanted = f"none of {', '.join(family.config_files)}" if family.config_files else "no config"
         which = f"several that could be the config ({names})" if likely else f"{wanted} in it"
         raise ConfigError(f"{config}: is a folder with {which}: pass the file itself")
-    return None, {}, [f"config: any of {names} could be it: choose with --config"] if likely else []
+    notes = [f"config: any of {names} could be it: choose with --config"] if likely else []
+    return None, {}, notes, bool(likely)
 
 
 def _likely(places: Beside, family: Family) -> Iterator[AnyPath]:
