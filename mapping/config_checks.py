@@ -8,7 +8,7 @@ from typing import Any
 
 from tfreader.errors import ConfigError
 
-from .config_keys import ALIASES, CLASSES, COMMON, FOREIGN, KINDS, ORIGINAL, class_keys, every_key
+from .config_keys import COMMON, KINDS, class_keys, every_key, keys_of
 
 MOST_COMPARED = 200  # unknown keys; a file that has more is not one misspelled
 
@@ -20,10 +20,10 @@ def check_keys(
 
     Raises ConfigError for a key that tells of another model, and for one that is misspelled.
     """
-    if model_type not in CLASSES:
+    own = keys_of(model_type)
+    if not own.fields:
         return []
-    known = {*class_keys(model_type), *ALIASES.get(model_type, {}), *ORIGINAL.get(model_type, {})}
-    foreign = FOREIGN.get(model_type, {})
+    known, foreign = {*class_keys(model_type), *own.aliases, *own.original}, own.foreign
     for key in foreign.keys() & given.keys():
         if given[key] not in foreign[key].harmless:
             raise ConfigError(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from tfreader.errors import ConfigError
 
 from ..config_checks import check_keys, check_values
-from ..config_keys import ORIGINAL
+from ..config_keys import keys_of
 from ..family import Config, Variables, same_keys
 from ..rules.ops import Concat, Transpose
 from ..rules.rule import Rule
@@ -151,7 +151,8 @@ def from_hparams(model_type: str, original: Mapping[str, Any]) -> Config:
     Raises ConfigError for values that the original's code does not take.
     """
     if not {"model_size", "model_hparam_overrides", "debug"} & original.keys():
-        return same_keys({k: v for k, v in original.items() if k not in ORIGINAL[model_type]})
+        others = keys_of(model_type).original
+        return same_keys({key: v for key, v in original.items() if key not in others})
     size, given = original.get("model_size", "small"), original.get("model_hparam_overrides", {})
     if not isinstance(size, str) or size not in SIZES:
         raise ConfigError(f"model_size = {shown(size)}, known are {', '.join(SIZES)}")

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError
 
-from ..config_keys import ALIASES
+from ..config_keys import keys_of
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, check_heads, same_keys
 from ..rules.rule import Architecture, Rule, RuleSet, Tie
 from ._gpt import END, LAYER, TO_LAYER, bpe_files, conv1d, layer_norm
@@ -81,7 +81,7 @@ class GPT2(Family):
 
     def translate(self, original: Mapping[str, Any]) -> Config:
         """Hugging Face's config from hparams.json, which calls two of the sizes otherwise."""
-        return same_keys(original, ALIASES["gpt2"])
+        return same_keys(original, keys_of(self.model_type).aliases)
 
     def from_vocabulary(self, beside: Beside, variables: Variables) -> Config:
         """The id of <|endoftext|> in encoder.json: a table of words may be padded behind it."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from tfreader.checkpoint import Checkpoint
 from tfreader.paths import AnyPath
 
-from ..config_keys import ALIASES
+from ..config_keys import keys_of
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, check_heads, same_keys
 from ..rules.rule import Architecture, Drop, Rule, RuleSet, Tie
 from ..sources.npy import open_params
@@ -75,7 +75,7 @@ class OpenAIGPT(Family):
         return open_params(path)
 
     def translate(self, original: Mapping[str, Any]) -> Config:
-        config = same_keys(original, ALIASES["openai-gpt"])
+        config = same_keys(original, keys_of(self.model_type).aliases)
         # Rows that fine-tuning adds behind the vocabulary (_start_, _delimiter_, _classify_).
         special = config.pop("n_special", 0)
         if isinstance(special, int) and isinstance(config.get("vocab_size"), int):

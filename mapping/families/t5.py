@@ -17,7 +17,7 @@ from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError
 from tfreader.files import read_small
 
-from ..config_keys import ALIASES
+from ..config_keys import keys_of
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..rules.ops import Op, Reshape, Transpose
 from ..rules.rule import Architecture, Rule, RuleSet, Tie
@@ -303,7 +303,7 @@ class T5(Family):
 
     def translate(self, original: Mapping[str, Any]) -> Config:
         """Hugging Face's config, from one of theirs or from what `read` makes of a gin file."""
-        config = same_keys(original, ALIASES["t5"])
+        config = same_keys(original, keys_of(self.model_type).aliases)
         if "scale_decoder_outputs" in config:  # beside it, tie_word_embeddings is always true
             config["tie_word_embeddings"] = config["scale_decoder_outputs"]
         config = {key: value for key, value in config.items() if key not in DERIVED}

@@ -18,7 +18,7 @@ from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError
 from tfreader.files import read_small
 
-from ..config_keys import ALIASES
+from ..config_keys import keys_of
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..rules.ops import Concat, Repeat, Transpose, Unstack
 from ..rules.rule import Architecture, Fill, Rule, RuleSet, Tie
@@ -337,7 +337,7 @@ class TransfoXL(Family):
 
     def translate(self, original: Mapping[str, Any]) -> Config:
         """Hugging Face's config, from one of theirs or from the original's corpus-info.json."""
-        config = same_keys(original, ALIASES["transfo-xl"])
+        config = same_keys(original, keys_of(self.model_type).aliases)
         config.pop("dataset", None)
         for key in ("pre_lnorm", "attn_type"):
             if config.pop(key, False):

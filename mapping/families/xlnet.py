@@ -15,7 +15,7 @@ from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError
 from tfreader.files import read_small
 
-from ..config_keys import ALIASES
+from ..config_keys import keys_of
 from ..family import Beside, Config, Family, Layout, SideFiles, Variables, same_keys
 from ..rules.ops import Repeat, Unstack
 from ..rules.rule import Architecture, Drop, Fill, Rule, RuleSet, Tie
@@ -219,7 +219,7 @@ class XLNet(Family):
 
     def translate(self, original: Mapping[str, Any]) -> Config:
         """Hugging Face's config from xlnet_config.json, which has the same keys but for n_token."""
-        config = same_keys(original, ALIASES["xlnet"])
+        config = same_keys(original, keys_of(self.model_type).aliases)
         if config.get("vocab_size") == -1:  # as brightmart/xlnet_zh has it
             del config["vocab_size"]
         activation = config.get("ff_activation", "gelu")

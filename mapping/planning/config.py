@@ -16,7 +16,7 @@ from tfreader.json_text import parse_json
 from tfreader.paths import AnyPath, as_path, size_of
 
 from ..config_checks import check_keys, check_values, shown
-from ..config_keys import ALIASES, class_keys, own_keys
+from ..config_keys import class_keys, keys_of, own_keys
 from ..families import families
 from ..family import Beside, Config, Family
 from ..plan import FLOATS
@@ -175,7 +175,7 @@ def _translate(original: Mapping[str, Any], where: str, family: Family, is_own: 
             f"{family.model_type}"
         )
     if not is_own:
-        aliases = ALIASES.get(family.model_type, {})
+        aliases = keys_of(family.model_type).aliases
         named = {aliases.get(key, key): value for key, value in original.items()}
         check_values(family.model_type, _without_nulls(named), dict.fromkeys(named, where))
     try:
@@ -186,7 +186,7 @@ def _translate(original: Mapping[str, Any], where: str, family: Family, is_own: 
 
 def _overrides(family: Family, overrides: Mapping[str, Any]) -> Config:
     """The keys to set, by their usual names. Raises ConfigError for those that no user may set."""
-    aliases = ALIASES.get(family.model_type, {})
+    aliases = keys_of(family.model_type).aliases
     given: Config = {}
     for name, value in overrides.items():
         key = aliases.get(name, name)

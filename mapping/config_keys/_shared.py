@@ -1,0 +1,70 @@
+"""Keys that several families share."""
+
+from ._kinds import Foreign, keys
+
+SUMMARY = keys(
+    text="summary_type summary_activation?",
+    flag="summary_use_proj summary_proj_to_labels",
+    dropout="summary_first_dropout",
+)
+BERT = keys(
+    size="""
+        vocab_size hidden_size num_attention_heads intermediate_size max_position_embeddings
+        type_vocab_size
+    """,
+    layers="num_hidden_layers",
+    text="hidden_act",
+    dropout="hidden_dropout_prob attention_probs_dropout_prob",
+    number="initializer_range layer_norm_eps",
+)
+GPT = {
+    **keys(
+        size="vocab_size n_positions n_embd n_head",
+        layers="n_layer",
+        dropout="resid_pdrop embd_pdrop attn_pdrop",
+        number="layer_norm_epsilon initializer_range",
+    ),
+    **SUMMARY,
+}
+BERT_FILES = keys(
+    any="""
+        directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
+        pooler_size_per_head pooler_type
+    """
+)
+_RELATIVE = "its attention adds relative positions"
+_PRE_NORM = "its layer norms come before the layers' parts, not behind them"
+POST_NORM_FAMILIES = {
+    "do_layer_norm_before": Foreign(_PRE_NORM),
+    "layer_norm_first": Foreign(_PRE_NORM),
+    "layernorm_positioning": Foreign(_PRE_NORM, ("post",)),
+    "ln_type": Foreign(_PRE_NORM, ("postln", "post", "post_ln")),
+    "norm_first": Foreign(_PRE_NORM),
+    "norm_type": Foreign(_PRE_NORM, ("postnorm", "post", "layer_norm")),
+    "normalize_before": Foreign(_PRE_NORM),
+    "pre_ln": Foreign(_PRE_NORM),
+    "pre_lnorm": Foreign(_PRE_NORM),
+    "pre_norm": Foreign(_PRE_NORM),
+    "prenorm": Foreign(_PRE_NORM),
+    "encoder_normalize_before": Foreign(_PRE_NORM),
+}
+BERT_KIN = {
+    **POST_NORM_FAMILIES,
+    "attention_type": Foreign("BigBird, whose attention is sparse", ("original_full", "full")),
+    "key_query_shared_bottleneck": Foreign("MobileBERT"),
+    "normalization_type": Foreign("MobileBERT's kin", ("layer_norm",)),
+    "num_feedforward_networks": Foreign("MobileBERT's kin", (1,)),
+    "pos_att_type": Foreign(f"DeBERTa's kin: {_RELATIVE}", (None, "none", "")),
+    "position_embedding_type": Foreign(_RELATIVE, ("absolute",)),
+    "relative_attention": Foreign(f"DeBERTa's kin: {_RELATIVE}"),
+    "rescale_embedding": Foreign("BigBird's kin, whose embeddings are scaled"),
+    "rescale_embeddings": Foreign("BigBird's kin, whose embeddings are scaled"),
+    "trigram_input": Foreign("MobileBERT"),
+    "use_bottleneck": Foreign("MobileBERT"),
+    "use_relative_position": Foreign(f"NEZHA's kin: {_RELATIVE}"),
+    "use_relative_positions": Foreign(f"NEZHA's kin: {_RELATIVE}"),
+    "use_rotary_position": Foreign("RoFormer's kin, whose positions are rotations"),
+    "use_running_mean": Foreign(
+        "RealFormer, which hands attention scores on from layer to layer", ()
+    ),
+}
