@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -41,8 +41,7 @@ _FILLED: dict[str, Callable[[Box, Shape], Array | int]] = {
 }
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One tensor to write: `target` is `ops` applied to `sources`, in `shape` and `dtype`.
 
     A tensor that no variable gives has no sources, and the value to `fill` it with.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfreader.checkpoint import TensorInfo
 from tfreader.errors import ConfigError
 
 from ..findings import Findings, count, some
@@ -47,8 +48,10 @@ def make_entries(
     entries: list[Entry] = []
     dropped: dict[str, str] = {}
     filled: dict[str, tuple[str, bool]] = {}
+    made_of: dict[tuple[Any, ...], _Made] = {}  # a rule's variables are alike in most models
     for found in sorted(grouped.values(), key=lambda found: found[0].rule not in own):
-        found.sort(key=lambda match: match.source)
+        if len(found) > 1:
+            found.sort(key=lambda match: match.source)
         rule = found[0].rule
         if [match.source for match in found] != list(range(len(rule.sources))):
             names = some([shown[match.info.name] for match in found], 8)
@@ -58,14 +61,19 @@ def make_entries(
                 + (_DIFFER if len(found) > len(rule.sources) else "the rule joins them all")
             )
             continue
+        infos = [match.info for match in found]
+        alike = (id(rule), *((info.dtype, info.shape) for info in infos))
         try:
-            made = _apply(found, kind.strip, dtype, sizes, only_floats=followed.family is not None)
+            made = made_of.get(alike)
+            if made is None:
+                only_floats = followed.family is not None
+                made = made_of[alike] = _apply(rule, infos, dtype, sizes, only_floats=only_floats)
         except ValueError as error:
             if isinstance(error, ConfigError):
                 raise
             findings.problem(f"variable {shown[found[0].info.name]}: {error}")
             continue
-        for entry in made:
+        for entry in made.entries(found, kind.strip):
             name = shown[entry.sources[0]]
             other, is_own = filled.get(entry.target, ("", False))
             if is_own and rule not in own:
@@ -80,12 +88,35 @@ def make_entries(
     return entries, dropped
 
 
+class _Output(NamedTuple):
+    """A tensor that a rule makes: `groups` are those of its operations."""
+
+    template: str
+    groups: Mapping[str, str]
+    ops: tuple[Step | Join, ...]
+    shape: Shape
+
+
+class _Made(NamedTuple):
+    """What a rule makes of sources of certain types and shapes."""
+
+    dtype: np.dtype[Any]
+    source_dtype: np.dtype[Any]
+    outputs: Sequence[_Output]
+
+    def entries(self, found: Sequence[Match], strip: str) -> Iterator[Entry]:
+        groups, sources = found[0].groups, tuple(match.info.name for match in found)
+        for template, own, ops, shape in self.outputs:
+            target = fill_in(template, {**groups, **own} if own else groups)
+            yield Entry(
+                target.removeprefix(strip), sources, ops, shape, self.dtype, self.source_dtype
+            )
+
+
 def _apply(
-    found: Sequence[Match], strip: str, dtype: str, sizes: Sizes, *, only_floats: bool
-) -> list[Entry]:
-    """The entries that one rule makes of its sources. ValueError where shapes do not fit."""
-    rule = found[0].rule
-    infos = [match.info for match in found]
+    rule: Rule, infos: Sequence[TensorInfo], dtype: str, sizes: Sizes, *, only_floats: bool
+) -> _Made:
+    """What one rule makes of its sources. ValueError where shapes do not fit."""
     numpy = infos[0].dtype.numpy
     if numpy is None or any(info.dtype != infos[0].dtype for info in infos):
         kinds = ", ".join(info.dtype for info in infos)
@@ -109,22 +140,13 @@ def _apply(
     if rule.dtype is not None:
         output = np.dtype(rule.dtype)
 
-    entries = []
-    for template, groups, last in _outputs(rule, found[0].groups, shape):
+    outputs = []
+    for template, groups, last in _outputs(rule, shape):
         final = shape
         for op in last:
             final = op.shape(final)
-        entries.append(
-            Entry(
-                target=fill_in(template, groups).removeprefix(strip),
-                sources=tuple(info.name for info in infos),
-                ops=(*ops, *last),
-                shape=final,
-                dtype=output,
-                source_dtype=numpy,
-            )
-        )
-    return entries
+        outputs.append(_Output(template, groups, (*ops, *last), final))
+    return _Made(output, numpy, outputs)
 
 
 def _volume(shape: Shape) -> int:
@@ -132,20 +154,17 @@ def _volume(shape: Shape) -> int:
     return prod(size or 1 for size in shape)
 
 
-def _outputs(
-    rule: Rule, groups: Mapping[str, str], shape: Shape
-) -> list[tuple[str, Mapping[str, str], tuple[Step, ...]]]:
-    """Per tensor that a rule makes: its target template, group values and last operations."""
+def _outputs(rule: Rule, shape: Shape) -> list[tuple[str, Mapping[str, str], tuple[Step, ...]]]:
+    """Per tensor that a rule makes: its target template, further groups and last operations."""
     last = rule.ops[-1] if rule.ops else None
     if isinstance(last, Unstack):
         return [
-            (rule.targets[0], {**groups, last.index: str(i)}, ops)
-            for i, ops in enumerate(last.pieces(shape))
+            (rule.targets[0], {last.index: str(i)}, ops) for i, ops in enumerate(last.pieces(shape))
         ]
     if isinstance(last, Split):
         pieces = last.pieces(shape, len(rule.targets))
-        return [(target, groups, ops) for target, ops in zip(rule.targets, pieces, strict=True)]
-    return [(rule.targets[0], groups, ())]
+        return [(target, {}, ops) for target, ops in zip(rule.targets, pieces, strict=True)]
+    return [(rule.targets[0], {}, ())]
 
 
 def make_fills(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tfreader.checkpoint import TensorInfo
 from tfreader.errors import RuleError
@@ -14,8 +14,7 @@ from ..rules.rule import Rule, RuleSet, literal_tail
 from .variables import Chosen, Seen
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """A rule that matches a variable by one of its names, the values of the groups, the source."""
 
     rule: Rule
@@ -43,13 +42,12 @@ def match(chosen: Chosen, seen: Seen, rules: RuleSet) -> Matches:
     lengths = sorted({len(tail) for tail in sources})
 
     def matches(name: str, info: TensorInfo) -> list[Match]:
-        ends = [name[len(name) - length :] for length in lengths if length <= len(name)]
-        found = [
-            (position, Match(rule, number, _groups(match, rules.counts), info, name))
-            for end in ends
-            for position, rule, number in sources.get(end, ())
-            if (match := rule.patterns[number].fullmatch(name))
-        ]
+        found = []
+        for end in [name[len(name) - length :] for length in lengths if length <= len(name)]:
+            for position, rule, number in sources.get(end, ()):
+                if match := rule.patterns[number].fullmatch(name):
+                    groups = _groups(match, rules.counts)
+                    found.append((position, Match(rule, number, groups, info, name)))
         if len(found) > 1:
             found.sort(key=lambda item: item[0])
         return [match for _, match in found]
