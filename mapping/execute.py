@@ -193,10 +193,13 @@ class _Worker:
             reader.finish()
 
     def _write_small(self, entries: list[Entry], sources: list[Array]) -> None:
-        shapes = [values.shape for values in sources]
-        reads: list[Read] = [partial(part_of, values) for values in sources]
         for entry in entries:
-            self._write_values(entry, 0, entry.part(whole(entry.shape), shapes, reads))
+            values = sources[0]
+            if entry.ops:
+                shapes = [values.shape for values in sources]
+                reads: list[Read] = [partial(part_of, values) for values in sources]
+                values = entry.part(whole(entry.shape), shapes, reads)
+            self._write_values(entry, 0, values)
 
     def _is_held(self, entries: list[Entry], readers: list[VariableReader]) -> bool:
         """Whether the variables are read as a whole before anything is made of them."""

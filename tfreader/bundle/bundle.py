@@ -100,8 +100,15 @@ class Bundle(Checkpoint):
         return PartsReader(self._shards, info, self._pieces(info))
 
     def check_shards(self, names: Sequence[str]) -> None:
-        for name in names:
-            for piece in self._stored(name):
+        last: dict[int | None, TensorInfo] = {}  # of each shard; where it lies, others do too
+        for info in map(self.info, names):
+            if info.slices:
+                for piece in self._pieces(info):
+                    self._shards.open(piece)
+            elif info.shard not in last or _end(info) > _end(last[info.shard]):
+                last[info.shard] = info
+        for info in last.values():
+            for piece in self._pieces(info):
                 self._shards.open(piece)
 
     def prefetch(self, names: Sequence[str]) -> None:
@@ -163,3 +170,7 @@ class Bundle(Checkpoint):
 
     def __reduce__(self) -> Any:
         return reopen, (Bundle, self._arguments, self.index_sha256())
+
+
+def _end(info: TensorInfo) -> int:
+    return (info.offset or 0) + (info.nbytes or 0)
