@@ -23,7 +23,7 @@ from tfreader.dtypes import Array
 from tfreader.errors import UnsupportedError
 
 from .plan import Entry, Plan
-from .rules.ops import Join, Read, Reshape
+from .rules.ops import Join, Pad, Read, Reshape
 
 Write = Callable[[Entry, int, memoryview], None]
 """Takes some bytes of a tensor, and their offset in it; called by several threads at once.
@@ -223,7 +223,7 @@ class _Worker:
     def _copies(self, entries: list[Entry], readers: list[VariableReader]) -> int:
         """How often values may lie in memory beside those that are read from the file."""
         ops = [op for entry in entries for op in entry.ops]
-        is_joined = any(isinstance(op, Join) for op in ops)
+        is_joined = any(isinstance(op, Join | Pad) for op in ops)
         is_reshaped = any(isinstance(op, Reshape) for op in ops)
         is_sliced = any(reader.info.slices for reader in readers)
         is_converted = any(reader.info.dtype in CONVERTED for reader in readers)

@@ -76,6 +76,15 @@ def test_a_transposed_variable_keeps_to_its_memory_and_is_not_read_value_by_valu
         assert len(reads) < 100 * parts
 
 
+def test_a_padded_variable_keeps_to_its_memory(carry_out):
+    values = np.arange(700 * 1000, dtype=np.float32).reshape(700, 1000)
+    pad = {"op": "pad", "axis": 0, "before": 300, "size": 1100}
+    made, peak, reads = carry_out(values, rule(pad), 1 << 20)
+    np.testing.assert_array_equal(made["x"], np.pad(values, [(300, 100), (0, 0)]))
+    assert peak < (1 << 20) + WORKERS * (BLOCK + (1 << 20)) + SPARE
+    assert sum(reads) <= 2 * values.nbytes
+
+
 def test_runs_that_lie_far_apart_are_read_alone(carry_out):
     values = np.arange(60 * 20_000, dtype=np.float32).reshape(60, 20_000)
     made, _, reads = carry_out(values, rule("transpose"), 1 << 20)

@@ -23,6 +23,7 @@ from tfreader.mapping.family import Family, Layout
 from tfreader.mapping.rules.extension import extended
 from tfreader.mapping.rules.ops import (
     Concat,
+    Pad,
     Permute,
     Repeat,
     Reshape,
@@ -63,6 +64,11 @@ def factors(number):
     return [number]
 
 
+def padded(array, before):
+    """The array with so many rows of zeros in front, and one behind."""
+    return np.pad(array, [(before, 1), *[(0, 0)] * (array.ndim - 1)])
+
+
 @st.composite
 def steps(draw, shape):
     """An operation for that shape, and what numpy calls it."""
@@ -78,6 +84,7 @@ def steps(draw, shape):
         (Slice(-rank, start, stop), lambda a: a[start:stop]),
         (Slice(last, 0, shape[-1] // 2), lambda a: a[..., : a.shape[-1] // 2]),
         (Repeat(2), lambda a: np.stack([a, a])),
+        (Pad(-rank, start, start + shape[0] + 1), lambda a: padded(a, start)),
         (Reshape((-1,)), np.ravel),
         (Reshape(tuple(sizes)), lambda a: np.reshape(a, sizes)),
         (Reshape(tuple(other)), lambda a: np.reshape(a, other)),
@@ -138,7 +145,16 @@ def test_pieces_of_an_axis(axis):
 
 
 @pytest.mark.parametrize(
-    "op", [Squeeze(2), Slice(-3, 0, 0), Permute((0, -2)), Permute((0, 2)), Transpose()]
+    "op",
+    [
+        Squeeze(2),
+        Slice(-3, 0, 0),
+        Pad(0, 1, 1),
+        Pad(0, -1, 9),
+        Permute((0, -2)),
+        Permute((0, 2)),
+        Transpose(),
+    ],
 )
 def test_axes_that_a_shape_does_not_have(op):
     with pytest.raises(ValueError, match="shape"):
@@ -151,6 +167,8 @@ def test_what_claims_more_than_any_model_has_is_refused_before_it_is_made():
     for shape in ((2, 2), (0,)):
         with pytest.raises(ValueError, match="larger than any"):
             Repeat(1 << 50).shape(shape)
+        with pytest.raises(ValueError, match="larger than any"):
+            Pad(0, 0, 1 << 50).shape(shape)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tfreader.training import MOVING_AVERAGE
 
 from ..findings import some
 from ..plan import Entry
-from ..rules.ops import Concat, Permute, Reshape, Shape, Slice, Squeeze, Transpose
+from ..rules.ops import Concat, Pad, Permute, Reshape, Shape, Slice, Squeeze, Transpose
 
 MAX_TRACED = 1 << 20  # elements of a bias that are followed to where they come to lie
 
@@ -106,7 +106,7 @@ def _order(rank: int, entry: Entry) -> tuple[list[int], list[object]]:
             axes = [axes[axis] for axis in op.axes]
         elif isinstance(op, Squeeze):
             del axes[op.axis]
-        elif not isinstance(op, Slice | Concat):
+        elif not isinstance(op, Slice | Pad | Concat):
             return axes, list(entry.ops[i:])
     return axes, []
 

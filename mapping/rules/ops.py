@@ -1,8 +1,9 @@
 """The operations of a rule: a small closed set, each with shape inference and application.
 
-All of them are exact: they move values and never change one. (Casts belong to the output, see
-`tfreader.mapping.execute`.) Any of them can make a part of its result from a part of its input, so
-that tensors of any size go through in parts; the whole is the largest part.
+All of them are exact: they move values and never change one; `pad` puts zeros beside them. (Casts
+belong to the output, see `tfreader.mapping.execute`.) Any of them can make a part of its result
+from a part of its input, so that tensors of any size go through in parts; the whole is the largest
+part.
 
 Axes are counted as numpy counts them: negative ones from the end.
 """
@@ -219,6 +220,46 @@ class Slice(Step):
 
 
 @dataclass(frozen=True)
+class Pad(Step):
+    """Zeros around the values: `before` them along an axis, and behind up to `size` in all.
+
+    Both may be config keys.
+    """
+
+    axis: int
+    before: int | str
+    size: int | str
+    name = "pad"
+
+    def resolve(self, dimension: Callable[[int | str], int]) -> Pad:
+        return Pad(self.axis, dimension(self.before), dimension(self.size))
+
+    def shape(self, shape: Shape) -> Shape:
+        axis, before, size = _axis(self, shape), int(self.before), int(self.size)
+        if not 0 <= before <= size - shape[axis]:
+            raise ValueError(f"{self} has no room for axis {self.axis} of the shape {list(shape)}")
+        padded = (*shape[:axis], size, *shape[axis + 1 :])
+        if prod(size or 1 for size in padded) > MAX_ELEMENTS:
+            raise ValueError(f"{self} of the shape {list(shape)} is larger than any tensor")
+        return padded
+
+    def part(self, box: Box, shape: Shape, read: Read) -> Array:
+        axis, first = _axis(self, shape), int(self.before)
+        wanted = box[axis]
+        start = min(max(wanted.start, first), first + shape[axis])
+        own = range(start, max(start, min(wanted.stop, first + shape[axis])))
+        inner = range(own.start - first, own.stop - first)
+        found = read((*box[:axis], inner, *box[axis + 1 :]))
+        if len(own) == len(wanted):
+            return found
+        values = np.zeros(tuple(map(len, box)), found.dtype)
+        if own:
+            place = slice(own.start - wanted.start, own.stop - wanted.start)
+            values[(slice(None),) * axis + (place,)] = found
+        return values
+
+
+@dataclass(frozen=True)
 class Split(Op):
     """Cut into as many equal parts along `axis` as the rule has targets."""
 
@@ -312,7 +353,7 @@ class Stack(Join):
         return np.stack([reads[i](rest) for i in box[axis]], axis)
 
 
-def _axis(op: Squeeze | Slice | Split | Unstack | Concat | Stack, shape: Shape) -> int:
+def _axis(op: Squeeze | Slice | Pad | Split | Unstack | Concat | Stack, shape: Shape) -> int:
     """An operation's axis, counted from the front. Raises ValueError where there is none."""
     if not -len(shape) <= op.axis < len(shape):
         raise ValueError(f"{op} does not fit the shape {list(shape)}, it has no axis {op.axis}")
@@ -321,5 +362,8 @@ def _axis(op: Squeeze | Slice | Split | Unstack | Concat | Stack, shape: Shape) 
 
 OPS: dict[str, type[Op]] = {
     op.name: op
-    for op in (Transpose, Permute, Reshape, Squeeze, Repeat, Slice, Split, Unstack, Concat, Stack)
+    for op in (
+        *(Transpose, Permute, Reshape, Squeeze, Repeat, Slice, Pad),
+        *(Split, Unstack, Concat, Stack),
+    )
 }
