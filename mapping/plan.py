@@ -30,6 +30,21 @@ def _indices(part: range) -> Array:
     return np.arange(part.start, part.stop)
 
 
+def _sinusoids(box: Box, shape: Shape, after: int) -> Array:
+    """Of each position the sines of all angles, then their cosines, in double precision.
+
+    The frequencies fall from 1 to 1/10000, which the last one has, or the first of those `after`.
+    """
+    positions, columns = map(_indices, box)
+    count = shape[1] // 2
+    steps = columns % max(count, 1) / max(count - 1 + after, 1)
+    values: Array = np.divide.outer(positions, 10000.0**steps)
+    sines, cosines = np.split(values, [np.searchsorted(columns, count)], axis=1)
+    np.sin(sines, out=sines)
+    np.cos(cosines, out=cosines)
+    return values
+
+
 _FILLED: dict[str, Callable[[Box, Shape], Array | int]] = {
     "zeros": lambda box, shape: 0,
     "ones": lambda box, shape: 1,
@@ -38,6 +53,9 @@ _FILLED: dict[str, Callable[[Box, Shape], Array | int]] = {
     "frequencies": lambda box, shape: (
         1 / 10000 ** (_indices(*box).astype(np.float32) / np.float32(*shape))
     ),
+    # The whole table: with those frequencies, and with Tensor2Tensor's (get_timing_signal_1d).
+    "sinusoids": partial(_sinusoids, after=1),
+    "timing_signal": partial(_sinusoids, after=0),
 }
 
 

@@ -134,7 +134,7 @@ def test_an_empty_tensor_takes_no_time_whatever_its_shape(carry_out, shape, ops)
 
 def test_fills_keep_to_the_memory_allowed(carry_out):
     kinds = {"zeros": [9 << 20], "ones": [3, 3 << 20], "identity": [3001, 3001]}
-    kinds |= {"frequencies": [4_000_001]}
+    kinds |= {"frequencies": [4_000_001], "sinusoids": [3001, 768], "timing_signal": [40, 60_000]}
     fills = [
         {"target": value, "shape": shape, "value": value, "reason": "none"}
         for value, shape in kinds.items()
@@ -147,3 +147,9 @@ def test_fills_keep_to_the_memory_allowed(carry_out):
     np.testing.assert_array_equal(made["identity"], np.eye(3001))
     steps = np.arange(4_000_001, dtype=np.float32) / np.float32(4_000_001)
     np.testing.assert_array_equal(made["frequencies"], 1 / np.float32(10000) ** steps)
+    for name, last in (("sinusoids", 383 / 384), ("timing_signal", 1)):
+        table = made[name].astype(np.float64)
+        count = table.shape[1] // 2
+        sines, cosines = table[:, :count], table[:, count:]
+        np.testing.assert_allclose(sines**2 + cosines**2, 1, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(sines[1, [0, -1]], np.sin([1, 1e4**-last]), rtol=1e-6)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import replace
 from functools import partial
@@ -372,6 +373,32 @@ def test_a_tensor_that_no_variable_gives_is_filled_and_said(tmp_path):
     assert tensors["projection"].dtype == np.float16
     assert "projection: filled with identity: the original has none" in report.notes
     assert report.plan.ties == {"alias": "weight"}
+
+
+TABLE = FILLED.replace('"identity"', '"sinusoids"').replace('["size", 3]', "[5, 6]")
+
+
+@pytest.mark.parametrize(
+    ("value", "last"), [("sinusoids", 10000 ** (2 / 3)), ("timing_signal", 1e4)]
+)
+def test_a_table_of_positions_has_sines_before_cosines(tmp_path, value, last):
+    write_bundle(tmp_path / "model", {"kernel": np.ones((3, 3), np.float32)})
+    (tmp_path / "rules.toml").write_text(TABLE.replace("sinusoids", value))
+    convert_file(tmp_path / "model", tmp_path / "out.safetensors", rules=tmp_path / "rules.toml")
+    frequencies = 1, last**-0.5, 1 / last
+    expected = [
+        [function(p * f) for function in (math.sin, math.cos) for f in frequencies]
+        for p in range(5)
+    ]
+    table = load_file(tmp_path / "out.safetensors")["projection"]
+    np.testing.assert_allclose(table, expected, rtol=0, atol=1e-7)
+
+
+def test_a_table_of_positions_has_as_many_sines_as_cosines(tmp_path):
+    write_bundle(tmp_path / "model", {"kernel": np.ones((3, 3), np.float32)})
+    (tmp_path / "rules.toml").write_text(TABLE.replace("[5, 6]", "[5, 7]"))
+    with pytest.raises(tfreader.PlanError, match=r"projection \[5, 7\]: .*of an even size"):
+        convert_file(tmp_path / "model", tmp_path / "out.st", rules=tmp_path / "rules.toml")
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

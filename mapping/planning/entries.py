@@ -200,6 +200,12 @@ def make_fills(
                 "square"
             )
             continue
+        if fill.value in ("sinusoids", "timing_signal") and shape[1] % 2:
+            findings.problem(
+                f"{target} {list(shape)}: no variable gives it, and a row of as many sines as "
+                "cosines would have to be of an even size"
+            )
+            continue
         # Positions times a rounded frequency would be far off.
         dtype: np.dtype[Any] = FLOATS["float32"] if fill.value == "frequencies" else usual
         if fill.dtype is not None:

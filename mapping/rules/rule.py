@@ -248,7 +248,14 @@ def _check_dtype(dtype: str | None, named: str) -> None:
 
 
 # The values of a fill, and how many axes each needs.
-FILLS: dict[str, int | None] = {"zeros": None, "ones": None, "identity": 2, "frequencies": 1}
+FILLS: dict[str, int | None] = {
+    "zeros": None,
+    "ones": None,
+    "identity": 2,
+    "frequencies": 1,
+    "sinusoids": 2,
+    "timing_signal": 2,
+}
 
 
 @dataclass(frozen=True)
