@@ -4,8 +4,8 @@
 
 Every command is a whole process, from start to exit, on files in the page cache. A round runs
 each of them once; the table has the medians of all rounds. PYTHON is an interpreter with
-tensorflow-cpu 2.15 and transformers 4.30. `--large` adds 11 GB of T5-3B's shape, and 3 GB
-of T5-large's as Keras stores it.
+tensorflow-cpu 2.15 and transformers 4.30. `--large` adds 11 GB of T5-3B's shape, 12 GB of
+RemBERT's with slots, and 3 GB of T5-large's as Keras stores it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,13 @@ def convert(prefix: Path, output: Path, *options: str) -> list[str]:
 
 
 def works(folder: Path, out: Path, large: bool, tensorflow: str | None) -> list[Work]:
-    names = ("bert-base", "bert-large", "bert-base-adam", "many", *(("t5-3b",) if large else ()))
+    names = (
+        "bert-base",
+        "bert-large",
+        "bert-base-adam",
+        "many",
+        *(("t5-3b", "rembert") if large else ()),
+    )
     of_keras = ("hf-bert-base", *(("hf-t5-large",) if large else ()))
     prefix = {name: make(name, folder) for name in (*names, *of_keras)}
     file = out / "model.safetensors"
@@ -71,10 +77,12 @@ def works(folder: Path, out: Path, large: bool, tensorflow: str | None) -> list[
     found = [
         Work(f"`cp` of {name}", ["cp", source, str(out / "copy")])
         for name, source in copied.items()
-        if name not in ("bert-base-adam", "many")
+        if name not in ("bert-base-adam", "many", "rembert")
     ]
     for name in ("bert-large", "bert-base", *(("t5-3b",) if large else ())):
         found.append(Work(f"{name} → safetensors", convert(prefix[name], file), name))
+    if large:
+        found.append(Work("rembert of 12 GB → safetensors", convert(prefix["rembert"], file)))
     adam = convert(prefix["bert-base-adam"], file)
     found.append(Work("bert-base with Adam slots → safetensors", adam, "bert-base"))
     shards = convert(prefix["bert-large"], out / "folder", "--max-shard-size", "300MB")

@@ -94,6 +94,36 @@ def with_adam(shapes: Shapes) -> Shapes:
     }
 
 
+def rembert() -> Shapes:
+    """Google's RemBERT as trained, with slots: 32 layers of 1152, 12.2 GB."""
+    vocabulary, embedding, hidden = 250_300, 256, 1152
+    shapes = {name: shape for name, shape in bert(32, hidden).items() if name[:4] == "bert"}
+    for name, rows in (("word", vocabulary), ("position", 512), ("token_type", 2)):
+        shapes[f"bert/embeddings/{name}_embeddings"] = (rows, embedding)
+    for name in ("gamma", "beta"):
+        shapes[f"bert/embeddings/LayerNorm/{name}"] = (embedding,)
+    shapes["bert/encoder/embedding_hidden_mapping_in/kernel"] = (embedding, hidden)
+    shapes["bert/encoder/embedding_hidden_mapping_in/bias"] = (hidden,)
+    shapes["bert/embeddings/output_embedding"] = (vocabulary, 1664)
+    shapes["cls/predictions/output_bias"] = (vocabulary,)
+    return with_adam(shapes)
+
+
+REMBERT_CONFIG = {
+    "attention_probs_dropout_prob": 0,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0,
+    "hidden_size": 1152,
+    "initializer_range": 0.02,
+    "input_embedding_size": 256,
+    "intermediate_size": 4608,
+    "max_position_embeddings": 512,
+    "num_attention_heads": 18,
+    "num_hidden_layers": 32,
+    "output_embedding_size": 1664,
+    "type_vocab_size": 2,
+    "vocab_size": 250_300,
+}
 STACKS = ("encoder", "decoder")
 
 
@@ -214,10 +244,12 @@ source = 'encoder/layer_(?P<layer>\d+)/LayerNorm/beta'
 target = "encoder.{layer}.norm.bias"
 """
 
+CONFIG_FILES = {"rembert": "rembert_config.json"}
 MODELS = {
     "bert-base": (lambda: bert(12, 768), bert_config(12, 768)),
     "bert-large": (lambda: bert(24, 1024), bert_config(24, 1024)),
     "bert-base-adam": (lambda: with_adam(bert(12, 768)), bert_config(12, 768)),
+    "rembert": (rembert, REMBERT_CONFIG),
     "t5-3b": (lambda: t5(32, 128, 16384), None),
     "many": (many, None),
 }
@@ -250,7 +282,9 @@ def make(name: str, folder: Path) -> Path:
         shapes, config = MODELS[name]
         write_bundle(prefix, RandomTensors(shapes()))
         if config:
-            prefix.with_name("bert_config.json").write_text(json.dumps(config))
+            prefix.with_name(CONFIG_FILES.get(name, "bert_config.json")).write_text(
+                json.dumps(config)
+            )
         if name == "many":
             prefix.with_name("rules.toml").write_text(MANY_RULES)
     prefix.with_name("done").touch()
