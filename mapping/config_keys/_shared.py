@@ -26,6 +26,15 @@ GPT = {
     ),
     **SUMMARY,
 }
+MOBILENET = keys(
+    size="num_channels min_depth",
+    any="image_size",  # a number, or height and width
+    ratio="depth_multiplier",
+    text="hidden_act",
+    flag="tf_padding",
+    dropout="classifier_dropout_prob",
+    number="initializer_range layer_norm_eps",
+)
 BERT_FILES = keys(
     any="""
         directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
