@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from tfreader.mapping import Plan, Report
 
 _NUMBER = re.compile(r"\d+")
-_OWNED = re.compile(r"(slot variable \S+|moving average|copy) of .*")
+_OWNED = re.compile(
+    r"((?:slot variable \S+|moving average|copy)(?= of )|replaced by its moving average) .*"
+)
 
 
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -79,6 +79,13 @@ def test_v1_gives_tensorflows_outputs_with_and_without_averages(use, start, tmp_
     assert len(config["id2label"]) == 7
 
 
+def test_averages_of_all_variables_are_left_out_in_one_line(tmp_path):
+    arguments = ["convert", "--tf_checkpoint", str(MOBILENET / "v1"), "--dry-run"]
+    arguments += ["--pytorch_dump_output", str(tmp_path / "out"), "--moving-averages", "use"]
+    output = CliRunner().invoke(main, arguments).output
+    assert output.count("left out (replaced by its moving average)") == 1
+
+
 def test_v1_without_its_head(tmp_path):
     kept = {n: v for n, v in tensors_of("v1").items() if "/Logits/" not in n}
     report = convert(written(tmp_path / "in", kept), tmp_path / "out")
