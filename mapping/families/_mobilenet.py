@@ -196,35 +196,45 @@ class Slim(Layout):
                 "the float model, whose checkpoint is published under the same name without _quant"
             )
         found = self.found(variables)
-        if not self.fits(config, found):
-            raise PlanError(self._misfit(config, found))
-        return self.widths(config)
+        if self.fits(config, found):
+            return self.widths(config)
+        given = [key for key in self.keys if key in config]
+        others = {key: value for key, value in config.items() if key not in given}
+        if given and (better := self.inferred(others, found)):
+            raise PlanError(
+                f"{self.misfit(config, found)}. By the widths of the layers it is "
+                f"{settings_text(better)}: leave {some(given)} out"
+            )
+        raise PlanError(self.why(found))
 
-    def _misfit(self, config: Config, found: Widths) -> str:
+    def misfit(self, config: Config, found: Widths) -> str:
+        """Which layers transformers' class has otherwise."""
         widths = self.widths(config)
-        wrong = [name for name, width in found.items() if widths[name] != width]
-        name = f"{self.scope}/{wrong[0]}/weights"
-        more = f", and {len(wrong) - 1} more layers are of other widths" if len(wrong) > 1 else ""
-        keys = [key for key in self.keys if key in config]
-        given = ", ".join(f"{key} = {json.dumps(config[key])}" for key in keys)
+        first, *more = (name for name, width in found.items() if widths[name] != width)
+        given = settings_text({key: config[key] for key in self.keys if key in config})
         said = (
-            f"{name} gives {found[wrong[0]]} channels; in transformers' class with "
-            f"{given or 'its defaults'} that layer gives {widths[wrong[0]]}{more}"
+            f"{self.scope}/{first}/weights gives {found[first]} channels; in transformers' class "
+            f"with {given} that layer gives {widths[first]}"
         )
-        free = {key: value for key, value in config.items() if key not in self.keys}
-        if keys and (better := self.inferred(free, found)):
-            which = ", ".join(f"{key} = {json.dumps(value)}" for key, value in better.items())
-            return f"{said}. By the widths it is {which}: leave {some(keys)} out"
-        return f"{said}. {self.why(found)}"
+        return f"{said}; {len(more)} more differ" if more else said
 
     def why(self, found: Widths) -> str:
         """Why no settings make these widths."""
-        return "No settings make these widths: the model has layers of its own (conv_defs)"
+        widths = ", ".join(map(str, found.values()))
+        return (
+            f"{self.scope}: no settings of transformers' class make layers as wide as these "
+            f"({widths}): the model has layers of its own (conv_defs)"
+        )
+
+
+def settings_text(config: Config) -> str:
+    return ", ".join(f"{key} = {json.dumps(value)}" for key, value in config.items())
 
 
 class MobileNet(Family):
     """A MobileNet of slim. `processor` is its image processor in transformers."""
 
+    needs = (MULTIPLIER,)
     processor: ClassVar[str]
 
     def assume(self, config: Config, variables: Variables) -> Config:

@@ -91,17 +91,17 @@ class Original(Slim):
                 yield {key: value for key, value in all_.items() if key not in config}
 
     def why(self, found: Widths) -> str:
-        for hundredths, least in product(range(1, 201), (8, 1)):
+        for hundredths, least, is_fine in product(range(1, 201), (8, 1), (True, False)):
             number = hundredths / 100
-            config = {MULTIPLIER: number, "depth_divisible_by": least, "min_depth": least}
-            widths = _widths(config, is_original=True)
-            widths[LAST] = found.get(LAST, widths[LAST])
-            if all(widths[name] == width for name, width in found.items()):
+            config: Config = {MULTIPLIER: number, "finegrained_output": is_fine}
+            config |= {"depth_divisible_by": least, "min_depth": least}
+            if all(_widths(config, is_original=True)[name] == w for name, w in found.items()):
                 return (
-                    f"They are the original's of {MULTIPLIER} = {number}, and no settings make "
-                    "them in transformers' class: it rounds the products of channels and "
-                    "multiplier to whole numbers before it makes them divisible, and has no "
-                    "divisor of their own (8) for the layers inside the blocks (expand)"
+                    f"{self.misfit(config, found)}. These widths are the original's of "
+                    f"{MULTIPLIER} = {number}, and no settings make them in transformers' class: "
+                    "it rounds the products of channels and multiplier to whole numbers before it "
+                    "makes them divisible, and has no divisor of their own (8) for the layers "
+                    "inside the blocks (expand)"
                 )
         return super().why(found)
 
