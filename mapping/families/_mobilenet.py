@@ -303,7 +303,7 @@ def labels_remark(config: Config) -> tuple[str, ...]:
     names = config.get("id2label", {})
     if names.get("0") != "LABEL_0":
         return ()
-    what = "slim keeps their names with the data, in labels.txt"
+    what = "no file of the checkpoint names them"
     if len(names) == IMAGENET:
-        what = "those of ImageNet behind 0, which is the background"
+        what = "slim's of ImageNet, behind 0, which is the background"
     return (f"{len(names)} labels: {what}; --set id2label=NAMES names them",)
