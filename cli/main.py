@@ -161,7 +161,7 @@ def inspect(path: str, regex: str | None, show_all: bool, as_json: bool) -> None
 
 
 def _filter(regex: str) -> re.Pattern[str]:
-    from tfreader.mapping.rules.rule import compiled
+    from tfreader.mapping.rules.patterns import compiled
 
     try:
         return compiled(regex, "--filter")

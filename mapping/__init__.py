@@ -7,8 +7,9 @@
 from .convert import Report, convert, load_state_dict
 from .plan import Entry, Plan
 from .planning.planner import make_plan
+from .rules.dump import dump_rules
 from .rules.rule import Rule, RuleSet
-from .rules.rule_file import dump_rules, load_rules
+from .rules.rule_file import load_rules
 
 __all__ = [
     "Entry",

@@ -23,7 +23,7 @@ from tfreader.dtypes import Array
 from tfreader.errors import UnsupportedError
 
 from .plan import Entry, Plan
-from .rules.ops import Join, Pad, Read, Reshape
+from .rules.ops import Changed, Composed, Join, Op, Pad, Read, Reorder, Reshape, within
 
 Write = Callable[[Entry, int, memoryview], None]
 """Takes some bytes of a tensor, and their offset in it; called by several threads at once.
@@ -216,15 +216,15 @@ class _Worker:
         if not any(entry.ops for entry in entries):
             return BLOCK // itemsize
         memory = itemsize * (1 + self._copies(entries, readers))
-        if any(isinstance(op, Reshape) for entry in entries for op in entry.ops):
+        if any(isinstance(op, Reshape | Composed) for op in _ops(entries)):
             memory += 2 * np.dtype(np.int64).itemsize  # for indices
         return max(self._limit, LEAST) // memory
 
     def _copies(self, entries: list[Entry], readers: list[VariableReader]) -> int:
         """How often values may lie in memory beside those that are read from the file."""
-        ops = [op for entry in entries for op in entry.ops]
+        ops = _ops(entries)
         is_joined = any(isinstance(op, Join | Pad) for op in ops)
-        is_reshaped = any(isinstance(op, Reshape) for op in ops)
+        is_reshaped = any(isinstance(op, Reshape | Composed | Reorder | Changed) for op in ops)
         is_sliced = any(reader.info.slices for reader in readers)
         is_converted = any(reader.info.dtype in CONVERTED for reader in readers)
         return is_joined + is_reshaped + is_sliced + 2 * is_converted
@@ -281,6 +281,10 @@ class _Worker:
     def report(self) -> None:
         self._progress(self._written)
         self._written = 0
+
+
+def _ops(entries: Iterable[Entry]) -> list[Op]:
+    return [op for entry in entries for op in within(entry.ops)]
 
 
 def boxes(shape: tuple[int, ...], limit: int) -> Iterator[Box]:

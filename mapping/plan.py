@@ -15,7 +15,7 @@ from tfreader.checkpoint import Box
 from tfreader.dtypes import Array, name_of
 
 from .family import Beside, Config, Family
-from .rules.ops import Join, Read, Shape, Step
+from .rules.ops import Op, Read, Shape, follow
 from .rules.rule import Fill, RuleSet
 
 FLOATS: dict[str, np.dtype[Any]] = {
@@ -67,7 +67,7 @@ class Entry(NamedTuple):
 
     target: str
     sources: tuple[str, ...]
-    ops: tuple[Step | Join, ...]
+    ops: tuple[Op, ...]
     shape: Shape
     dtype: np.dtype[Any]
     source_dtype: np.dtype[Any]
@@ -81,22 +81,11 @@ class Entry(NamedTuple):
         """A part of the tensor, before any cast, from parts of its sources of these shapes."""
         if self.fill is not None:
             values = np.empty(tuple(map(len, box)), self.dtype)
-            values[...] = _FILLED[self.fill.value](box, self.shape)
+            value = self.fill.value
+            values[...] = _FILLED[value](box, self.shape) if isinstance(value, str) else value
             return values
-        shapes, reads = list(shapes), list(reads)
-        for op in self.ops:
-            if isinstance(op, Join):
-                shapes, reads = (
-                    [op.join_shapes(shapes)],
-                    [partial(op.part, shapes=shapes, reads=reads)],
-                )
-            else:
-                reads = [
-                    partial(op.part, shape=shape, read=read)
-                    for shape, read in zip(shapes, reads, strict=True)
-                ]
-                shapes = [op.shape(shape) for shape in shapes]
-        return reads[0](box)
+        _, (read,) = follow(self.ops, shapes, reads)
+        return read(box)
 
     @property
     def operation(self) -> str:

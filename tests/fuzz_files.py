@@ -29,7 +29,8 @@ from tfreader.mapping.config_keys import every_key
 from tfreader.mapping.families import families
 from tfreader.mapping.places import RECORD
 from tfreader.mapping.records.audit import verify_against, verify_output
-from tfreader.mapping.rules.rule_file import dump_rules, parse_rules
+from tfreader.mapping.rules.dump import dump_rules
+from tfreader.mapping.rules.rule_file import parse_rules
 
 DATA = Path(__file__).resolve().parent / "data"
 EXAMPLES = DATA.parent.parent / "examples"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import tfreader
 from tfreader.mapping import dump_rules, load_rules
 from tfreader.mapping.families import families
-from tfreader.mapping.rules.ops import OPS, Permute, Repeat, Slice, Unstack
+from tfreader.mapping.rules.ops import OPS, Join, Permute, Repeat, Slice, Unstack
 from tfreader.mapping.rules.rule import (
     Architecture,
     Drop,
@@ -57,7 +57,7 @@ source = "conv(\d)"
 target = 'conv'""",
         "line 2.*single quotes",
     ),
-    ("[[rule]]\nsource = 'conv(.)'\ntarget = 'conv{1}'", "no group named 1"),
+    ("[[rule]]\nsource = 'conv(.)'\ntarget = 'conv{1}'", "write a group"),
     ("[[rule]]\nsource = 'conv(.)'\ntarget = 'conv$1'", r"'conv\$1'.*\(\?P<n>\.\.\.\)"),
     ("[[rule]]\nsource = '*/kernel'\ntarget = 'x'", r"for any text write \.\*"),
     ("[[rule]]\nsource = ['a', 'b']\ntarget = 'x'", "need one concat or stack"),
@@ -139,8 +139,10 @@ def test_the_rule_files_and_operations_of_the_docs():
     for block in re.findall("```toml\n(.*?)```", text, re.DOTALL):
         assert parse_rules(block, "docs").rules
     shown = re.findall(r"^\| `(\"\w+\"|\{ op = .*?\})` \|", text, re.MULTILINE)
-    assert len(shown) == len(OPS)
-    sources = {"concat": '["a", "b"]', "stack": '["a", "b"]'}
+    names = {"".join(re.findall(r'^"(\w+)|op = "(\w+)', op)[0]) for op in shown}
+    assert names == set(OPS)
+    joins = [name for name, op in OPS.items() if issubclass(op, Join)]
+    sources = dict.fromkeys(joins, '["a", "b"]')
     targets = {"split": '["x", "y"]', "unstack": '"{layer}"'}
     for op in shown:
         (name,) = re.findall(r"^\"(\w+)|op = \"(\w+)", op)

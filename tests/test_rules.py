@@ -21,6 +21,7 @@ from tfreader.mapping import convert as convert_file
 from tfreader.mapping import dump_rules, load_rules, make_plan
 from tfreader.mapping.execute import stream
 from tfreader.mapping.family import Family, Layout
+from tfreader.mapping.rules.dump import _toml
 from tfreader.mapping.rules.extension import extended
 from tfreader.mapping.rules.ops import (
     Concat,
@@ -35,8 +36,9 @@ from tfreader.mapping.rules.ops import (
     Transpose,
     Unstack,
 )
-from tfreader.mapping.rules.rule import Drop, Fill, Rule, RuleSet, Tie, literal_tail
-from tfreader.mapping.rules.rule_file import _toml, rules_from_data
+from tfreader.mapping.rules.patterns import literal_tail
+from tfreader.mapping.rules.rule import Drop, Fill, Rule, RuleSet, Tie
+from tfreader.mapping.rules.rule_file import rules_from_data
 
 
 def convert(tmp_path, tensors, rules, **options):
@@ -312,7 +314,7 @@ def test_drop_and_config_dimensions(tmp_path):
         ({"source": "a", "target": "{layer}"}, "no group named"),
         ({"source": ["a", "b"], "target": "x"}, "concat or stack"),
         ({"source": "a", "target": ["x", "y"]}, "split"),
-        ({"source": "a", "target": "x", "ops": ["flip"]}, "unknown operation 'flip'"),
+        ({"source": "a", "target": "x", "ops": ["turn"]}, "unknown operation 'turn'"),
         ({"source": "a", "target": "x", "ops": [{"op": "permute"}]}, "takes axes"),
         ({"source": "a", "traget": "x"}, "unknown key .traget.*target"),
     ],

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 from ..family import Variables
 from ..rules.ops import Reshape, Transpose
-from ..rules.rule import Drop, Rule, RuleSet, literal_tail
+from ..rules.patterns import literal_tail
+from ..rules.rule import Drop, Rule, RuleSet
 from ._builders import dense, layer_norm
 
 HIDDEN = "hidden_size"

@@ -19,9 +19,10 @@ from tfreader.checkpoint import TensorInfo
 
 from ..family import Config, Family, Variables
 from ..plan import CASTABLE
+from ..rules.dump import dump_rules
 from ..rules.ops import Op, Transpose
-from ..rules.rule import Architecture, Fill, Rule, RuleSet, literal_tail
-from ..rules.rule_file import dump_rules
+from ..rules.patterns import literal_tail
+from ..rules.rule import Architecture, Fill, Rule, RuleSet
 
 PART = "classifier"
 _NAMES = "dense|classifier|classification|logits?|outputs?|output_layer|predictions?|fc|softmax"

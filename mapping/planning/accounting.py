@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from tfreader.checkpoint import TensorInfo
 
 from ..findings import Findings, count, some
-from ..rules.rule import Architecture, compiled
+from ..rules.patterns import compiled
+from ..rules.rule import Architecture
 from ..rules.schema import quoted
 from .following import Followed
 from .ignoring import Ignored
@@ -91,6 +92,8 @@ def _sort(
             active += mine
         elif matches[key]:
             dropped[info.name] = f"{matches[key][0].rule.part}: not in {kind.name}"
+        elif followed.rules.rest is not None:
+            dropped[info.name] = followed.rules.rest
         else:
             unknown.append(key)
     if clashes:

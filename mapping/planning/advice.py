@@ -20,7 +20,7 @@ from tfreader.training import MOVING_AVERAGE
 
 from ..findings import some
 from ..plan import Entry
-from ..rules.ops import Concat, Pad, Permute, Reshape, Shape, Slice, Squeeze, Transpose
+from ..rules.ops import Add, Concat, Pad, Permute, Reshape, Shape, Slice, Squeeze, Transpose
 
 MAX_TRACED = 1 << 20  # elements of a bias that are followed to where they come to lie
 
@@ -69,11 +69,9 @@ def _on_kernel(names: Sequence[str], shape: Shape, entry: Entry) -> str | None:
         leaves = any(
             "output" in name.split("/")[-2] for name in names if _ATTENTION.fullmatch(name)
         )
-        to = [prod(shape[:2]), shape[2]] if leaves else [shape[0], prod(shape[1:])]
         return (
             "transpose reverses all three axes of an attention's kernel, so that heads and their "
-            f'size change places; reshape first: ops = [{{ op = "reshape", to = {to} }}, '
-            '"transpose"]'
+            f'size change places; write ops = ["attention_{"out" if leaves else "in"}"]'
         )
     is_depthwise = any(map(_DEPTHWISE.fullmatch, names))
     spatial = [axis for axis in axes if axis < rank - 2]
@@ -82,17 +80,13 @@ def _on_kernel(names: Sequence[str], shape: Shape, entry: Entry) -> str | None:
     if is_usual and not (is_depthwise and channels == [rank - 1, rank - 2]):
         return None
     if not is_depthwise:
-        usual = [rank - 1, rank - 2, *range(rank - 2)]
         return (
             f"transpose reverses all {rank} axes, so that the spatial ones change places; for a "
-            f'convolution\'s kernel write {{ op = "permute", axes = {usual} }}'
+            'convolution\'s kernel write "conv"'
         )
-    usual = [rank - 2, rank - 1, *range(rank - 2)]
-    outputs = shape[-2] * shape[-1]
-    reshape = f', {{ op = "reshape", to = {[outputs, 1, *shape[:-2]]} }}' if shape[-1] != 1 else ""
     return (
         f"transpose reverses all {rank} axes of a depthwise convolution's kernel; write "
-        f'ops = [{{ op = "permute", axes = {usual} }}{reshape}]'
+        'ops = ["depthwise"]'
     )
 
 
@@ -148,29 +142,30 @@ def _lstm_cells(
     by_bias = {cell.bias: cell for cell in cells}
     places: list[str] = []
     unordered: dict[int, list[str]] = defaultdict(list)
+    added: set[str] = set()  # the biases that the rules themselves add to
     for entry in entries:
         for cell in (by_bias[name] for name in set(entry.sources) & by_bias.keys()):
+            if any(isinstance(op, Add) for op in entry.ops):
+                added.add(cell.bias)
             where, size = _forget_gate(entry, cell, variables), len(cell.forget)
             if where is not None:
                 places.append(f"{entry.target}[{where.start}:{where.stop}] += 1.0")
                 if _TORCH_BIAS.fullmatch(entry.target) and where != range(size, 2 * size):
                     unordered[size].append(entry.target)
-    said = f": {some(places, 12)}" if places and not unordered else ""
-    yield (
-        f"{some([cell.shown for cell in cells])}: TensorFlow's LSTM cells add forget_bias (1.0 "
-        "unless the training code says otherwise) to the forget gate when they run, and no "
-        "checkpoint holds it. Unless the PyTorch model does so too, add it to the converted "
-        f"bias{said}"
-    )
-    for size, targets in unordered.items():
+    said = f", or afterwards: {some(places, 12)}" if places and not unordered else ""
+    if left := [cell.shown for cell in cells if cell.bias not in added]:
+        yield (
+            f"{some(left)}: TensorFlow's LSTM cells add forget_bias (1.0 unless the training code "
+            "says otherwise) to the forget gate when they run, and no checkpoint holds it. Unless "
+            "the PyTorch model does so too, let the rule add it to the converted bias, in the "
+            'gates\' order i, f, j, o by ops = [..., { op = "add", axis = 0, blocks = [0, 1, 0, 0] '
+            f"}}]{said}"
+        )
+    for targets in unordered.values():
         yield (
             f"{some(targets)}: TensorFlow's LSTM cells have the gates in the order i, j, f, o, "
-            "torch.nn.LSTM has i, f, j, o. For a bias, ops = "
-            f'[{{ op = "reshape", to = [2, 2, {size}] }}, {{ op = "permute", axes = [1, 0, 2] }}, '
-            f'{{ op = "reshape", to = [{4 * size}] }}] puts them so; for a kernel, before it is '
-            f'transposed, {{ op = "reshape", to = [-1, 2, 2, {size}] }}, '
-            '{ op = "permute", axes = [0, 2, 1, 3] }, '
-            f'{{ op = "reshape", to = [-1, {4 * size}] }}'
+            'torch.nn.LSTM has i, f, j, o: { op = "reorder", axis = -1, blocks = [0, 2, 1, 3] } '
+            "puts them so, for a kernel before it is transposed"
         )
 
 

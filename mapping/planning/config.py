@@ -213,8 +213,8 @@ def _dimensions(rules: RuleSet | None) -> set[str]:
     """The keys that rules bind to shapes."""
     if rules is None:
         return set()
-    shapes = [rule.shape or () for rule in rules.rules] + [fill.shape for fill in rules.fills]
-    factors = {part for shape in shapes for size in shape for part in re.split("[*/]", str(size))}
+    shapes = [rule.shape or () for rule in rules.rules] + [fill.shape or () for fill in rules.fills]
+    factors = {part for shape in shapes for size in shape for part in re.split("[*/+]", str(size))}
     return {*factors, *rules.counts.values()}
 
 

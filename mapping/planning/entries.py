@@ -10,12 +10,27 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfreader.checkpoint import TensorInfo
-from tfreader.errors import ConfigError
+from tfreader.errors import ConfigError, RuleError
 
 from ..findings import Findings, count, some
 from ..plan import CASTABLE, FLOATS, Entry
-from ..rules.ops import MAX_ELEMENTS, Join, Shape, Split, Step, Unstack
-from ..rules.rule import Architecture, Rule, RuleSet, fill_in, resolve_ties
+from ..rules.ops import (
+    MAX_ELEMENTS,
+    Divide,
+    Elementwise,
+    Multiply,
+    Op,
+    Shape,
+    Split,
+    Step,
+    Unstack,
+    follow,
+    within,
+)
+from ..rules.patterns import compiled
+from ..rules.rule import Architecture, Fill, Rule, RuleSet, resolve_ties
+from ..rules.schema import quoted
+from ..rules.templates import fill_in
 from .following import Followed
 from .matching import Match
 from .sizes import Sizes
@@ -55,7 +70,7 @@ def make_entries(
         rule = found[0].rule
         if [match.source for match in found] != list(range(len(rule.sources))):
             names = some([shown[match.info.name] for match in found], 8)
-            targets = ", ".join(fill_in(t, found[0].groups) for t in rule.targets)
+            targets = ", ".join(rule.targets)
             findings.problem(
                 f"{targets} is made of {count(rule.sources, 'variable')}, found {names}; "
                 + (_DIFFER if len(found) > len(rule.sources) else "the rule joins them all")
@@ -68,12 +83,13 @@ def make_entries(
             if made is None:
                 only_floats = followed.family is not None
                 made = made_of[alike] = _apply(rule, infos, dtype, sizes, only_floats=only_floats)
+            given = list(made.entries(found, kind.strip))
         except ValueError as error:
             if isinstance(error, ConfigError):
                 raise
             findings.problem(f"variable {shown[found[0].info.name]}: {error}")
             continue
-        for entry in made.entries(found, kind.strip):
+        for entry in given:
             name = shown[entry.sources[0]]
             other, is_own = filled.get(entry.target, ("", False))
             if is_own and rule not in own:
@@ -93,13 +109,14 @@ class _Output(NamedTuple):
 
     template: str
     groups: Mapping[str, str]
-    ops: tuple[Step | Join, ...]
+    ops: tuple[Op, ...]
     shape: Shape
 
 
 class _Made(NamedTuple):
     """What a rule makes of sources of certain types and shapes."""
 
+    rule: Rule
     dtype: np.dtype[Any]
     source_dtype: np.dtype[Any]
     outputs: Sequence[_Output]
@@ -107,7 +124,8 @@ class _Made(NamedTuple):
     def entries(self, found: Sequence[Match], strip: str) -> Iterator[Entry]:
         groups, sources = found[0].groups, tuple(match.info.name for match in found)
         for template, own, ops, shape in self.outputs:
-            target = fill_in(template, {**groups, **own} if own else groups)
+            values = {**groups, **own} if own else groups
+            target = fill_in(template, values, self.rule.tables)
             yield Entry(
                 target.removeprefix(strip), sources, ops, shape, self.dtype, self.source_dtype
             )
@@ -118,27 +136,26 @@ def _apply(
 ) -> _Made:
     """What one rule makes of its sources. ValueError where shapes do not fit."""
     numpy = infos[0].dtype.numpy
-    if numpy is None or any(info.dtype != infos[0].dtype for info in infos):
+    is_changed = any(isinstance(op, Elementwise) for op in within(rule.ops))
+    if numpy is None or any(
+        info.dtype != infos[0].dtype and not (is_changed and info.dtype.numpy) for info in infos
+    ):
         kinds = ", ".join(info.dtype for info in infos)
         raise ValueError(f"values of type {kinds} cannot be converted")
-    if rule.dtype is not None and not np.can_cast(numpy, rule.dtype, "safe"):
-        raise ValueError(f"{rule.dtype} does not hold all values of type {infos[0].dtype}")
+    output = FLOATS[dtype] if dtype != "keep" and numpy in CASTABLE else numpy
+    if rule.dtype is not None:
+        output = np.dtype(FLOATS.get(rule.dtype, rule.dtype))
+        if not (np.can_cast(numpy, output, "safe") or {numpy, output} <= CASTABLE):
+            raise ValueError(f"{rule.dtype} does not hold all values of type {infos[0].dtype}")
     if only_floats and rule.dtype is None and numpy not in CASTABLE:
         raise ValueError(f"values of type {infos[0].dtype}, where weights are of a float type")
     resolved = [op.resolve(sizes.value) for op in rule.ops]
-    ops = [op for op in resolved if isinstance(op, Step | Join)]  # the rest is in _outputs
-    shapes = [info.shape for info in infos]
-    for op in ops:
-        if isinstance(op, Join):
-            shapes = [op.join_shapes(shapes)]
-        else:
-            shapes = [op.shape(shape) for shape in shapes]
-        if too_large := [s for s in shapes if _volume(s) * numpy.itemsize > _MOST_BYTES]:
-            raise ValueError(f"{op} makes the shape {list(too_large[0])}, which no tensor can have")
-    (shape,) = shapes
-    output = FLOATS[dtype] if dtype != "keep" and numpy in CASTABLE else numpy
-    if rule.dtype is not None:
-        output = np.dtype(rule.dtype)
+    ops = [op for op in resolved if not isinstance(op, Split | Unstack)]  # which are in _outputs
+    if numpy not in CASTABLE and any(isinstance(op, Multiply | Divide) for op in within(ops)):
+        raise ValueError(f"values of type {infos[0].dtype}, which cannot be multiplied or divided")
+    (shape,), _ = follow(ops, [info.shape for info in infos])
+    if _volume(shape) * max(numpy.itemsize, output.itemsize) > _MOST_BYTES:
+        raise ValueError(f"{rule.ops[-1]} makes the shape {list(shape)}, which no tensor can have")
 
     outputs = []
     for template, groups, last in _outputs(rule, shape):
@@ -146,7 +163,7 @@ def _apply(
         for op in last:
             final = op.shape(final)
         outputs.append(_Output(template, groups, (*ops, *last), final))
-    return _Made(output, numpy, outputs)
+    return _Made(rule, output, numpy, outputs)
 
 
 def _volume(shape: Shape) -> int:
@@ -179,37 +196,27 @@ def make_fills(
     floats = Counter(entry.dtype for entry in entries if entry.dtype in CASTABLE)
     usual = max(floats, key=floats.__getitem__, default=FLOATS["float32"])
     fills: dict[str, Entry] = {}
-    for fill in rules.fills:
-        target = fill.target.removeprefix(kind.strip)
+    for fill, name, beside in _fills(rules, entries, findings):
+        target = name.removeprefix(kind.strip)
         if fill.part not in kind.all_parts or target in given:
             continue
+        if target in fills and fill.like is not None and fills[target].shape == beside:
+            continue  # two patterns that say the same
         if target in fills:
             findings.problem(f"{target} is filled twice, by two [[fill]] entries")
             continue
         try:
-            shape = tuple(map(sizes.value, fill.shape))
+            shape = tuple(map(sizes.value, fill.shape)) if fill.shape is not None else beside
         except ConfigError as error:
             findings.problem(str(error))
             continue
-        if min(shape, default=0) < 0 or _volume(shape) > MAX_ELEMENTS:
-            findings.problem(f"{target}: a tensor cannot be of the shape {list(shape)}")
-            continue
-        if fill.value == "identity" and shape[0] != shape[1]:
-            findings.problem(
-                f"{target} {list(shape)}: no variable gives it, and an identity would have to be "
-                "square"
-            )
-            continue
-        if fill.value in ("sinusoids", "timing_signal") and shape[1] % 2:
-            findings.problem(
-                f"{target} {list(shape)}: no variable gives it, and a row of as many sines as "
-                "cosines would have to be of an even size"
-            )
+        if problem := _unfit(fill, shape):
+            findings.problem(f"{target} {list(shape)}: no variable gives it, and {problem}")
             continue
         # Positions times a rounded frequency would be far off.
         dtype: np.dtype[Any] = FLOATS["float32"] if fill.value == "frequencies" else usual
         if fill.dtype is not None:
-            dtype = np.dtype(fill.dtype)
+            dtype = np.dtype(FLOATS.get(fill.dtype, fill.dtype))
         fills[target] = Entry(target, (), (), shape, dtype, dtype, fill)
     alike: dict[str, list[str]] = defaultdict(list)
     for target, entry in fills.items():
@@ -217,6 +224,40 @@ def make_fills(
         alike[f"filled with {entry.fill.value}: {entry.fill.reason}"].append(target)
     findings.notes += (f"{some(targets)}: {said}" for said, targets in alike.items())
     return list(fills.values())
+
+
+def _fills(
+    rules: RuleSet, entries: Sequence[Entry], findings: Findings
+) -> Iterator[tuple[Fill, str, Shape]]:
+    """Each fill, with the name of its tensor, and the shape of the one that it is put beside."""
+    for fill in rules.fills:
+        if fill.like is None:
+            yield fill, fill.target, ()
+            continue
+        pattern = compiled(fill.like, "fill")
+        found = False
+        for entry in entries:
+            if match := pattern.fullmatch(entry.target):
+                found = True
+                try:
+                    name = fill_in(fill.target, match.groupdict(""), fill.tables)
+                except RuleError as error:
+                    findings.problem(f"fill beside {entry.target}: {error}")
+                    continue
+                yield fill, name, entry.shape
+        if not found and fill.required:
+            findings.problem(f"fill like {quoted(fill.like)} matches no tensor")
+
+
+def _unfit(fill: Fill, shape: Shape) -> str | None:
+    """Why no fill can be of such a shape; None where it can."""
+    if min(shape, default=0) < 0 or _volume(shape) > MAX_ELEMENTS:
+        return "a tensor cannot be of such a shape"
+    if fill.value == "identity" and shape[0] != shape[1]:
+        return "an identity would have to be square"
+    if fill.value in ("sinusoids", "timing_signal") and shape[1] % 2:
+        return "a row of as many sines as cosines would have to be of an even size"
+    return None
 
 
 def find_ties(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tfreader.checkpoint import TensorInfo
 
 from ..findings import Findings
-from ..rules.rule import compiled
+from ..rules.patterns import compiled
 from ..rules.schema import quoted
 from .variables import Chosen, Seen, matching
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from tfreader.checkpoint import TensorInfo
 from tfreader.errors import RuleError
 
-from ..rules.rule import Rule, RuleSet, literal_tail
+from ..rules.patterns import literal_tail
+from ..rules.rule import Rule, RuleSet
 from .variables import Chosen, Seen
 
 
@@ -45,6 +46,8 @@ def match(chosen: Chosen, seen: Seen, rules: RuleSet) -> Matches:
         found = []
         for end in [name[len(name) - length :] for length in lengths if length <= len(name)]:
             for position, rule, number in sources.get(end, ()):
+                if rule.only is not None and not rule.only.fits(info.shape):
+                    continue
                 if match := rule.patterns[number].fullmatch(name):
                     groups = _groups(match, rules.counts)
                     found.append((position, Match(rule, number, groups, info, name)))

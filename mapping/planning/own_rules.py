@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from ..findings import Findings, count, some
 from ..plan import Entry
-from ..rules.extension import Tensors, as_regex
+from ..rules.extension import Tensors
 from ..rules.ops import Shape, Step, Transpose
-from ..rules.rule import Architecture, Rule, RuleSet, fill_in
+from ..rules.rule import Architecture, Rule, RuleSet
 from ..rules.schema import quoted
+from ..rules.templates import as_regex
 from .following import Followed
 from .matching import Match, Matches
 from .sizes import Sizes
@@ -138,14 +139,14 @@ def check_own(
 def replaced(found: Iterable[Match], active: Iterable[Match], own: Collection[Rule]) -> bool:
     """Whether rules of the user's own give all tensors that a variable would be made into."""
     made = {
-        fill_in(target, match.groups)
+        name
         for match in active
         if match.rule in own and not match.rule.unstack
-        for target in match.rule.targets
+        for name in match.rule.names(match.groups)
     }
     theirs = [
-        "" if match.rule.unstack else fill_in(target, match.groups)
+        name
         for match in found
-        for target in match.rule.targets
+        for name in ([""] if match.rule.unstack else match.rule.names(match.groups))
     ]
     return bool(theirs) and made.issuperset(theirs)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ..findings import Findings, count, some
 from ..plan import Entry
-from ..rules.rule import Architecture, Rule, fill_in
+from ..rules.rule import Architecture, Rule
 from .accounting import Accounts
 from .following import Followed
 from .variables import Seen
@@ -50,7 +50,7 @@ def check_required(
         )
     if missing:  # what has a variable that does not do is told already
         tried = [match for match in accounts.active if not match.rule.unstack]
-        for target in (fill_in(t, match.groups) for match in tried for t in match.rule.targets):
+        for target in (name for match in tried for name in match.rule.names(match.groups)):
             missing.pop(target.removeprefix(kind.strip), None)
     if missing:
         _report(missing, [seen.name(key) for key in accounts.unknown], findings)
@@ -78,8 +78,8 @@ def _missing(
         for groups in domains:
             if len(missing) >= _MOST_MISSING:
                 break  # of several groups there may be very many combinations
-            for target in rule.targets:
-                name = fill_in(target, groups).removeprefix(kind.strip)
+            for target in rule.names(groups):
+                name = target.removeprefix(kind.strip)
                 if name not in filled:
                     missing.setdefault(name, (rule.example(groups), rule))
     return missing

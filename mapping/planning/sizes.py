@@ -33,18 +33,21 @@ class Sizes:
         return replace(self, config={**self.config, **new})
 
     def value(self, dimension: int | str) -> int:
-        """The value of a dimension: a number or a config key, or a product or quotient of them.
+        """The value of a dimension: a number or a config key, or products, quotients, sums of them.
 
         Raises ConfigError for what has no value.
         """
         if isinstance(dimension, int):
             return dimension
-        first, *rest = re.split("([*/])", dimension)
+        return sum(map(self._product, dimension.split("+")))
+
+    def _product(self, factors: str) -> int:
+        first, *rest = re.split("([*/])", factors)
         value = self._factor(first)
         for operator, factor in zip(rest[::2], rest[1::2], strict=True):
             other = self._factor(factor)
             if operator == "/" and (not other or value % other):
-                raise ConfigError(f"{dimension} is {value} / {other}, which is no integer")
+                raise ConfigError(f"{factors} is {value} / {other}, which is no integer")
             value = value * other if operator == "*" else value // other
         return value
 
@@ -137,4 +140,4 @@ def bind(
 
 def _is_key(dimension: int | str) -> bool:
     """Whether a dimension is one config key, and no number, formula or wildcard."""
-    return isinstance(dimension, str) and not set("*/") & set(dimension)
+    return isinstance(dimension, str) and not set("*/+") & set(dimension)

@@ -26,7 +26,7 @@ from ..execute import Write
 from ..family import SideFiles
 from ..places import RECORD, is_torch_file, record_of
 from ..plan import Entry, Plan
-from ..rules.rule_file import dump_rules
+from ..rules.dump import dump_rules
 from ..writers.safetensors import Layout
 
 FORMAT_VERSION = 1

@@ -11,6 +11,7 @@ from tfreader.errors import RuleError
 
 from .rule import Rule, RuleSet
 from .schema import quoted
+from .templates import as_regex
 
 _MOST_COMPARED = 1000
 
@@ -73,11 +74,6 @@ def extended(base: RuleSet, own: RuleSet, usual: RuleSet | None = None) -> RuleS
 
 def _groups(rule: Rule) -> set[str]:
     return {*rule.patterns[0].groupindex, *([rule.unstack.index] if rule.unstack else [])}
-
-
-def as_regex(target: str) -> re.Pattern[str]:
-    """What a target may become; its groups go by whichever names."""
-    return re.compile(re.sub(r"\\\{\w+\\\}", "[^.]+", re.escape(target)))
 
 
 class Tensors:

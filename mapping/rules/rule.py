@@ -10,80 +10,45 @@ from __future__ import annotations
 
 import itertools
 import re
-import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from tfreader.errors import RuleError
 
-from .ops import Join, Op, Split, Unstack
+from .op import Each, Join, Op
+from .patterns import compiled
 from .schema import quoted
+from .several import Split, Unstack
+from .templates import Tables, fill_in, placeholders
 
 _GROUP = re.compile(r"\(\?P<(\w+)>([^()]*)\)")
-_PLACEHOLDER = re.compile(r"\{(\w+)\}")
-# Of buffers; that of weights is chosen for all of them.
-DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64")
+DTYPES = (
+    *("bool", "uint8", "int8", "int16", "int32", "int64"),
+    *("float16", "bfloat16", "float32", "float64"),
+)
 _WORDS = re.compile(r"\w+(?:\|\w+)+")
 
 
-def fill_in(template: str, groups: Mapping[str, object]) -> str:
-    """The name that a template makes of the values of its groups.
+@dataclass(frozen=True)
+class Only:
+    """Which variables a rule takes of those that its source matches: of a rank, or a shape.
 
-    >>> fill_in("layer.{layer}.weight", {"layer": 3})
-    'layer.3.weight'
+    "*" in a shape stands for any size.
     """
-    return _PLACEHOLDER.sub(lambda match: str(groups[match[1]]), template)
 
+    rank: int | None = None
+    shape: tuple[int | str, ...] | None = None
 
-def placeholders(template: str, what: str) -> set[str]:
-    """The names in a template's braces. Raises RuleError where it is no template."""
-    if re.search(r"\\[\w.]|\$\d", template):
-        raise RuleError(
-            f"{what} {quoted(template)}: it is no regular expression, backslashes and $ mean "
-            "nothing in it: name a group in the source, (?P<n>...), and say {n} here"
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        if self.rank not in (None, len(shape)):
+            return False
+        return self.shape is None or (
+            len(self.shape) == len(shape)
+            and all(size in ("*", own) for size, own in zip(self.shape, shape, strict=True))
         )
-    if set("{}") & set(_PLACEHOLDER.sub("", template)):
-        raise RuleError(f"{what} {quoted(template)}: braces go around a group's name")
-    return set(_PLACEHOLDER.findall(template))
-
-
-# Only these are warned of; what is shown is the whole process's, and takes its time to change.
-_SET_OF_SETS = re.compile(r"\[.*(\[|--|&&|~~|\|\|)", re.DOTALL)
-
-
-def compiled(source: str, what: str) -> re.Pattern[str]:
-    """The regular expression of a source. Raises RuleError."""
-    try:
-        if not _SET_OF_SETS.search(source):
-            return re.compile(source)
-        with warnings.catch_warnings():  # of what [[ may mean in a Python to come
-            warnings.filterwarnings("ignore", "Possible (nested )?set", FutureWarning)
-            return re.compile(source)
-    except (re.error, OverflowError, RecursionError) as error:
-        hint = "; for any text write .*" if "nothing to repeat" in str(error) else ""
-        raise RuleError(f"{what} {quoted(source)}: bad regular expression: {error}{hint}") from None
-
-
-def literal_tail(pattern: str) -> str:
-    """Plain text that everything the pattern matches ends with; empty where none is certain.
-
-    >>> literal_tail(r"encoder/layer_(?P<layer>\\d+)/dense/kernel")
-    '/dense/kernel'
-    """
-    depth = 0
-    for symbol in re.sub(r"\\.|\[\^?\]?[^]]*\]", "", pattern):
-        depth += (symbol == "(") - (symbol == ")")
-        if symbol == "|" and depth == 0:
-            return ""
-    if re.search(r"\(\?[a-zA-Z-]+[:)]", pattern.replace("(?P", "")):  # flags change what text means
-        return ""
-    match = re.search(r"[\w/-]*\Z", pattern, re.ASCII)
-    assert match is not None
-    is_escaped = pattern[: match.start()].endswith("\\")
-    return match[0][1:] if is_escaped else match[0]
 
 
 @dataclass(frozen=True)
@@ -94,8 +59,9 @@ class Rule:
     (several only after a split). `shape` gives the first source's dimensions: numbers, config keys,
     their products and quotients ("num_heads*head_dim"), "*" for any. `part` names the piece of the
     model that the rule belongs to. A rule with `required` must fill all its targets whenever its
-    part is wanted. `dtype` is a type of PyTorch that holds all values of the variable's, where it
-    has to be another.
+    part is wanted. `dtype` is a type of PyTorch that the tensors have whatever is asked for all. Of
+    variables that a source matches, `only` takes those of such a shape. `tables` are those that the
+    targets name.
 
     What depends on the regexes is checked when they are first needed, by `patterns`: families have
     many more rules than one conversion uses.
@@ -108,6 +74,8 @@ class Rule:
     part: str = "model"
     required: bool = True
     dtype: str | None = None
+    only: Only | None = None
+    tables: Tables = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.sources or not self.targets:
@@ -136,7 +104,7 @@ class Rule:
             self._check_index(self.unstack.index, groups)
             groups.add(self.unstack.index)
         for target in self.targets:
-            unknown = placeholders(target, "rule target") - groups
+            unknown = placeholders(target, "rule target", self.tables) - groups
             if unknown:
                 raise RuleError(
                     f"rule target {quoted(target)}: the source has no group named "
@@ -150,19 +118,15 @@ class Rule:
                 f"{self._named}: {quoted(index)} is a group of the source and the index of "
                 "unstack, so one would overwrite the other; give the index another name"
             )
-        if not all(index in _PLACEHOLDER.findall(target) for target in self.targets):
+        if not all(index in placeholders(t, "rule target", self.tables) for t in self.targets):
             raise RuleError(
                 f"{self._named}: unstack makes a tensor for each index, so the target must have "
                 f"{{{index}}} in it"
             )
 
     def _check_ops(self) -> None:
+        self._check_joins(len(self.sources), self.ops)
         kinds = [type(op) for op in self.ops]
-        joins = sum(issubclass(kind, Join) for kind in kinds)
-        if joins > 1 or (joins and len(self.sources) == 1):
-            raise RuleError(f"{self._named}: concat and stack join all sources of a rule, once")
-        if not joins and len(self.sources) > 1:
-            raise RuleError(f"{self._named}: several sources need one concat or stack")
         if (Split in kinds) != (len(self.targets) > 1):
             raise RuleError(
                 f"{self._named}: several targets need one split, and split several targets; for "
@@ -170,6 +134,25 @@ class Rule:
             )
         if any(kind in (Split, Unstack) for kind in kinds[:-1]):
             raise RuleError(f"{self._named}: split and unstack must be the last operation")
+
+    def _check_joins(self, sources: int, ops: Sequence[Op]) -> None:
+        """Raise RuleError unless so many sources become one array."""
+        for op in ops:
+            for count, inner in op.branches if isinstance(op, Each) else ():
+                self._check_joins(count, inner)
+                if any(isinstance(each, Split | Unstack) for each in inner):
+                    raise RuleError(f"{self._named}: split and unstack must be the last operation")
+            if isinstance(op, Each):
+                sources = len(op.branches)
+        joins = sum(isinstance(op, Join) for op in ops)
+        if joins > 1 or (joins and sources == 1):
+            raise RuleError(f"{self._named}: concat and stack join all sources of a rule, once")
+        if not joins and sources > 1:
+            raise RuleError(f"{self._named}: several sources need one concat or stack")
+
+    def names(self, groups: Mapping[str, object]) -> list[str]:
+        """The targets with these values. Raises RuleError where they have no place in them."""
+        return [fill_in(target, groups, self.tables) for target in self.targets]
 
     @property
     def unstack(self) -> Unstack | None:
@@ -262,34 +245,46 @@ FILLS: dict[str, int | None] = {
 class Fill:
     """A tensor that models with `part` have and no variable gives, and why.
 
-    `value` is one of FILLS, `shape` in config keys and numbers, `dtype` that of the other tensors
-    where it is none. A variable that gives the tensor after all goes before.
+    `value` is one of FILLS, or a number, `shape` in config keys and numbers, `dtype` that of the
+    other tensors where it is none. A variable that gives the tensor after all goes before. `like`
+    is a regex of the names of other tensors: there is one beside each, as large where no `shape` is
+    given; unless it is `required` there may be none.
     """
 
     target: str
-    shape: tuple[int | str, ...]
-    value: str
+    shape: tuple[int | str, ...] | None
+    value: str | float
     reason: str
     part: str = "model"
     dtype: str | None = None
+    like: str | None = None
+    required: bool = True
+    tables: Tables = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        _check_dtype(self.dtype, f"fill {quoted(self.target)}")
-        if placeholders(self.target, "fill"):
+        named = f"fill {quoted(self.target)}"
+        _check_dtype(self.dtype, named)
+        groups = placeholders(self.target, "fill", self.tables)
+        if self.like is None and groups:
             raise RuleError(
-                f"fill {quoted(self.target)}: a fill makes one tensor, so its target has no "
-                "groups; write one for each"
+                f"{named}: a fill makes one tensor, so its target has no groups; write one for "
+                "each, or give a regular expression of the tensors to put one beside: "
+                r"like = '(?P<name>.*)\.bias'"
             )
-        if self.value not in FILLS:
+        if self.like is not None and (lacking := groups - {*compiled(self.like, named).groupindex}):
+            raise RuleError(f"{named}: like has no group named {', '.join(sorted(lacking))}")
+        if self.like is None and self.shape is None:
+            raise RuleError(f"{named}: shape is missing; write for example shape = [48]")
+        axes = FILLS.get(self.value) if isinstance(self.value, str) else None
+        if isinstance(self.value, str) and self.value not in FILLS:
             raise RuleError(
-                f"fill {quoted(self.target)}: {quoted(self.value)} is no value to fill with; there "
-                f"are {', '.join(FILLS)}"
+                f"{named}: {quoted(self.value)} is no value to fill with; there are "
+                f"{', '.join(FILLS)}, and numbers"
             )
-        axes = FILLS[self.value]
-        if axes is not None and len(self.shape) != axes:
+        if axes is not None and (self.shape is None or len(self.shape) != axes):
             raise RuleError(
-                f"fill {quoted(self.target)}: {self.value} needs a shape of {axes} axes, not of "
-                f"{len(self.shape)}"
+                f"{named}: {self.value} needs a shape of {axes} axes"
+                + (f", not of {len(self.shape)}" if self.shape is not None else "")
             )
 
 
@@ -356,7 +351,8 @@ class RuleSet:
     built-in family whose config and side files go with the rules, `extends` the one whose rules go
     with them too. `needs` are tensors that the class has, whichever rule gives them, `config` keys
     of the written config that follow from the rules. `remarks` are what the user should know who
-    follows them.
+    follows them. What no rule takes is left out where `rest` gives a reason. `tables` are those
+    that targets name.
     """
 
     rules: tuple[Rule, ...]
@@ -371,8 +367,12 @@ class RuleSet:
     remarks: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
+    tables: Tables = field(default_factory=dict)
+    rest: str | None = None
 
     def __post_init__(self) -> None:
+        if self.rest is not None and self.extends is not None:
+            raise RuleError("rest: what no rule of a family knows is left out by name, by [[drop]]")
         if self.family is not None and self.extends is not None:
             raise RuleError("either family or extends: extends takes the family's config too")
         filled = Counter(("fill", fill.target, fill.part) for fill in self.fills)

@@ -6,10 +6,7 @@ by its number, as in "[[rule]] 3".
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -18,11 +15,11 @@ from tfreader.files import read_small
 from tfreader.paths import as_path
 
 from . import schema
-from .ops import OPS, Op
-from .rule import Architecture, Drop, Fill, Rule, RuleSet, Tie
-
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+from .layers import layer_rules
+from .op import Each, Op
+from .op_data import ops_from_data
+from .rule import Architecture, Drop, Fill, Only, Rule, RuleSet, Tie
+from .templates import Tables
 
 
 def load_rules(path: str | PathLike[str]) -> RuleSet:
@@ -62,68 +59,6 @@ def parse_rules(text: str, name: str) -> RuleSet:
         raise RuleError(f"{name}: {error}") from None
 
 
-# What an argument of an operation may be, by its declared type, with an example.
-_ARGUMENTS: dict[str, tuple[schema.Check, str]] = {
-    "int": (schema.integer, "0"),
-    "int | str": (schema.dimension, "1"),
-    "str": (schema.group_name, '"i"'),
-    "tuple[int, ...]": (schema.list_of(schema.integer), "[1, 0]"),
-    "tuple[int | str, ...]": (schema.list_of(schema.dimension), "[12, -1]"),
-}
-
-
-def op_from_data(data: Any) -> Op:
-    """An operation as a rule file spells it: "transpose" or {op = "permute", axes = [2, 0, 1]}.
-
-    Raises RuleError, which says how to write it.
-    """
-    name, arguments = data, {}
-    if isinstance(data, Mapping):
-        arguments = dict(data)
-        name = arguments.pop("op", None)
-    elif isinstance(data, list) and data:
-        name = data[0]
-    if not isinstance(name, str):
-        raise RuleError(
-            'an operation is a name such as "transpose", or a table such as '
-            f'{{ op = "permute", axes = [2, 0, 1] }}; found {schema.shown(data)}'
-            + (f" without op: {', '.join(map(str, data))}" if isinstance(data, Mapping) else "")
-        )
-    if name not in OPS:
-        raise RuleError(f"unknown operation {schema.shown(name)}{schema.meant(name, OPS)}")
-    kinds = {field.name: _ARGUMENTS[str(field.type)] for field in fields(OPS[name])}
-    if isinstance(data, list):
-        raise RuleError(
-            f"operation {name!r} with its arguments is no list but a table: write "
-            + _as_table(name, {key: example for key, (_, example) in kinds.items()}, data[1:])
-        )
-    try:
-        found = schema.table(
-            arguments,
-            {key: check for key, (check, _) in kinds.items()},
-            {key: example for key, (_, example) in kinds.items()},
-        )
-    except ValueError as error:
-        wanted = ", ".join(kinds) or "no arguments"
-        raise RuleError(f"operation {name!r} takes {wanted}: {error}") from None
-    return OPS[name](**found)
-
-
-def _as_table(name: str, examples: Mapping[str, str], given: Sequence[Any]) -> str:
-    """How to write an operation that was given as ["permute", 2, 0, 1]; examples where unclear."""
-    arguments = dict(examples)
-    if len(examples) == 1 and len(given) > 1:
-        given = [given]
-    for key, value in zip(examples, given, strict=False):
-        numbers = value if isinstance(value, list) else [value]
-        if all(type(number) is int for number in numbers):
-            spelled = [schema.shown(number) for number in numbers]
-            arguments[key] = f"[{', '.join(spelled)}]" if numbers is value else spelled[0]
-    if not arguments:
-        return f'"{name}"'
-    return f'{{ op = "{name}", {", ".join(f"{key} = {a}" for key, a in arguments.items())} }}'
-
-
 class _Table(NamedTuple):
     """One of a file's [[tables]]: what is made of it, its keys, examples of those it must have."""
 
@@ -132,35 +67,68 @@ class _Table(NamedTuple):
     required: Mapping[str, str]
 
 
-def _ops(value: Any) -> tuple[Op, ...]:
+_MOST_NESTED = 10
+Source = tuple[tuple[str, ...], tuple[Op, ...]]  # the regexes, and what makes one array of them
+
+
+def _source(value: Any, depth: int = 0) -> Source:
+    """A source: a regex, a table of one or more and their operations, or a list of such."""
     if isinstance(value, str):
-        raise ValueError(f'expected a list: write ["{value[:60]}"]')
+        return (schema.text(value),), ()
+    if depth > _MOST_NESTED:
+        raise ValueError("too many sources in each other")
     if isinstance(value, Mapping):
-        raise ValueError("expected a list: put [ and ] around the operation")
-    found: tuple[Op, ...] = schema.list_of(op_from_data)(value)
-    return found
+        checks = {"source": lambda inner: _source(inner, depth + 1), "ops": ops_from_data}
+        found = schema.table(value, checks, {"source": '"dense/kernel"'})
+        names, inner = found["source"]
+        return names, (*inner, *found.get("ops", ()))
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"expected a string, found {schema.shown(value)}")
+    branches: tuple[Source, ...] = schema.list_of(lambda item: _source(item, depth + 1))(value)
+    if not branches:
+        raise ValueError("the list is empty")
+    names = tuple(name for names, _ in branches for name in names)
+    if any(ops for _, ops in branches):
+        return names, (Each(tuple((len(names), ops) for names, ops in branches)),)
+    return names, ()
 
 
-_FIELDS = {"source": "sources", "target": "targets"}
+def _only(value: Any) -> Only:
+    known = {"rank": schema.integer, "shape": schema.list_of(schema.any_size)}
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError("expected a table: write for example only = { rank = 4 }")
+    return Only(**schema.table(value, known, {}))
 
 
-def _rule(**values: Any) -> Rule:
-    rule = Rule(**{_FIELDS.get(key, key): value for key, value in values.items()})
+def _rule(source: Source, target: tuple[str, ...], tables: Tables, **values: Any) -> Rule:
+    names, before = source
+    ops = (*before, *values.pop("ops", ()))
+    rule = Rule(names, target, ops, tables=tables, **values)
     _ = rule.patterns  # which are refused here, not when a variable is matched
     return rule
+
+
+def _fill(tables: Tables, **values: Any) -> Fill:
+    return Fill(**{"shape": None, **values}, tables=tables)
+
+
+def _value(value: Any) -> str | float:
+    """What to fill a tensor with."""
+    return schema.text(value) if isinstance(value, str) else schema.number(value)
 
 
 _TABLES = {
     "rule": _Table(
         _rule,
         {
-            "source": schema.one_or_more(schema.text),
+            "source": _source,
             "target": schema.one_or_more(schema.text),
-            "ops": _ops,
+            "ops": ops_from_data,
             "shape": schema.list_of(schema.any_size),
             "part": schema.text,
             "required": schema.boolean,
             "dtype": schema.text,
+            "only": _only,
         },
         {"source": '"dense/kernel"', "target": '"fc.weight"'},
     ),
@@ -175,21 +143,35 @@ _TABLES = {
         {"alias": '"lm_head.weight"', "target": '"embedding.weight"'},
     ),
     "fill": _Table(
-        Fill,
+        _fill,
         {
             "target": schema.text,
+            "like": schema.text,
             "shape": schema.list_of(schema.size),
-            "value": schema.text,
+            "value": _value,
+            "required": schema.boolean,
             "reason": schema.text,
             "part": schema.text,
             "dtype": schema.text,
         },
         {
             "target": '"lstm.bias_hh_l0"',
-            "shape": "[48]",
             "value": '"zeros"',
             "reason": '"TensorFlow has one bias"',
         },
+    ),
+    "layer": _Table(
+        layer_rules,
+        {
+            "kind": schema.text,
+            "source": schema.text,
+            "target": schema.text,
+            "suffix": schema.string,
+            "flatten": schema.list_of(schema.dimension),
+            "forget_bias": schema.number,
+            "gates": schema.text,
+        },
+        {"kind": '"conv"', "source": '"block_1/conv"', "target": '"blocks.0.conv"'},
     ),
     "architecture": _Table(
         Architecture,
@@ -203,7 +185,8 @@ _TABLES = {
         {"name": '"BertModel"', "parts": '["encoder"]'},
     ),
 }
-_KEYS = ("family", "extends", "remarks", "needs", "counts", "config", *_TABLES)
+_KEYS = ("family", "extends", "rest", "remarks", "needs", "counts", "config", "table", *_TABLES)
+_NAMED = ("rule", "fill", "layer")  # whose targets may name tables
 
 
 def rules_from_data(data: Mapping[str, Any], name: str) -> RuleSet:
@@ -213,10 +196,14 @@ def rules_from_data(data: Mapping[str, Any], name: str) -> RuleSet:
             below = [f"[[{kind}]]" for kind, table in _TABLES.items() if key in table.keys]
             hint = f"; it belongs below {' or '.join(below)}" if below else ""
             raise RuleError(f"unknown key {schema.shown(key)}{hint or schema.meant(key, _KEYS)}")
-    made = {kind: tuple(_made(kind, data.get(kind, []))) for kind in _TABLES}
+    tables = _checked("table", _name_tables, data.get("table", {}))
+    made = {kind: tuple(_made(kind, data.get(kind, []), tables)) for kind in _TABLES}
     family, extends = (_checked(key, schema.text, data.get(key)) for key in ("family", "extends"))
+    layers = [each for layer in made["layer"] for each in layer]
+    made["rule"] += tuple(each for each in layers if isinstance(each, Rule))
+    made["fill"] += tuple(each for each in layers if isinstance(each, Fill))
     if not made["rule"] and extends is None:
-        raise RuleError("no [[rule]] in it")
+        raise RuleError("no [[rule]] and no [[layer]] in it")
     return RuleSet(
         rules=made["rule"],
         counts=_checked("counts", _counts, data.get("counts", {})),
@@ -230,10 +217,12 @@ def rules_from_data(data: Mapping[str, Any], name: str) -> RuleSet:
         remarks=_checked("remarks", schema.list_of(schema.text), data.get("remarks", [])),
         needs=_checked("needs", schema.list_of(schema.text), data.get("needs", [])),
         config=_checked("config", _config, data.get("config", {})),
+        tables=tables,
+        rest=_checked("rest", schema.text, data.get("rest")),
     )
 
 
-def _made(kind: str, value: Any) -> Iterator[Any]:
+def _made(kind: str, value: Any, tables: Tables) -> Iterator[Any]:
     """What is made of all the [[tables]] of a kind."""
     if isinstance(value, Mapping):
         raise RuleError(f"[{kind}] is one of several: write it with two brackets, [[{kind}]]")
@@ -242,9 +231,23 @@ def _made(kind: str, value: Any) -> Iterator[Any]:
     make, keys, required = _TABLES[kind]
     for number, item in enumerate(value, 1):
         try:
-            yield make(**schema.table(item, keys, required))
+            own = {"tables": tables} if kind in _NAMED else {}
+            yield make(**schema.table(item, keys, required), **own)
         except ValueError as error:  # RuleErrors are such, too
             raise RuleError(f"[[{kind}]] {number}: {error}") from None
+
+
+def _name_tables(value: Any) -> dict[str, dict[str, str]]:
+    example = 'write for example [table.bn] and below it gamma = "weight"'
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected tables of names, found {schema.shown(value)}; {example}")
+    found: dict[str, dict[str, str]] = {}
+    for name, table in value.items():
+        if not isinstance(table, Mapping):
+            raise ValueError(f"{name}: expected a table; {example}")
+        entries = dict.fromkeys(table, schema.string)
+        found[schema.group_name(name)] = schema.table(table, entries, {})
+    return found
 
 
 def _counts(value: Any) -> dict[str, str]:
@@ -277,87 +280,3 @@ def _checked(key: str, check: schema.Check, value: Any) -> Any:
         return None if value is None else check(value)
     except ValueError as error:
         raise RuleError(f"{key}: {error}") from None
-
-
-def dump_rules(rules: RuleSet) -> str:
-    """The rule set as a rule file; `load_rules` gives it back.
-
-    Raises RuleError where it holds half of a surrogate pair, which no TOML file can.
-    """
-    text = "\n".join(_dump_lines(rules)) + "\n"
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise RuleError(f"{rules.name or 'rules'}: no TOML file can hold {error}") from None
-    return text
-
-
-def _dump_lines(rules: RuleSet) -> Iterator[str]:
-    if rules.family is not None:
-        yield f"family = {_toml(rules.family)}"
-    if rules.extends is not None:
-        yield f"extends = {_toml(rules.extends)}"
-    if rules.remarks:
-        yield f"remarks = {_toml(rules.remarks)}"
-    if rules.needs:
-        yield f"needs = {_toml(rules.needs)}"
-    if rules.config:
-        yield from ("", "# What config.json says of these tensors.", "[config]")
-        yield from (f"{_key(name)} = {_toml(value)}" for name, value in rules.config.items())
-    if rules.counts:
-        yield from ("", "# How often a named group must occur: the config key that says it.")
-        yield "[counts]"
-        yield from (f"{_key(name)} = {_toml(key)}" for name, key in rules.counts.items())
-    for architecture in rules.architectures:
-        yield from ("", "[[architecture]]", f"name = {_toml(architecture.name)}")
-        yield f"parts = {_toml(architecture.parts)}"
-        if architecture.heads:
-            yield f"heads = {_toml(architecture.heads)}"
-        if architecture.strip:
-            yield f"strip = {_toml(architecture.strip)}"
-        if architecture.beside:
-            yield f"beside = {_toml(architecture.beside)}"
-    for rule in rules.rules:
-        yield from ("", "[[rule]]", f"part = {_toml(rule.part)}")
-        yield f"source = {_toml(rule.sources if len(rule.sources) > 1 else rule.sources[0])}"
-        yield f"target = {_toml(rule.targets if len(rule.targets) > 1 else rule.targets[0])}"
-        if rule.ops:
-            yield f"ops = {_toml([op.to_data() for op in rule.ops])}"
-        if rule.shape is not None:
-            yield f"shape = {_toml(rule.shape)}"
-        if not rule.required:
-            yield "required = false"
-        if rule.dtype is not None:
-            yield f"dtype = {_toml(rule.dtype)}"
-    for drop in rules.drops:
-        yield from ("", "[[drop]]", f"source = {_toml(drop.source)}")
-        yield f"reason = {_toml(drop.reason)}"
-    for tie in rules.ties:
-        yield from ("", "[[tie]]", f"alias = {_toml(tie.alias)}", f"target = {_toml(tie.target)}")
-        yield f"part = {_toml(tie.part)}"
-    for fill in rules.fills:
-        yield from ("", "[[fill]]", f"target = {_toml(fill.target)}", f"part = {_toml(fill.part)}")
-        yield f"shape = {_toml(fill.shape)}"
-        yield f"value = {_toml(fill.value)}"
-        yield f"reason = {_toml(fill.reason)}"
-        if fill.dtype is not None:
-            yield f"dtype = {_toml(fill.dtype)}"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, str):
-        if ("\\" in value or '"' in value) and "'" not in value and not _CONTROL.search(value):
-            return f"'{value}'"
-        # JSON's escapes are TOML's, which has one more character to escape.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return str(value)
-
-
-def _key(name: str) -> str:
-    return name if _BARE_KEY.fullmatch(name) else _toml(name)

@@ -44,6 +44,13 @@ def integer(value: Any) -> int:
     return value
 
 
+def number(value: Any) -> float:
+    if type(value) not in (int, float) or not isfinite(value) or abs(value) >= 1 << 63:
+        raise ValueError(f"expected a number, found {shown(value)}")
+    found: float = value
+    return found
+
+
 def boolean(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"expected true or false, found {shown(value)}")
@@ -70,15 +77,16 @@ def group_name(value: Any) -> str:
 
 
 def dimension(value: Any) -> int | str:
-    """A number, a config key, or a product or quotient of them: "num_heads*head_dim"."""
+    """A number, a config key, or products, quotients, sums of them: "num_heads*head_dim+1"."""
     if not isinstance(value, str):
         return integer(value)
-    factors = re.split("[*/]", value)
+    factors = re.split("[*/+]", value)
     if len(factors) > MAX_FACTORS or not all(
         NUMBER.fullmatch(factor) or _is_config_key(factor) for factor in factors
     ):
         raise ValueError(
-            'expected a number, a config key, or a few of them as in "heads*size", without spaces; '
+            'expected a number, a config key, or a few of them as in "heads*size+1", without '
+            "spaces; "
             f"found {shown(value)}"
         )
     return value

@@ -1,0 +1,143 @@
+"""Operations that change values: only where a rule says so, and the plan shows it.
+
+They are done in the variable's own type, before any cast.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfreader.checkpoint import Box
+from tfreader.dtypes import Array
+from tfreader.errors import RuleError
+
+from .op import Join, Read, Shape, Step, axis_of
+
+
+@dataclass(frozen=True)
+class Changed(Step):
+    """One `value` for all, or for each of equal `blocks` of an axis its own."""
+
+    value: float | None = None
+    axis: int | None = None
+    blocks: tuple[float, ...] | None = None
+
+    def shape(self, shape: Shape) -> Shape:
+        if (self.value is None) == (self.blocks is None) or (
+            (self.axis is None) != (self.blocks is None)
+        ):
+            raise ValueError(f"{self} takes either value, or axis and blocks")
+        if self.axis is not None and self.blocks is not None:
+            size = shape[axis_of(self, shape)]  # type: ignore[arg-type]
+            if not self.blocks or size % len(self.blocks):
+                raise ValueError(
+                    f"axis {self.axis} of {list(shape)} is not made of {len(self.blocks)} equal "
+                    "blocks"
+                )
+        return shape
+
+    def part(self, box: Box, shape: Shape, read: Read) -> Array:
+        values = read(box)
+        if self.axis is None or self.blocks is None:
+            return self._of(values, values.dtype.type(self.value))
+        axis = axis_of(self, shape)  # type: ignore[arg-type]
+        indices = np.arange(box[axis].start, box[axis].stop)
+        each = np.array(self.blocks, values.dtype)[
+            indices // max(shape[axis] // len(self.blocks), 1)
+        ]
+        return self._of(values, each.reshape(-1, *[1] * (len(shape) - axis - 1)))
+
+    @abstractmethod
+    def _of(self, values: Array, constant: Any) -> Array:
+        """The values with the constant, which is of their type."""
+
+
+@dataclass(frozen=True)
+class Add(Changed):
+    """Add a constant, such as the forget_bias of TensorFlow 1's LSTM cells."""
+
+    name = "add"
+
+    def _of(self, values: Array, constant: Any) -> Array:
+        added: Array = values + constant
+        return added
+
+
+@dataclass(frozen=True)
+class Multiply(Changed):
+    """Multiply by a constant."""
+
+    name = "multiply"
+
+    def _of(self, values: Array, constant: Any) -> Array:
+        product: Array = values * constant
+        return product
+
+
+@dataclass(frozen=True)
+class Elementwise(Join):
+    """Of all sources, element by element; the others are as large as the first, or stretched."""
+
+    def join_shapes(self, shapes: Sequence[Shape]) -> Shape:
+        first = shapes[0]
+        for shape in shapes[1:]:
+            if len(shape) > len(first) or any(
+                size not in (1, own) for size, own in zip(shape[::-1], first[::-1], strict=False)
+            ):
+                raise ValueError(f"{self}: {list(shape)} does not go with {list(first)}")
+        return first
+
+    def part(self, box: Box, shapes: Sequence[Shape], reads: Sequence[Read]) -> Array:
+        result = reads[0](box)
+        for shape, read in zip(shapes[1:], reads[1:], strict=True):
+            own = box[len(box) - len(shape) :]
+            needed = tuple(
+                range(1) if size == 1 and len(part) else part
+                for size, part in zip(shape, own, strict=True)
+            )
+            result = self._of(result, read(needed).astype(result.dtype, copy=False))
+        return result
+
+    @abstractmethod
+    def _of(self, values: Array, others: Array) -> Array:
+        """What is made of both."""
+
+
+@dataclass(frozen=True)
+class Sum(Elementwise):
+    """Add all sources."""
+
+    name = "sum"
+
+    def _of(self, values: Array, others: Array) -> Array:
+        added: Array = values + others
+        return added
+
+
+@dataclass(frozen=True)
+class Product(Elementwise):
+    """Multiply all sources."""
+
+    name = "product"
+
+    def _of(self, values: Array, others: Array) -> Array:
+        product: Array = values * others
+        return product
+
+
+@dataclass(frozen=True)
+class Divide(Elementwise):
+    """Divide the first source by the others: a sum by its counter, weights by a norm."""
+
+    name = "divide"
+
+    def _of(self, values: Array, others: Array) -> Array:
+        if not others.all():
+            raise RuleError(f"{self}: a divisor is zero; what is divided was never counted")
+        quotient: Array = values / others
+        return quotient
