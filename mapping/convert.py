@@ -284,6 +284,8 @@ def check_config(plan: Plan) -> None:
                 f"{plan.path}: config.json needs {key}, which no shape tells\n"
                 f"Pass {f'--config {files}, or ' if files else ''}--set {key}=N"
             )
+    if lacking := plan.family.lacking(plan.config):
+        raise ConfigError(f"{plan.path}: {lacking}")
 
 
 def _without_data(report: Report, checkpoint: Checkpoint) -> Report:

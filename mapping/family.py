@@ -338,6 +338,10 @@ class Family:
         """The keys of a config file that is not JSON, None where the family knows no such file."""
         return None
 
+    def flat(self, original: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A config's keys with those that lie in an object of their own."""
+        return original
+
     def translate(self, original: Mapping[str, Any]) -> Config:
         """Hugging Face's keys from the original config; what it leaves out the shapes tell."""
         return same_keys(original)
@@ -374,6 +378,10 @@ class Family:
     def remarks(self, config: Config) -> tuple[str, ...]:
         """What else the user should know of the finished config."""
         return ()
+
+    def lacking(self, config: Config) -> str:
+        """What the finished config lacks of what only some models need, and what to pass."""
+        return ""
 
     def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
         """The tokenizer's files, made of what lies beside the checkpoint or in it."""

@@ -54,6 +54,25 @@ def test_a_key_that_nobody_knows_is_named_but_not_the_originals_own():
     assert any("my_gate" in note for note in plan(overrides={"my_gate": 1}).notes)
 
 
+def test_a_family_may_have_keys_in_an_object_of_their_own(monkeypatch):
+    family = families()["bert"]
+    monkeypatch.setattr(family, "flat", lambda keys: {**keys.pop("inner"), **keys}, raising=False)
+    config = {"inner": BERT_CONFIG, "my_gate": 1}
+    found = plan(config=dict(config))
+    assert found.config["num_attention_heads"] == BERT_CONFIG["num_attention_heads"]
+    assert any("my_gate" in note for note in found.notes)
+    with pytest.raises(tfreader.ConfigError, match="'hidden_act' meant"):
+        plan(config=config | {"inner": changed(hiden_act=1)})
+
+
+def test_what_a_family_lacks_is_asked_for_by_it(monkeypatch, tmp_path):
+    family = families()["bert"]
+    monkeypatch.setattr(family, "lacking", lambda config: "--set x=1", raising=False)
+    with pytest.raises(tfreader.ConfigError, match=r"bert-tiny/bert_model.ckpt: --set x=1"):
+        convert(BERT, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("key", "meant"),
     [

@@ -79,6 +79,8 @@ def read_config(checkpoint: Checkpoint, family: Family | None, asked: Asked) -> 
     path, original, notes, is_open = _find(checkpoint.path, family, config)
     beside = Beside.of(checkpoint.path, path, asked.vocab)
     where = path or "config"
+    if family is not None:
+        original = _flat(original, where, family)
     if family is None or not family.any_type:
         original = _without_nulls(original)
     overrides = asked.overrides
@@ -153,7 +155,7 @@ def _likely(places: Beside, family: Family) -> Iterator[AnyPath]:
     for path in own[:MOST_CANDIDATES]:
         with suppress(ConfigError):
             if places.takes(path) and size_of(path) <= MAX_CONFIG_SIZE:
-                keys = _without_nulls(_read(str(path), family))
+                keys = _without_nulls(_flat(_read(str(path), family), path.name, family))
                 _translate(keys, path.name, family, False)
                 if len(own_keys(family.model_type) & keys.keys()) >= TELLING_KEYS:
                     yield path
@@ -161,6 +163,13 @@ def _likely(places: Beside, family: Family) -> Iterator[AnyPath]:
 
 def _without_nulls(config: Mapping[str, Any]) -> Config:
     return {key: value for key, value in config.items() if value is not None}
+
+
+def _flat(original: Mapping[str, Any], where: str, family: Family) -> Mapping[str, Any]:
+    try:
+        return family.flat(original)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _translate(original: Mapping[str, Any], where: str, family: Family, is_own: bool) -> Config:
