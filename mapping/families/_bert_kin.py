@@ -31,16 +31,21 @@ ENCODER_ALONE = {
 }
 ROOT = "(?:module/)?"  # TF-Hub modules
 BERT = ROOT + "bert"
+TABLES = rf"{BERT}/embeddings/token_type_embeddings_\d+"  # of TAPAS, which are BERT's but for them
 SPECIAL_TOKEN = re.compile(r"\[.*\]|<.*>")
 # The original's four, and the names that Hugging Face's code has for their kin.
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_python", "linear", "relu", "silu", "tanh")
 
 
 class BertKin(Family):
-    """A family of BERT's kin; `pooler` is the name of its pooler's layer, empty without one."""
+    """A family of BERT's kin; `pooler` is the name of its pooler's layer, empty without one.
+
+    `tokenizer` is the class of its tokenizer.
+    """
 
     fixed = ENCODER_ALONE
     pooler: ClassVar[str] = ""
+    tokenizer: ClassVar[str] = "BertTokenizer"
 
     def advice(
         self,
@@ -112,7 +117,7 @@ class BertKin(Family):
             key: config[key] for key in ("strip_accents", "tokenize_chinese_chars") if key in config
         }
         files = tokenizer_config(
-            "BertTokenizer", do_lower_case=lower, model_max_length=length, **more
+            self.tokenizer, do_lower_case=lower, model_max_length=length, **more
         )
         notes = (*found, said, *too_many(path, len(words), "words", config["vocab_size"]))
         return SideFiles({"vocab.txt": contents, **files}, notes)
