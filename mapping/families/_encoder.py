@@ -87,7 +87,11 @@ def embeddings(
 
 def original_layers(scope: str, target: str, part: str = "encoder") -> tuple[Rule, ...]:
     """The rules for `SCOPE/layer_N`, as google-research's BERT and what was made of it has them."""
-    inner = scope + r"/layer_(?P<layer>\d+)"
+    return original_layer(scope + r"/layer_(?P<layer>\d+)", target + ".layer.{layer}", part)
+
+
+def original_layer(inner: str, target: str, part: str = "encoder") -> tuple[Rule, ...]:
+    """The rules for a layer of that code, by its scope."""
     sources = Layer(
         f"{inner}/attention/self/query",
         f"{inner}/attention/self/key",
@@ -98,7 +102,7 @@ def original_layers(scope: str, target: str, part: str = "encoder") -> tuple[Rul
         f"{inner}/output/dense",
         f"{inner}/output/{NORM}",
     )
-    return layer(sources, target + ".layer.{layer}", BERT, part)
+    return layer(sources, target, BERT, part)
 
 
 def original_embeddings(
