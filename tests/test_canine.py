@@ -109,6 +109,14 @@ def test_without_a_config_shapes_tell_all_but_heads_and_chunks(tmp_path):
     assert len(wanted) - len(told) == 3  # two dropouts, initializer_range
 
 
+def test_the_other_name_of_its_config(tmp_path):
+    prefix = write_bundle(tmp_path / "model.ckpt", variables("bare"))
+    (tmp_path / "model_config.json").write_text(json.dumps(given("bare")))
+    made = plan(prefix)
+    assert made.config["local_transformer_stride"] == 8
+    assert any("model_config.json, by its keys the only one" in note for note in made.notes)
+
+
 def test_positions_are_padded_to_the_buckets():
     made = plan(CANINE / "classifier")
     assert made.config["max_position_embeddings"] == 24

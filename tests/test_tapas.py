@@ -161,7 +161,10 @@ def test_what_a_task_is_trained_with_is_taken_where_it_is_named(name, task, temp
 
 
 def test_the_file_goes_before_the_task():
-    assert plan("wtq", finetuning_task_name="wikisql_supervised").config["temperature"] == 0.0352513
+    made = plan("wtq", finetuning_task_name="wikisql_supervised")
+    assert made.config["temperature"] == 0.0352513
+    assert any("temperature = 0.0352513" in note and "as given" in note for note in made.notes)
+    assert not any("as given" in note for note in plan("sqa", finetuning_task_name="sqa").notes)
 
 
 def test_a_task_with_other_heads_is_refused():

@@ -143,7 +143,7 @@ class Original(Layout):
 class Canine(BertKin):
     model_type = "canine"
     layouts = (Original(),)
-    config_files = ("canine_config.json", "model_config.json")
+    config_files = ("canine_config.json",)  # the other name, model_config.json, is of any family
     pooler = "canine.pooler.dense"
     defaults: ClassVar = {
         "bos_token_id": 0xE000,

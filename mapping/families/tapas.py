@@ -211,6 +211,10 @@ def check(config: Config, variables: Variables) -> None:
         )
 
 
+def _said(config: Config) -> str:
+    return ", ".join(f"{key} = {shown(value)}" for key, value in config.items())
+
+
 class Original(Layout):
     name = "original"
     evidence = (f"{EMBEDDINGS}/word_embeddings", TABLES, rf"{BERT}/encoder/layer_\d+/attention/.*")
@@ -220,11 +224,17 @@ class Original(Layout):
         task = task_of(config)
         if task is None or task.heads != HEADS & variables.keys():
             return Told()
-        told = {key: value for key, value in task.settings.items() if key not in config}
-        said = ", ".join(f"{key} = {shown(value)}" for key, value in told.items())
-        name = config["finetuning_task"]
-        note = f"{name}: {said}: what the original's run_task_main.py sets for it"
-        return Told(told, (note,) if told else ())
+        name, settings = config["finetuning_task"], task.settings
+        told = {key: value for key, value in settings.items() if key not in config}
+        given = {
+            key: config[key] for key, value in settings.items() if config.get(key, value) != value
+        }
+        notes = []
+        if told:
+            notes.append(f"{name}: {_said(told)}: what the original's run_task_main.py sets for it")
+        if given:
+            notes.append(f"{name}: {_said(given)}, as given: the original's run has other values")
+        return Told(told, tuple(notes))
 
     def describe(self, config: Config, variables: Variables) -> Config:
         """The sizes of the tables, and which heads there are."""
