@@ -188,12 +188,12 @@ class Canine(BertKin):
                 "hidden_act = gelu_new: the original's gelu is the tanh form, where Hugging Face's "
                 "copies say gelu, the erf form (2e-3)"
             )
-        stride = config[STRIDE]
+        stride, reach = config[STRIDE], config["upsampling_kernel_size"] // 2
         said.append(
             f"{STRIDE} = {stride}: transformers' CANINE weighs {stride} characters that are all "
-            "padding alike, the original as it scores them: where such follow a text whose length "
-            f"leaves 0 or {stride - 1} over {stride}, its last characters differ by 1e-2 and the "
-            f"others by 2e-4; none do where it is padded to the next multiple of {stride} at most"
+            "padding alike, the original as it scores them: where such begin less than "
+            f"{reach} characters behind a text, its last characters differ by 1e-2 and the others "
+            f"by 2e-4; none do where it is padded to the next multiple of {stride} at most"
         )
         return tuple(said)
 
