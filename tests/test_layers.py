@@ -366,6 +366,25 @@ ops = [{ op = "concat", axis = 0 }]
         converted(tmp_path, tensors, rules)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "op", "message"),
+    [
+        (np.int32, '{ op = "add", value = 1.5 }', "whole numbers"),
+        (np.int32, '{ op = "multiply", value = 2 }', "cannot be multiplied"),
+        (np.float16, '{ op = "add", value = 1e6 }', "as large"),
+        (np.float32, '{ op = "add", axis = 0, blocks = [0, 1, 2] }', "3 equal blocks"),
+        (np.float32, '{ op = "add", value = 1, axis = 0 }', "either value, or axis and blocks"),
+        (np.float32, '{ op = "reorder", axis = 0, blocks = [0, 2] }', "numbers 0 to 1, once"),
+        (np.float32, '"conv"', "kernels"),
+        (np.float32, '{ op = "dense", flatten = [2, 3] }', "kernels"),
+    ],
+)
+def test_what_an_operation_is_not_for(tmp_path, dtype, op, message):
+    rules = f"[[rule]]\nsource = 'x'\ntarget = 'y'\nops = [{op}]"
+    with pytest.raises(tfreader.PlanError, match=message):
+        converted(tmp_path, {"x": np.ones(4, dtype)}, rules)
+
+
 def test_fills_beside_other_tensors(tmp_path):
     rules = r"""
 [[rule]]

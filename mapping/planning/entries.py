@@ -16,6 +16,7 @@ from ..findings import Findings, count, some
 from ..plan import CASTABLE, FLOATS, Entry
 from ..rules.ops import (
     MAX_ELEMENTS,
+    Changed,
     Divide,
     Elementwise,
     Multiply,
@@ -136,9 +137,10 @@ def _apply(
 ) -> _Made:
     """What one rule makes of its sources. ValueError where shapes do not fit."""
     numpy = infos[0].dtype.numpy
-    is_changed = any(isinstance(op, Elementwise) for op in within(rule.ops))
-    if numpy is None or any(
-        info.dtype != infos[0].dtype and not (is_changed and info.dtype.numpy) for info in infos
+    is_computed = any(isinstance(op, Elementwise) for op in within(rule.ops))
+    if numpy is None or not all(
+        info.dtype == infos[0].dtype or (is_computed and _counts_as(info.dtype.numpy, numpy))
+        for info in infos
     ):
         kinds = ", ".join(info.dtype for info in infos)
         raise ValueError(f"values of type {kinds} cannot be converted")
@@ -153,6 +155,9 @@ def _apply(
     ops = [op for op in resolved if not isinstance(op, Split | Unstack)]  # which are in _outputs
     if numpy not in CASTABLE and any(isinstance(op, Multiply | Divide) for op in within(ops)):
         raise ValueError(f"values of type {infos[0].dtype}, which cannot be multiplied or divided")
+    for op in within(ops):
+        if isinstance(op, Changed):
+            op.check(numpy)
     (shape,), _ = follow(ops, [info.shape for info in infos])
     if _volume(shape) * max(numpy.itemsize, output.itemsize) > _MOST_BYTES:
         raise ValueError(f"{rule.ops[-1]} makes the shape {list(shape)}, which no tensor can have")
@@ -164,6 +169,11 @@ def _apply(
             final = op.shape(final)
         outputs.append(_Output(template, groups, (*ops, *last), final))
     return _Made(rule, output, numpy, outputs)
+
+
+def _counts_as(other: np.dtype[Any] | None, numpy: np.dtype[Any]) -> bool:
+    """Whether numbers of one type may be computed with as if they were of another."""
+    return other is not None and np.can_cast(other, numpy, "same_kind")
 
 
 def _volume(shape: Shape) -> int:

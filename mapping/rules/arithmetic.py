@@ -41,6 +41,16 @@ class Changed(Step):
                 )
         return shape
 
+    def check(self, dtype: np.dtype[Any]) -> None:
+        """Raise ValueError where a constant is none of the type of the values."""
+        for constant in self.blocks or (self.value,):
+            with np.errstate(over="ignore"):
+                made = dtype.type(constant)
+            if dtype.kind in "iub" and made != constant:
+                raise ValueError(f"{self}: values of type {dtype} are whole numbers")
+            if not np.isfinite(made):
+                raise ValueError(f"{self}: no value of type {dtype} is as large")
+
     def part(self, box: Box, shape: Shape, read: Read) -> Array:
         values = read(box)
         if self.axis is None or self.blocks is None:
