@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
 from typing import ClassVar
 
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError
-from tfreader.files import read_small
 
 from ..family import Beside, Config, Family, SideFiles, Variables, check_heads
 from ..rules.rule import Architecture, RuleSet
 from . import _heads
-from ._tokenizers import (
-    has_accents,
-    has_capitals,
-    is_text,
-    is_wordpiece,
-    tokenizer_config,
-    too_many,
-    words_of,
-)
+from ._tokenizers import word_pieces
 
 # Set otherwise, Hugging Face's classes have other layers, or look no further than each word.
 ENCODER_ALONE = {
@@ -32,7 +21,6 @@ ENCODER_ALONE = {
 ROOT = "(?:module/)?"  # TF-Hub modules
 BERT = ROOT + "bert"
 TABLES = rf"{BERT}/embeddings/token_type_embeddings_\d+"  # of TAPAS, which are BERT's but for them
-SPECIAL_TOKEN = re.compile(r"\[.*\]|<.*>")
 # The original's four, and the names that Hugging Face's code has for their kin.
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_python", "linear", "relu", "silu", "tanh")
 
@@ -82,45 +70,8 @@ class BertKin(Family):
             )
 
     def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
-        """vocab.txt and a tokenizer_config.json for it.
-
-        The original release says nowhere in a file whether text is to be lower-cased, which strips
-        its accents too; the vocabulary does: it has words that either would change, beside special
-        tokens like [CLS] and <S>.
-        """
-        path, found = beside.find_vocabulary(
-            ("vocab.txt",), ("*vocab*.txt", "*.vocab"), is_wordpiece
-        )
-        if path is None:
-            return SideFiles({}, found)
-        contents, words = words_of(read_small(path))
-        if not is_wordpiece(contents):
-            why = "no [UNK] in it" if is_text(contents) else "not UTF-8"
-            return SideFiles(
-                {}, (f"{path}: {why}: no tokenizer written; --vocab FILE names another",)
-            )
-        plain = [word for word in words if not SPECIAL_TOKEN.fullmatch(word.strip())]
-        accents = has_accents(plain)
-        lower, told = config.get("do_lower_case"), "as the config says"
-        if lower is None and "do_lower_case" in checkpoint:  # exported by the Garden
-            lower, told = bool(checkpoint["do_lower_case"]), "as the module says"
-        if lower is None:
-            lower = not accents and not has_capitals(plain)
-            kinds = "accents, which it would strip" if accents else "capital letters"
-            many = "few or no words with accents or" if lower else "many words with"
-            told = f"since {path.name} has {many} {kinds}"
-        said = f"tokenizer: do_lower_case = {json.dumps(lower)}, {told}; --set do_lower_case=VALUE"
-        if accents:
-            said += ", with --set strip_accents=false to keep them"
         length = config["max_position_embeddings"]
-        more = {
-            key: config[key] for key in ("strip_accents", "tokenize_chinese_chars") if key in config
-        }
-        files = tokenizer_config(
-            self.tokenizer, do_lower_case=lower, model_max_length=length, **more
-        )
-        notes = (*found, said, *too_many(path, len(words), "words", config["vocab_size"]))
-        return SideFiles({"vocab.txt": contents, **files}, notes)
+        return word_pieces(checkpoint, beside, config, self.tokenizer, model_max_length=length)
 
     def remarks(self, config: Config) -> tuple[str, ...]:
         if config.get("hidden_act") != "gelu":

@@ -10,12 +10,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError
 from tfreader.files import read_small
 from tfreader.json_text import parse_json
 from tfreader.paths import AnyPath
 from tfreader.wire import fields
 
+from ..family import Beside, SideFiles
+
+UNKNOWN = "[UNK]"
+_SPECIAL_TOKEN = re.compile(r"\[.*\]|<.*>")
+_CASED = re.compile(r"(?:^|[._-])(un)?cased(?=[._-])")
 _SCORED = re.compile(r"([^\t]+)\t-?\d+(?:\.\d+)?(?:e-?\d+)?\r?")
 
 
@@ -23,6 +29,56 @@ def tokenizer_config(tokenizer_class: str, **settings: Any) -> dict[str, bytes]:
     """tokenizer_config.json, which tells AutoTokenizer what to make of the other files."""
     settings = {"tokenizer_class": tokenizer_class, **settings}
     return {"tokenizer_config.json": (json.dumps(settings, indent=2) + "\n").encode()}
+
+
+def word_pieces(
+    checkpoint: Checkpoint,
+    beside: Beside,
+    config: Mapping[str, Any],
+    tokenizer_class: str,
+    names: tuple[str, ...] = ("vocab.txt",),
+    unknown: str = UNKNOWN,
+    **settings: Any,
+) -> SideFiles:
+    """vocab.txt and a tokenizer_config.json for it.
+
+    The original releases say nowhere in a file whether text is to be lower-cased, which strips its
+    accents too; the vocabulary does: by its name, else it has words that either would change,
+    beside special tokens like [CLS] and <S>. `names` are the vocabulary's usual ones, `unknown` is
+    a token that it has.
+    """
+
+    def holds(contents: bytes) -> bool:
+        return is_wordpiece(contents, unknown)
+
+    path, found = beside.find_vocabulary(names, ("*vocab*.txt", "*.vocab"), holds)
+    if path is None:
+        return SideFiles({}, found)
+    contents, words = words_of(read_small(path))
+    if not holds(contents):
+        why = f"no {unknown} in it" if is_text(contents) else "not UTF-8"
+        return SideFiles({}, (f"{path}: {why}: no tokenizer written; --vocab FILE names another",))
+    plain = [word for word in words if not _SPECIAL_TOKEN.fullmatch(word.strip())]
+    accents = has_accents(plain)
+    lower, told = config.get("do_lower_case"), "as the config says"
+    if lower is None and "do_lower_case" in checkpoint:  # exported by the Garden
+        lower, told = bool(checkpoint["do_lower_case"]), "as the module says"
+    if lower is None and (name := _CASED.search(path.name)):
+        lower, told = name[1] == "un", f"as the name of {path.name} says"
+    if lower is None:
+        lower = not accents and not has_capitals(plain)
+        kinds = "accents, which it would strip" if accents else "capital letters"
+        many = "few or no words with accents or" if lower else "many words with"
+        told = f"since {path.name} has {many} {kinds}"
+    said = f"tokenizer: do_lower_case = {json.dumps(lower)}, {told}; --set do_lower_case=VALUE"
+    if accents:
+        said += ", with --set strip_accents=false to keep them"
+    settings |= {
+        key: config[key] for key in ("strip_accents", "tokenize_chinese_chars") if key in config
+    }
+    files = tokenizer_config(tokenizer_class, do_lower_case=lower, **settings)
+    notes = (*found, said, *too_many(path, len(words), "words", config["vocab_size"]))
+    return SideFiles({"vocab.txt": contents, **files}, notes)
 
 
 def has_capitals(words: Collection[str]) -> bool:
@@ -78,9 +134,9 @@ def words_of(contents: bytes) -> tuple[bytes, list[str]]:
     return contents, words
 
 
-def is_wordpiece(contents: bytes) -> bool:
+def is_wordpiece(contents: bytes, unknown: str = UNKNOWN) -> bool:
     """Whether a tokenizer of word pieces can be made of it."""
-    return is_text(contents) and "[UNK]" in map(str.strip, words_of(contents)[1])
+    return is_text(contents) and unknown in map(str.strip, words_of(contents)[1])
 
 
 def is_text(contents: bytes) -> bool:
