@@ -277,13 +277,14 @@ def _side_files(plan: Plan, checkpoint: Checkpoint) -> SideFiles:
 def check_config(plan: Plan) -> None:
     """Raise ConfigError where the plan's config lacks what config.json cannot do without."""
     assert plan.family is not None and plan.config is not None
-    for key in plan.family.needs:
-        if plan.config.get(key) is None:
-            files = " or ".join(plan.family.config_files)
-            raise ConfigError(
-                f"{plan.path}: config.json needs {key}, which no shape tells\n"
-                f"Pass {f'--config {files}, or ' if files else ''}--set {key}=N"
-            )
+    missing = [key for key in plan.family.needs if plan.config.get(key) is None]
+    if missing:
+        files = " or ".join(plan.family.config_files)
+        raise ConfigError(
+            f"{plan.path}: config.json needs {' and '.join(missing)}, which no shape tells\n"
+            f"Pass {f'--config {files}, or ' if files else ''}"
+            + " ".join(f"--set {key}=VALUE" for key in missing)
+        )
     if lacking := plan.family.lacking(plan.config):
         raise ConfigError(f"{plan.path}: {lacking}")
 

@@ -91,3 +91,12 @@ def test_berts_config_is_no_alberts(tmp_path):
     config = json.loads((BERT / "bert_config.json").read_text())
     with pytest.raises(tfreader.ConfigError, match="no embedding_size"):
         convert(DATA / "albert" / "pretraining", tmp_path / "out", config=config)
+
+
+def test_all_that_nothing_tells_is_asked_for_at_once(tmp_path):
+    with tfreader.open(DATA / "albert" / "pretraining") as checkpoint:
+        tensors = {name: checkpoint[name] for name in checkpoint}
+    prefix = write_bundle(tmp_path / "model.ckpt", tensors)
+    hint = "--set num_attention_heads=VALUE --set num_hidden_layers=VALUE"
+    with pytest.raises(tfreader.ConfigError, match=hint):
+        convert(prefix, tmp_path / "out")
