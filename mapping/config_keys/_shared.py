@@ -59,6 +59,9 @@ POST_NORM_FAMILIES = {
 }
 BERT_KIN = {
     **POST_NORM_FAMILIES,
+    "classifier_activation": Foreign(
+        "MobileBERT's kin, whose pooler has no weights (--model_type mobilebert)", (True, None)
+    ),
     "attention_type": Foreign("BigBird, whose attention is sparse", ("original_full", "full")),
     "key_query_shared_bottleneck": Foreign("MobileBERT"),
     "normalization_type": Foreign("MobileBERT's kin", ("layer_norm",)),

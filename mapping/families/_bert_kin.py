@@ -21,19 +21,26 @@ ENCODER_ALONE = {
 ROOT = "(?:module/)?"  # TF-Hub modules
 BERT = ROOT + "bert"
 TABLES = rf"{BERT}/embeddings/token_type_embeddings_\d+"  # of TAPAS, which are BERT's but for them
+# What MobileBERT has and BERT has not.
+MOBILE = (
+    rf"{BERT}/(?:embeddings/embedding_transformation|encoder/layer_\d+/(?:bottleneck|ffn_layer_\d+)"
+    r"|(?:.*/)?FakeLayerNorm)/.*"
+)
 # The original's four, and the names that Hugging Face's code has for their kin.
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_python", "linear", "relu", "silu", "tanh")
 
 
 class BertKin(Family):
-    """A family of BERT's kin; `pooler` is the name of its pooler's layer, empty without one.
+    """A family of BERT's kin.
 
-    `tokenizer` is the class of its tokenizer.
+    `pooler` is the name of its pooler's layer, empty without one, `tokenizer` the class of its
+    tokenizer, `activations` are what its hidden_act may be.
     """
 
     fixed = ENCODER_ALONE
     pooler: ClassVar[str] = ""
     tokenizer: ClassVar[str] = "BertTokenizer"
+    activations: ClassVar[tuple[str, ...]] = ACTIVATIONS
 
     def advice(
         self,
@@ -49,9 +56,9 @@ class BertKin(Family):
 
     def check(self, config: Config) -> None:
         check_heads(config, "hidden_size", "num_attention_heads")
-        if config["hidden_act"] not in ACTIVATIONS:
+        if config["hidden_act"] not in self.activations:
             raise ConfigError(
-                f"hidden_act = {config['hidden_act']!r}, known are {', '.join(ACTIVATIONS)}"
+                f"hidden_act = {config['hidden_act']!r}, known are {', '.join(self.activations)}"
             )
         labels, kinds = len(config.get("id2label") or ()), config.get("architectures", ())
         if any(str(kind).endswith("MultipleChoice") for kind in kinds) and labels != 1:

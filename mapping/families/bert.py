@@ -12,7 +12,7 @@ from typing import ClassVar
 from ..family import Config, Layout, Variables
 from ..rules.rule import Architecture, Rule, RuleSet, Tie
 from . import _bert4keras, _bert_for_tf2, _bert_garden, _shared_layer
-from ._bert_kin import BERT, ROOT, TABLES, BertKin
+from ._bert_kin import BERT, MOBILE, ROOT, TABLES, BertKin
 from ._builders import dense, layer_norm, output_layer
 from ._encoder import HIDDEN, NORM, original_embeddings, original_layers
 from ._heads import with_head
@@ -70,7 +70,11 @@ RULES = RuleSet(
 class Original(Layout):
     name = "original"
     evidence = (rf"{BERT}/embeddings/word_embeddings", rf"{BERT}/encoder/layer_\d+/attention/.*")
-    absent = (rf"{BERT}/encoder/embedding_hidden_mapping_in/.*", TABLES)  # of RemBERT, RoFormer
+    absent = (
+        rf"{BERT}/encoder/embedding_hidden_mapping_in/.*",  # of RemBERT, RoFormer
+        TABLES,
+        MOBILE,
+    )
 
     def rules(self, config: Config, variables: Variables) -> RuleSet:
         return with_head(RULES, config, variables)

@@ -25,7 +25,7 @@ from ._tokenizers import word_pieces
 
 D_MODEL, HEADS, WIDTH = "d_model", ("n_head", "d_head"), "n_head*d_head"
 WORDS = "model/input/word_embedding/lookup_table"
-LAYER = re.compile(r"model/(?P<stack>encoder|decoder)/layer_(?P<layer>\d+)/.*")
+LAYER = re.compile(r"model/(?P<stack>encoder|decoder)/layer_(?P<layer>\d{1,9})/.*")
 SUMMARY = "model/sequnece_summary/summary"  # the original misspells the scope
 TASK = r"model/(?P<task>[^/]+)/logit"  # of classifier.py, after the task or --cls_scope
 USUAL_BLOCKS, USUAL_DECODER = (4, 4, 4), 2
