@@ -21,6 +21,8 @@ from .rules.ops import Op
 from .rules.rule import Architecture, RuleSet
 
 Config = dict[str, Any]
+# Below the folder with params.yaml, the Model Garden's trainer keeps the best checkpoint.
+BEST = "best_ckpt"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Beside:
     def of(
         cls, prefix: str, config: str | None = None, vocab: str | PathLike[str] | None = None
     ) -> Beside:
-        """The checkpoint's own folder, that of its config; of a SavedModel also those above it.
+        """The checkpoint's own folder, that of its config; of a SavedModel and BEST those above.
 
         Where a vocabulary is named, its folder, or what it is itself, comes first. Raises
         ConfigError where there is no such file.
@@ -58,6 +60,9 @@ class Beside:
             if folder.parent.parent.name == "saved_model":
                 folders.append(folder.parent.parent.parent)
                 homes[0] = folder.parent.parent.parent
+        elif folder.name == BEST:
+            folders.append(folder.parent)
+            homes[0] = folder.parent
         named = None if vocab is None else as_path(vocab)
         if isinstance(named, Path):
             check_access(str(named))

@@ -18,6 +18,7 @@ from conftest import DATA
 import tfreader
 from tfreader.mapping import convert, load_state_dict, make_plan
 from tfreader.mapping.families import _garden
+from tfreader.mapping.family import Variables
 from tfreader.mapping.keras_metadata import keras_objects
 
 GARDEN = DATA / "garden"
@@ -160,6 +161,8 @@ def test_norm_first_of_a_saved_model_is_refused():
         ("num_attention_heads: 3", "num_attention_heads: 4", "num_attention_heads = 4"),
         ("dropout_rate: 0.1", "dropout_rate: some", "dropout_rate = 'some', expected a number"),
         ("task:", "task: [", "not a YAML file"),
+        ("intermediate_size: 20", "intermediate_size: 24", "intermediate_size = 24"),
+        ("hidden_size: 12", "hidden_size: 16", "hidden_size = 16"),
     ],
 )
 def test_params_that_tell_of_another_model(old, new, said, tmp_path):
@@ -169,6 +172,77 @@ def test_params_that_tell_of_another_model(old, new, said, tmp_path):
     (folder / "params.yaml").write_text(text.replace(old, new))
     with pytest.raises((tfreader.ConfigError, tfreader.PlanError), match=re.escape(said)):
         plan_of(folder)
+
+
+def test_settings_that_nothing_knows_are_named(tmp_path):
+    folder = copied("classifier", tmp_path)
+    text = (folder / "params.yaml").read_text()
+    new = "norm_first: false\n        sharpness: 3\n        output_range: 1\n"
+    (folder / "params.yaml").write_text(text.replace("norm_first: false\n", new))
+    notes = [note for note in plan_of(folder).notes if "nothing here knows" in note]
+    assert len(notes) == 1
+    assert "sharpness" in notes[0]
+
+
+def test_params_named_by_the_user(tmp_path):
+    folder = copied("classifier", tmp_path)
+    params = (folder / "params.yaml").rename(tmp_path / "trained.yaml")
+    plan = plan_of(folder, config=params)
+    assert plan.config["hidden_dropout_prob"] == 0.1
+    assert not any("norm_first" in note for note in plan.notes)
+    params.write_text(params.read_text().replace("norm_first: false", "norm_first: true"))
+    with pytest.raises(tfreader.ConfigError, match=r"trained.yaml: encoder.bert: norm_first"):
+        plan_of(folder, config=params)
+    for text, said in (("task: {}", "without task.model.encoder"), ("- a list", "not a JSON")):
+        params.write_text(text)
+        with pytest.raises(tfreader.ConfigError, match=said):
+            plan_of(folder, config=params)
+
+
+def test_the_best_checkpoint_has_its_params_above(tmp_path):
+    folder = copied("classifier", tmp_path)
+    (folder / "best_ckpt").mkdir()
+    for file in folder.glob("ckpt-1*"):
+        file.rename(folder / "best_ckpt" / file.name)
+    plan = plan_of(folder / "best_ckpt")
+    assert not any("norm_first" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize(
+    ("next_sentence", "topic", "task", "said"),
+    [
+        ("tanh", "relu", None, None),
+        ("relu", "tanh", None, "head next_sentence: activation = 'relu'"),
+        ("relu", "tanh", "topic", None),
+        ("null", "tanh", None, "head next_sentence: activation = None"),
+    ],
+)
+def test_heads_whose_pooler_has_another_activation(next_sentence, topic, task, said, tmp_path):
+    folder = copied("pretraining", tmp_path)
+    params = (folder / "params.yaml").read_text()
+    heads = [
+        {"name": "next_sentence", "inner_dim": 12, "activation": next_sentence},
+        {"name": "topic", "inner_dim": 12, "activation": topic},
+    ]
+    listed = json.dumps(heads).replace('"null"', "null")
+    (folder / "params.yaml").write_text(
+        params.replace("  model:", f"  model:\n    cls_heads: {listed}")
+    )
+    if said is None:
+        plan_of(folder, finetuning_task_name=task)
+    else:
+        with pytest.raises(tfreader.ConfigError, match=re.escape(said)):
+            plan_of(folder, finetuning_task_name=task)
+
+
+def test_the_head_that_the_user_names(tmp_path):
+    plan = plan_of(GARDEN / "pretraining", finetuning_task_name="topic")
+    assert plan.architecture == "BertForSequenceClassification"
+    tensors = load_state_dict(GARDEN / "pretraining", finetuning_task_name="topic")
+    with tfreader.open(GARDEN / "pretraining") as checkpoint:
+        kernel = checkpoint["topic..pooler_dense/kernel/.ATTRIBUTES/VARIABLE_VALUE"]
+    np.testing.assert_array_equal(tensors["bert.pooler.dense.weight"], kernel.T)
+    assert tensors["classifier.weight"].shape == (5, 12)
 
 
 def test_what_no_file_tells_is_said(tmp_path):
@@ -281,6 +355,53 @@ def test_heads_that_share_a_pooler_by_their_items(tmp_path):
     with tfreader.open(write_bundle(tmp_path / "ckpt-1", heads)) as checkpoint:
         found = _garden.heads({info.name: info for info in checkpoint.infos})
     assert [(head.name, head.pooler) for head in found] == [("next_sentence", "multi")]
+
+
+def by_paths_with(tmp_path: Path, *layers: dict[str, np.ndarray]) -> Path:
+    """An encoder with these layers on it, by their paths."""
+    with tfreader.open(GARDEN / "classifier_of_encoder") as checkpoint:
+        inner = {key for key in checkpoint if "/_" in key.split(".ATTRIBUTES")[0]}
+        variables = {key.split("/.ATTRIBUTES")[0]: checkpoint[key] for key in inner}
+    for more in layers:
+        variables |= more
+    return Path(write_bundle(tmp_path / "ckpt-1", variables))
+
+
+MASKED_WORDS = {
+    **layer("masked_lm/dense", 12, 12),
+    **{f"masked_lm/layer_norm/{name}": np.ones(12, np.float32) for name in ("beta", "gamma")},
+    "masked_lm/output_bias/bias": np.ones(37, np.float32),
+}
+
+
+def test_several_heads_are_asked_for(tmp_path):
+    heads = [layer("a..pooler_dense", 12, 12), layer("b..pooler_dense", 12, 12)]
+    prefix = by_paths_with(tmp_path, *heads, layer("a/logits", 12, 3), layer("b/logits", 12, 4))
+    with pytest.raises(tfreader.PlanError, match=r"a, b; choose with --finetuning_task_name"):
+        plan_of(prefix)
+    assert plan_of(prefix, finetuning_task_name="b").architecture == "BertForSequenceClassification"
+
+
+def test_a_head_with_a_pooler_of_no_class_is_left_out(tmp_path):
+    head = {**layer("pairs..pooler_dense", 12, 7), **layer("pairs/logits", 7, 2)}
+    plan = plan_of(by_paths_with(tmp_path, MASKED_WORDS, head))
+    assert plan.architecture == "BertForMaskedLM"
+    assert any("its pooler is [12, 7]" in reason for reason in plan.dropped.values())
+
+
+def test_a_head_of_pretraining_without_a_pooler_is_one_for_tokens(tmp_path):
+    with tfreader.open(write_bundle(tmp_path / "ckpt-1", layer("logits", 12, 2))) as checkpoint:
+        info = checkpoint.info("logits/kernel")
+    paths = "pairs/logits/kernel", "model/classification_heads/0/out_proj/kernel"
+    (head,) = _garden.heads(Variables(dict.fromkeys(paths, info)))
+    assert "each token" in head.why
+    assert _garden.chosen_heads([head], None) == []
+
+
+def test_a_projection_behind_the_embeddings_is_refused(tmp_path):
+    prefix = by_paths_with(tmp_path, layer("_embedding_projection", 8, 12))
+    with pytest.raises(tfreader.ConfigError, match="from 8 to 12 between embeddings and layers"):
+        plan_of(prefix)
 
 
 def test_damaged_metadata_is_named(tmp_path):

@@ -7,6 +7,7 @@ known by their number alone, and only the variables' own names (`transformer/…
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..family import Beside, Config, Layout, Told, Variables
@@ -20,8 +21,10 @@ from ._garden import (
     DO_LOWER_CASE,
     HIDDEN,
     SHARED_QUERY,
+    Head,
     HeadTargets,
     Layer,
+    chosen_heads,
     head_rules,
     heads,
     layer_rules,
@@ -64,7 +67,7 @@ class Garden(Layout):
         self.base = base
 
     def from_settings(self, beside: Beside, config: Config, variables: Variables) -> Told:
-        classifier = lone_dense(self._known(variables), variables)
+        classifier = lone_dense(self._known(variables, heads(variables)), variables)
         return _garden_settings.from_settings(beside, config, classifier, may_be_pre_norm=False)
 
     def describe(self, config: Config, variables: Variables) -> Config:
@@ -73,11 +76,12 @@ class Garden(Layout):
         return {**heads, "num_hidden_groups": 1, "inner_group_num": 1}
 
     def rules(self, config: Config, variables: Variables) -> RuleSet:
-        return with_classifier(self._known(variables), variables)
+        chosen = chosen_heads(heads(variables), config.get("finetuning_task"))
+        return with_classifier(self._known(variables, chosen), variables)
 
-    def _known(self, variables: Variables) -> RuleSet:
+    def _known(self, variables: Variables, chosen: Sequence[Head]) -> RuleSet:
         is_projected = any(map(PROJECTED[0].patterns[0].fullmatch, variables))
-        of_heads, drops = head_rules(heads(variables), TO_HEADS, f"{ANY}pooler_transform")
+        of_heads, drops = head_rules(heads(variables), chosen, TO_HEADS, f"{ANY}pooler_transform")
         return replace(
             self.base,
             counts={},

@@ -7,6 +7,7 @@ the model alone, in `BertEncoderV2` by attributes.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -23,8 +24,10 @@ from ._garden import (
     DO_LOWER_CASE,
     HIDDEN,
     SHARED_QUERY,
+    Head,
     HeadTargets,
     Layer,
+    chosen_heads,
     head_rules,
     heads,
     layer_rules,
@@ -53,8 +56,11 @@ ANY_HEAD = (
     *dense("squad", ANY_LOGITS, "qa_outputs", HIDDEN, "num_labels"),
     *dense("nsp", ANY_LOGITS, "cls.seq_relationship", HIDDEN, "num_labels"),
 )
+PROJECTION = re.compile(r"(?:.*/)?_?embedding_projection/kernel")
 # Other encoders of the Garden, whose variables differ in their own names alone.
-OTHERS = re.compile(r"(?:.*/)?(?:(funnel)_transformer_encoder(?:_\d+)?|(kernel)_attention)/.*")
+OTHERS = re.compile(
+    r"(?:.*/)?(?:(?:(funnel)_transformer_encoder|(reuse)_transformer)(?:_\d+)?|(kernel)_attention)/.*"
+)
 
 
 class Layers(NamedTuple):
@@ -102,9 +108,15 @@ class Garden(Layout):
 
     def from_settings(self, beside: Beside, config: Config, variables: Variables) -> Told:
         if other := next(filter(None, map(OTHERS.fullmatch, variables)), None):
-            kind = other[1] or other[2]
+            kind = other[1] or other[2] or other[3]
             raise ConfigError(f"{other[0]}: of an encoder with {kind} attention, no BERT")
-        classifier = lone_dense(self._known(variables), variables)
+        if kernel := next(filter(PROJECTION.fullmatch, variables), None):
+            sizes = " to ".join(map(str, variables[kernel].shape))
+            raise ConfigError(
+                f"{kernel}: a layer from {sizes} between embeddings and layers (embedding_size is "
+                "not hidden_size), which no BERT of transformers has, so no conversion is right"
+            )
+        classifier = lone_dense(self._known(variables, heads(variables)), variables)
         return _garden_settings.from_settings(beside, config, classifier, may_be_pre_norm=True)
 
     def describe(self, config: Config, variables: Variables) -> Config:
@@ -115,13 +127,14 @@ class Garden(Layout):
         return {"num_hidden_layers": found.number, "num_attention_heads": shape[1]}
 
     def rules(self, config: Config, variables: Variables) -> RuleSet:
-        return with_classifier(self._known(variables), variables)
+        chosen = chosen_heads(heads(variables), config.get("finetuning_task"))
+        return with_classifier(self._known(variables, chosen), variables)
 
-    def _known(self, variables: Variables) -> RuleSet:
+    def _known(self, variables: Variables, chosen: Sequence[Head]) -> RuleSet:
         """Rules for what the Garden itself has; by default for the newest form, of one layer."""
         found = layers(variables) or Layers("_transformer_layers/", 0, 1)
         pooler = found.scope(found.number) if found.is_numbered else f"{ANY}_pooler_layer"
-        of_heads, drops = head_rules(heads(variables), TO_HEADS, pooler)
+        of_heads, drops = head_rules(heads(variables), chosen, TO_HEADS, pooler)
         encoder = (
             made
             for i in range(found.number)

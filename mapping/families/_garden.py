@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+from tfreader.errors import PlanError
 
 from ..family import Variables
 from ..rules.ops import Reshape, Transpose
@@ -126,12 +128,13 @@ def query_shape(variables: Variables) -> tuple[int, ...] | None:
 class Head:
     """A head for whole sentences: its own name, that of its pooler, the scope of its output layer.
 
-    One without a pooler is applied to what the encoder's pools.
+    One without a pooler is applied to what the encoder's pools. `why` no class has it, where so.
     """
 
     name: str
     pooler: str | None
     output: str | None
+    why: str = ""
 
     @property
     def is_for_next_sentence(self) -> bool:
@@ -140,25 +143,46 @@ class Head:
 
 def heads(variables: Variables) -> tuple[Head, ...]:
     """The heads for whole sentences. Several may share a pooler (the Garden's MultiClsHeads)."""
-    poolers = {match["head"] for match in map(_POOLER.fullmatch, variables) if match}
+    poolers = {match["head"]: match[0] for match in map(_POOLER.fullmatch, variables) if match}
+    outputs = {match["head"]: match[0] for match in map(_LOGITS.fullmatch, variables) if match}
     whole = {info.name for name, info in variables.items() if _OF_PRETRAINING.fullmatch(name)}
-    outputs = {
-        match["head"]
-        for name, info in variables.items()
-        if (match := _LOGITS.fullmatch(name))
-        if match["head"] in poolers or info.name not in whole
+    odd = {
+        name: f"its pooler is {[*variables[kernel].shape]}, which no class of transformers has"
+        for name, kernel in poolers.items()
+        if len({*variables[kernel].shape}) != 1
     }
-    found = [
-        Head(name, name if name in poolers else None, rf"{ANY}{re.escape(name)}/logits")
-        for name in outputs
-    ]
-    for pooler in poolers - outputs:
+    found: list[Head] = []
+    for name, kernel in outputs.items():
+        pooler = name if name in poolers else None
+        of_tokens = pooler is None and variables[kernel].name in whole
+        why = "it is applied to each token" if of_tokens else odd.get(name, "")
+        found.append(Head(name, pooler, rf"{ANY}{re.escape(name)}/logits", why))
+    for pooler in poolers.keys() - outputs.keys():
         scope = f"{re.escape(pooler)}{_BETWEEN}"
         sibling = re.compile(rf"{ANY}{scope}(?P<name>(?!\.?pooler_dense/)[^/]+)/kernel")
         names = {match["name"] for match in map(sibling.fullmatch, variables) if match}
-        found += [Head(name, pooler, f"{ANY}{scope}{re.escape(name)}") for name in names]
-        found += [] if names else [Head(pooler, pooler, None)]
+        why = odd.get(pooler, "")
+        found += [Head(name, pooler, f"{ANY}{scope}{re.escape(name)}", why) for name in names]
+        found += [] if names else [Head(pooler, pooler, None, why)]
     return tuple(sorted(found, key=lambda head: head.name))
+
+
+def chosen_heads(found: Sequence[Head], task: object) -> list[Head]:
+    """The heads of the model, which has one pooler and one output layer.
+
+    That is the one named `task`, else that for the next sentence, else the only one. Raises
+    PlanError where there are several to choose from.
+    """
+    fit = [head for head in found if not head.why]
+    for is_it in (lambda head: head.name == task, lambda head: head.is_for_next_sentence):
+        if chosen := list(filter(is_it, fit)):
+            return chosen
+    if len(fit) > 1:
+        raise PlanError(
+            f"several heads, of which a class has one: {', '.join(head.name for head in fit)}; "
+            "choose with --finetuning_task_name"
+        )
+    return fit
 
 
 @dataclass(frozen=True)
@@ -172,16 +196,13 @@ class HeadTargets:
 
 
 def head_rules(
-    found: Iterable[Head], to: HeadTargets, own_pooler: str
+    found: Iterable[Head], chosen: Sequence[Head], to: HeadTargets, own_pooler: str
 ) -> tuple[tuple[Rule, ...], tuple[Drop, ...]]:
-    """Rules and drops for the heads and for the pooler that they use.
+    """Rules and drops for the heads `found`, and for the pooler that those `chosen` use.
 
     A head with a pooler of its own takes it from the sequence: training never touches that of the
-    encoder, whose scope is `own_pooler`, and which is the right one without such a head. Beside the
-    head for the next sentence others are left out, since a model class has one pooler.
+    encoder, whose scope is `own_pooler`, and which is the right one without such a head.
     """
-    heads = sorted(found, key=lambda head: not head.is_for_next_sentence)
-    chosen = [head for head in heads if head.is_for_next_sentence] or heads
     rules: list[Rule] = []
     drops: list[Drop] = []
     for head in chosen:
@@ -198,8 +219,13 @@ def head_rules(
         drops.append(Drop(f"{own_pooler}/(?:kernel|bias)", reason))
     else:
         rules += dense("pooler", own_pooler, to.pooler, HIDDEN, HIDDEN)
-    for head in heads[len(chosen) :]:
-        reason = f"head {head.name}, beside that for the next sentence"
+    names = " or ".join(
+        "that for the next sentence" if head.is_for_next_sentence else head.name for head in chosen
+    )
+    for head in found:
+        if head in chosen:
+            continue
+        reason = f"head {head.name}" + (f": {head.why}" if head.why else f", beside {names}")
         if head.output:
             drops.append(Drop(f"{head.output}/(?:kernel|bias)", reason))
         if head.pooler and head.pooler not in used:

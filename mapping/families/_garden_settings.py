@@ -2,7 +2,7 @@
 
 The Garden's trainer writes params.yaml, Keras describes a SavedModel's layers (keras_metadata.py).
 Either tells sizes that no variable does, and settings that change what is computed and not what the
-variables are called.
+variables are called. The keys are those of official/nlp/configs (encoders.py, bert.py).
 """
 
 from __future__ import annotations
@@ -10,18 +10,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 from tfreader.errors import ConfigError
 from tfreader.paths import AnyPath
 
+from ..config_keys import class_keys
 from ..family import Beside, Config, Told
 from ..keras_metadata import METADATA, SAVED_MODEL, KerasObject, keras_objects
+from ._garden import NEXT_SENTENCE
 
 PARAMS = "params.yaml"
 # Both spellings of a setting, the encoder's and the layer's: what Hugging Face calls it.
 KEYS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "intermediate_size": "intermediate_size",
+    "max_position_embeddings": "max_position_embeddings",
+    "type_vocab_size": "type_vocab_size",
+    "embedding_width": "embedding_size",
+    "initializer_range": "initializer_range",
     "num_layers": "num_hidden_layers",
     "num_attention_heads": "num_attention_heads",
     "hidden_activation": "hidden_act",
@@ -41,6 +49,13 @@ FIXED: dict[str, Any] = {
     "attention_axes": None,
     "diff_q_kv_att_layer_norm": False,
     "cls_token_idx": 0,
+}
+# Of the encoder's settings, those that choose what it returns, and the one that variables tell.
+HARMLESS = {
+    "embedding_size",
+    "output_range",
+    "return_all_encoder_outputs",
+    "return_attention_scores",
 }
 MEANINGS = {
     "norm_first": "layers normalise before attention (pre-norm), where BERT does behind it",
@@ -80,13 +95,52 @@ def from_settings(
     """
     said = [Said("the config", key, value) for key, value in config.items() if key in FIXED]
     path = beside.find(PARAMS)
-    if path is not None:
-        said += _of_params(path)
+    of_params = list(_of_params(path, config.get("finetuning_task"))) if path is not None else []
+    notes = [
+        f"{each.where}: nothing here knows {each.key}; if that changes what the model computes, "
+        "the result is wrong"
+        for each in _unknown(of_params)
+    ]
+    said += of_params
     path = beside.find(METADATA, SAVED_MODEL)
     objects = keras_objects(path) if path is not None else []
     for each in objects:
         said += _of_object(f"{path}: {each.name or each.class_name}", each)
-    notes = _on_classifier(str(path), objects, classifier) if classifier else []
+    notes += _on_classifier(str(path), objects, classifier) if classifier else []
+    found = _agreed(said)
+    number = found.get("num_hidden_layers")
+    if number and config.get("num_hidden_layers", number.value) != number.value:
+        raise ConfigError(
+            f"num_hidden_layers = {config['num_hidden_layers']!r} in the config, but "
+            f"{number.where} says {number.value!r}: correct one of them"
+        )
+    if may_be_pre_norm and not _of_norms(said):
+        notes.append(
+            "norm_first is taken to be false, as BERT has it: no file beside the checkpoint tells, "
+            "and an encoder that normalises first (pre-norm) has the same variables; --config "
+            f"{PARAMS} names the trainer's file where it lies elsewhere"
+        )
+    return Told({key: setting.value for key, setting in found.items()}, tuple(notes))
+
+
+def read_params(text: str) -> Config | None:
+    """Hugging Face's keys from the text of a params.yaml that the user named, and norm_first.
+
+    None where it is none. Raises ConfigError where it tells of another model, or of no encoder.
+    """
+    if re.search(r"^task:", text, re.MULTILINE) is None:
+        return None
+    from ._params_yaml import parse_yaml  # yaml takes its time, and most configs are JSON
+
+    said = list(_of_model(_section(parse_yaml(text), "task", "model"), "", None))
+    if not said:
+        raise ConfigError("a params.yaml of the Model Garden, but without task.model.encoder")
+    others = {each.key: each.value for each in (*_unknown(said), *_of_norms(said))}
+    return others | {key: setting.value for key, setting in _agreed(said).items()}
+
+
+def _agreed(said: Sequence[Said]) -> dict[str, Said]:
+    """The settings by Hugging Face's keys. Raises ConfigError for those that no class has."""
     found: dict[str, Said] = {}
     for setting in said:
         _check_fixed(setting)
@@ -95,32 +149,24 @@ def from_settings(
             value = _activation(value)
         if key is None or value is None:
             continue
-        if key != "hidden_act" and not _is_number(value, whole=key.startswith("num_")):
-            raise ConfigError(f"{setting.where}: {setting.key} = {value!r}, expected a number")
+        kind = class_keys("albert")[key]  # which has all of bert's
+        if not kind.fits(value):
+            raise ConfigError(f"{setting.where}: {setting.key} = {value!r}, expected {kind.words}")
         other = found.setdefault(key, Said(setting.where, setting.key, value))
         if other.value != value:
             raise ConfigError(
                 f"{other.where}: {other.key} = {other.value!r}, but {setting.where}: "
                 f"{setting.key} = {value!r}; Hugging Face's config has one {key} for all layers"
             )
-    number = found.get("num_hidden_layers")
-    if number and config.get("num_hidden_layers", number.value) != number.value:
-        raise ConfigError(
-            f"num_hidden_layers = {config['num_hidden_layers']!r} in the config, but "
-            f"{number.where} says {number.value!r}: correct one of them"
-        )
-    if may_be_pre_norm and not any(setting.key == "norm_first" for setting in said):
-        notes.append(
-            "norm_first is taken to be false, as BERT has it: no file beside the checkpoint tells, "
-            "and an encoder that normalises first (pre-norm) has the same variables"
-        )
-    return Told({key: setting.value for key, setting in found.items()}, tuple(notes))
+    return found
 
 
-def _is_number(value: Any, *, whole: bool) -> bool:
-    if whole or isinstance(value, int):
-        return type(value) is int
-    return isinstance(value, float) and isfinite(value)
+def _unknown(said: Sequence[Said]) -> list[Said]:
+    return [each for each in said if each.key not in {*KEYS, *FIXED, *HARMLESS}]
+
+
+def _of_norms(said: Sequence[Said]) -> list[Said]:
+    return [each for each in said if each.key == "norm_first"]
 
 
 def _check_fixed(said: Said) -> None:
@@ -141,13 +187,20 @@ def _activation(value: Any) -> str | None:
     return ACTIVATIONS.get(value, value.rpartition(">")[2])
 
 
-def _of_params(path: AnyPath) -> Iterator[Said]:
+def _of_params(path: AnyPath, task: str | None) -> Iterator[Said]:
     from ._params_yaml import read_yaml  # most checkpoints have none, and yaml takes its time
 
-    data = _section(read_yaml(path), "task", "model")
+    return _of_model(_section(read_yaml(path), "task", "model"), f"{path}: ", task)
+
+
+def _of_model(data: Mapping[str, Any], file: str, task: str | None) -> Iterator[Said]:
+    """The settings of the section task.model; `file` is what a message begins with.
+
+    `task` is the name of the head chosen. Raises ConfigError.
+    """
     encoder = _section(data, "encoder")
     kind = encoder.get("type") or next((key for key in encoder if key in TYPES), None)
-    where = f"{path}: encoder.{kind}"
+    where = f"{file}encoder.{kind}"
     if kind is None:
         return
     if kind not in TYPES:
@@ -155,17 +208,34 @@ def _of_params(path: AnyPath) -> Iterator[Said]:
     own = _section(encoder, str(kind))
     # The trainer looks names up among the Garden's activations, whose gelu is the tanh form.
     for key, value in own.items():
-        yield Said(where, key, f"Text>{value}" if value == "gelu" else value)
+        yield Said(where, str(key), f"Text>{value}" if value == "gelu" else value)
     of_words = data.get("mlm_activation")
     if of_words is not None and of_words != own.get("hidden_activation", of_words):
         raise ConfigError(
-            f"{path}: mlm_activation = {of_words!r}, hidden_activation = "
-            f"{own['hidden_activation']!r}: Hugging Face's classes have one for both"
+            f"{file}mlm_activation = {of_words!r}, hidden_activation = "
+            f"{own['hidden_activation']!r}: Hugging Face's classes have one for both; for a class "
+            "without masked words, take mlm_activation out of the file"
         )
     listed = data.get("cls_heads")
-    for head in listed if isinstance(listed, list) else ():
-        if isinstance(head, Mapping) and "cls_token_idx" in head:
-            yield Said(f"{path}: head {head.get('name')}", "cls_token_idx", head["cls_token_idx"])
+    for head in _used(listed, task) if isinstance(listed, list) else ():
+        place = f"{file}head {head.get('name')}"
+        yield Said(place, "cls_token_idx", head.get("cls_token_idx", 0))
+        activation = head.get("activation", "tanh")
+        if activation != "tanh":
+            raise ConfigError(
+                f"{place}: activation = {activation!r}, where BERT's pooler has tanh: no class "
+                "computes the same; where the head is not wanted, take it out of the file and "
+                "leave its variables out with --ignore REGEX"
+            )
+
+
+def _used(listed: Sequence[Any], task: str | None) -> list[Mapping[str, Any]]:
+    """The heads for sentences whose pooler may be the model's; see _garden.chosen_heads."""
+    heads = [head for head in listed if isinstance(head, Mapping) and head.get("inner_dim") != 0]
+    for name in (task, NEXT_SENTENCE):
+        if chosen := [head for head in heads if name is not None and head.get("name") == name]:
+            return chosen
+    return heads
 
 
 def _section(data: Any, *keys: str) -> Mapping[str, Any]:

@@ -22,10 +22,17 @@ _Loader.add_multi_constructor("", lambda *_: None)
 
 def read_yaml(path: AnyPath) -> Any:
     try:
-        return yaml.load(read_small(path, MAX_PARAMS).decode("utf-8"), _Loader)
+        return parse_yaml(read_small(path, MAX_PARAMS).decode("utf-8"))
     except RemoteError:
         raise
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def parse_yaml(text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a YAML file: {error}") from None
+        raise ConfigError(f"not a YAML file: {error}") from None

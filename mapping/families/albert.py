@@ -19,7 +19,7 @@ from tfreader.files import read_small
 
 from ..family import Beside, Config, Layout, SideFiles, Variables, same_keys
 from ..rules.rule import Architecture, Rule, RuleSet, Tie
-from . import _albert_garden, _bert4keras, _bert_for_tf2, _builders
+from . import _albert_garden, _bert4keras, _bert_for_tf2, _builders, _garden_settings
 from ._bert_kin import BERT, ROOT, BertKin
 from ._builders import dense, output_layer
 from ._heads import with_head
@@ -202,6 +202,10 @@ class Albert(BertKin):
     }
     labels: ClassVar = {"AlbertForMultipleChoice": 1}
     needs = ("num_attention_heads", "num_hidden_layers")
+
+    def read(self, text: str) -> Mapping[str, Any] | None:
+        """From a params.yaml, as the Model Garden's trainer writes it."""
+        return _garden_settings.read_params(text)
 
     def translate(self, original: Mapping[str, Any]) -> Config:
         """Hugging Face's config from albert_config.json: both spell their keys alike."""

@@ -6,12 +6,13 @@ run_squad.py; tensor names and shapes those of transformers' modeling_bert.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..family import Config, Layout, Variables
 from ..rules.rule import Architecture, Rule, RuleSet, Tie
-from . import _bert4keras, _bert_for_tf2, _bert_garden, _shared_layer
+from . import _bert4keras, _bert_for_tf2, _bert_garden, _garden_settings, _shared_layer
 from ._bert_kin import BERT, MOBILE, ROOT, TABLES, BertKin
 from ._builders import dense, layer_norm, output_layer
 from ._encoder import HIDDEN, NORM, original_embeddings, original_layers
@@ -160,6 +161,10 @@ class Bert(BertKin):
     }
     labels: ClassVar = {"BertForMultipleChoice": 1}
     needs = ("num_attention_heads",)
+
+    def read(self, text: str) -> Mapping[str, Any] | None:
+        """From a params.yaml, as the Model Garden's trainer writes it."""
+        return _garden_settings.read_params(text)
 
     def assume(self, config: Config, variables: Variables) -> Config:
         """The Garden's gelu is the tanh form."""
