@@ -286,13 +286,6 @@ def test_electric_is_refused_by_name(tmp_path):
         convert(written(tmp_path / "in", tensors), tmp_path / "out")
 
 
-def test_convbert_is_no_electra(tmp_path):
-    name = "electra/encoder/layer_0/attention/self/conv_attn_key/bias"
-    prefix = written(tmp_path / "in", variables() | {name: np.ones(12, "f4")})
-    with pytest.raises(tfreader.PlanError, match=r"convbert \(not built in\)"):
-        convert(prefix, tmp_path / "out")
-
-
 @pytest.mark.parametrize("name", ["pretraining", "fine_tuned"])
 def test_a_projection_is_there_just_where_the_sizes_differ(name, tmp_path):
     tensors = variables(name)

@@ -70,6 +70,14 @@ _TORCH = re.compile(
 )
 
 
+# What JAX's libraries write: Flax' msgpack (transformers: flax_model.msgpack), T5X' zarr arrays in
+# folders such as target.encoder.layers_0.mlp.wi.kernel, Orbax' and TensorStore's own files.
+_JAX = re.compile(
+    r"[^/]+\.msgpack(?:\.index\.json)?|(?:target|state)\.(?:\w*encoder|\w*decoder|token_embedder|step)\b.*|manifest\.ocdbt|"
+    r"ocdbt\.process_\d+|_CHECKPOINT_METADATA|\.zarray"
+)
+
+
 class Model(NamedTuple):
     """A model in a folder, by its name there. Without a `kind` it is a TensorFlow checkpoint."""
 
@@ -123,3 +131,8 @@ def torch_files(names: Collection[str], models: Collection[Model]) -> list[str]:
     ours = {model.name for model in models}
     shards = {name for name in names if index_of(name) in ours}
     return sorted(set(filter(_TORCH.fullmatch, names)) - ours - shards)
+
+
+def jax_files(names: Collection[str]) -> list[str]:
+    """The files and folders of JAX's libraries among these names."""
+    return sorted(filter(_JAX.fullmatch, names))

@@ -9,7 +9,7 @@ from collections.abc import Collection, Set
 from .checkpoint_pb2 import CheckpointState
 from .errors import CheckpointNotFoundError, CorruptCheckpointError, RemoteError, TFReaderError
 from .files import but_it_is, is_table, read_small
-from .kinds import LOOKED_AT, USUAL, Model, kind_of, models_in, names_in, torch_files
+from .kinds import LOOKED_AT, USUAL, Model, jax_files, kind_of, models_in, names_in, torch_files
 from .paths import as_path, check_access, entries, is_dir, is_file, is_url
 from .prefixes import (
     V1_SHARD,
@@ -256,6 +256,12 @@ def _candidates(folder: str) -> str:
     if not is_url(folder) and is_dir(folder) and not os.access(folder, os.R_OK):
         return f"{folder} may not be listed by this user: pass the checkpoint's prefix"
     known = sorted(set(USUAL).intersection(names)) or torch_files(names, ())
+    if not known and (jax := jax_files(names)):
+        return (
+            f"{folder} holds no checkpoint of TensorFlow but one of JAX (Flax, T5X, Orbax: "
+            f"{jax[0]}), which is not read: transformers 4 loads its own with from_flax=True, and "
+            "has scripts for T5X (convert_*t5x_checkpoint_to_*.py)"
+        )
     if known or is_dir(folder):
         clauses = (but_it_is(os.path.join(folder, name)) for name in known[:3])
         return f"{folder} holds no checkpoint" + "".join(clauses)

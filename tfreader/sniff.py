@@ -12,6 +12,10 @@ from .wire import BYTES, VARINT, fields
 _HEAD = 1 << 16
 _WEB_PAGE = "an HTML page: the download returned a web page, fetch the file again"
 _PICKLE = "a Python pickle (an old PyTorch file, perhaps), not a TensorFlow checkpoint"
+# A map of which the first key is a name: Flax' serialisation of parameters.
+_MSGPACK = re.compile(
+    rb"(?:[\x81-\x8f]|\xde..|\xdf....)(?:[\xa1-\xbf]|\xd9.)[A-Za-z_]\w*", re.DOTALL
+)
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (  # in lower case
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
     (b"<!doctype html", _WEB_PAGE),
@@ -63,6 +67,8 @@ def sniff(file: IO[bytes]) -> str | None:
         return _SAFETENSORS.get(said, f"a safetensors file of another library (format {said!r})")
     if head[:1] == b"{" and b'"weight_map"' in head:
         return "the index of a model in shards, which are not TensorFlow's"
+    if _MSGPACK.match(head):
+        return "a msgpack file of JAX (Flax, T5X), not a TensorFlow checkpoint"
     if not head.strip(b"\0"):
         return "nothing but zeros: the download was interrupted, fetch it again"
     return _graph(head)

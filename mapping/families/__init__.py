@@ -10,10 +10,15 @@ from pathlib import Path
 
 import tfreader
 from tfreader.checkpoint import Checkpoint
-from tfreader.errors import UnknownModelTypeError
+from tfreader.errors import (
+    CheckpointNotFoundError,
+    CorruptCheckpointError,
+    UnknownModelTypeError,
+)
 from tfreader.paths import as_path, check_access
 
 from ..family import Family
+from ..left_out import left_out
 
 OF_ANY_TYPE = "hf-tf"
 
@@ -44,10 +49,15 @@ def find_family(model_type: str) -> Family | None:
 
 
 def get_family(model_type: str) -> Family:
-    """The family of that model type or alias. Raises UnknownModelTypeError, listing those known."""
+    """The family of that model type or alias.
+
+    Raises UnknownModelTypeError, listing those known, or saying why there is none of that name.
+    """
     family = find_family(model_type)
     if family is not None:
         return family
+    if (model := left_out(model_type)) is not None:
+        raise UnknownModelTypeError(f"model type {model_type!r}: {model}")
     raise UnknownModelTypeError(
         f"unknown model type {model_type!r}; known: auto, {', '.join(families())}. "
         "For a model of your own, write a rule file and pass it with --rules"
@@ -57,9 +67,18 @@ def get_family(model_type: str) -> Family:
 def open_source(path: str | PathLike[str], model_type: str = "auto") -> Checkpoint:
     """Open a checkpoint, of TensorFlow's formats or one that only a family knows.
 
-    Raises what `tfreader.open` raises.
+    Raises what `tfreader.open` raises; UnknownModelTypeError where nothing can be opened and the
+    model type is of those left out.
     """
-    return open_foreign(path, model_type) or tfreader.open(path)
+    foreign = open_foreign(path, model_type)
+    if foreign is not None:
+        return foreign
+    try:
+        return tfreader.open(path)
+    except (CheckpointNotFoundError, CorruptCheckpointError) as error:
+        if find_family(model_type) is None and (model := left_out(model_type)) is not None:
+            raise UnknownModelTypeError(f"{error}\nmodel type {model_type!r}: {model}") from error
+        raise
 
 
 def open_foreign(path: str | PathLike[str], model_type: str = "auto") -> Checkpoint | None:

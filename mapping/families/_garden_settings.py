@@ -198,7 +198,8 @@ def _of_model(data: Mapping[str, Any], file: str, task: str | None) -> Iterator[
 
     `task` is the name of the head chosen. Raises ConfigError.
     """
-    encoder = _section(data, "encoder")
+    # Of ELECTRA only the discriminator's encoder can be told apart by a scope, and converted.
+    encoder = _section(data, "encoder") or _section(data, "discriminator_encoder")
     kind = encoder.get("type") or next((key for key in encoder if key in TYPES), None)
     where = f"{file}encoder.{kind}"
     if kind is None:

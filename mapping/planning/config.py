@@ -19,6 +19,7 @@ from ..config_checks import check_keys, check_values, shown
 from ..config_keys import class_keys, keys_of, own_keys
 from ..families import families
 from ..family import Beside, Config, Family
+from ..left_out import left_out
 from ..plan import FLOATS
 from ..rules.rule import RuleSet
 from .labels import set_labels
@@ -179,9 +180,10 @@ def _translate(original: Mapping[str, Any], where: str, family: Family, is_own: 
     """
     model_type = original.get("model_type")
     if model_type is not None and model_type not in family.names and not family.any_type:
+        model = left_out(str(model_type))
         raise ConfigError(
             f"{where}: model_type = {model_type!r}: a config of another family than "
-            f"{family.model_type}"
+            f"{family.model_type}" + (f"\n{model}" if model is not None else "")
         )
     if not is_own:
         aliases = keys_of(family.model_type).aliases

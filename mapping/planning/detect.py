@@ -13,11 +13,10 @@ from tfreader.errors import PlanError, RuleError, UnknownModelTypeError
 from ..families import OF_ANY_TYPE, families, get_family
 from ..family import Family, Layout
 from ..findings import some
+from ..left_out import told_by
 from ..rules.rule import RuleSet
 from .variables import Chosen, Seen, averages_of
 
-# Models that people take for one of the families.
-_NOT_BUILT_IN = {"convbert": r".*/conv_attn_key/.*"}
 _MOST_SCOPES = 1000  # that are tried for a hint
 _DEEPEST_SCOPE = 8
 
@@ -52,6 +51,8 @@ def detect(
         if not fits:
             return family, family.layouts[0], []
     else:
+        if others := told_by(names):
+            raise PlanError(f"{seen.path}: {others[0]}")
         fits = list(fitting(names, kind=seen.format))
     if len(fits) == 1:
         ((family, layout, evidence),) = fits
@@ -114,9 +115,8 @@ def _unknown(seen: Seen, names: Sequence[str]) -> str:
             return f"{said}\nIt is {' or '.join(scopes)}."
     if seen.scope and (whole := next(fitting([*seen.infos, *seen.shown.values()]), None)):
         return f"{seen.path}: below {seen.scope}/ lies part of {whole}: leave out --scope"
-    likely = "".join(f"; it looks like {name}" for name in not_built_in(names))
     known = ", ".join(families())
-    return f"{said}{likely}\nKnown: {known}. For another model, write a rule file and pass --rules."
+    return f"{said}\nKnown: {known}. For another model, write a rule file and pass --rules."
 
 
 def under_scopes(spellings: Sequence[Sequence[str]]) -> list[tuple[str, Fit]]:
@@ -171,12 +171,3 @@ def side_by_side(seen: Seen, chosen: Chosen) -> str:
         outer += f"{scope}/"
     kinds = [f"{fit} under --scope {shlex.quote(outer + scope)}" for scope, fit in found.items()]
     return f"several models: {', '.join(kinds)}" if len(kinds) > 1 else ""
-
-
-def not_built_in(names: Sequence[str]) -> list[str]:
-    """Well-known models that no family is for, as far as these variables tell."""
-    return [
-        f"{name} (not built in)"
-        for name, regex in _NOT_BUILT_IN.items()
-        if any(map(re.compile(regex).fullmatch, names))
-    ]

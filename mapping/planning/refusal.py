@@ -9,10 +9,11 @@ from collections.abc import Collection
 from tfreader.errors import PlanError
 
 from ..findings import Findings
+from ..left_out import told_by
 from ..plan import Plan
 from ..rules.rule import Architecture
 from .accounting import Accounts
-from .detect import fitting, not_built_in, side_by_side, under_scopes
+from .detect import fitting, side_by_side, under_scopes
 from .following import Followed
 from .matching import Matches
 from .variables import Chosen, Seen, spellings
@@ -41,8 +42,9 @@ def _other_families(model_type: str, seen: Seen, chosen: Chosen) -> list[str]:
     said = []
     names = [name for key in chosen.variables for name in seen.names_of(key)]
     likely = list(dict.fromkeys(fit.family.model_type for fit in fitting(names)))
-    likely += not_built_in(names)
-    if model_type not in likely:
+    if others := told_by(names):
+        said.append(f"The variables are those of {others[0]}")
+    elif model_type not in likely:
         kinds = " or ".join(likely) or "of no family known here"
         said.append(f"The variables are {kinds}: is --model_type {model_type} right?")
     if several := side_by_side(seen, chosen):
