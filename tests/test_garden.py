@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+import yaml
 from bundle_writer import write_bundle
 from conftest import DATA
 
@@ -396,6 +397,20 @@ def test_a_head_of_pretraining_without_a_pooler_is_one_for_tokens(tmp_path):
     (head,) = _garden.heads(Variables(dict.fromkeys(paths, info)))
     assert "each token" in head.why
     assert _garden.chosen_heads([head], None) == []
+
+
+def test_a_bert_trained_with_token_dropping(tmp_path):
+    importance = {"_token_importance_embed/_importance_embedding": np.ones(37, np.float32)}
+    prefix = by_paths_with(tmp_path, importance)
+    params = yaml.safe_load((GARDEN / "classifier" / "params.yaml").read_text())
+    settings = params["task"]["model"]["encoder"].pop("bert")
+    encoder = {"type": "any", "any": settings | {"token_keep_k": 4, "token_loss_beta": 0.99}}
+    params["task"]["model"]["encoder"] = encoder
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    plan = plan_of(prefix)
+    assert plan.architecture == "BertModel"
+    assert any("skips none" in reason for reason in plan.dropped.values())
+    assert not any("nothing here knows" in note for note in plan.notes)
 
 
 def test_a_projection_behind_the_embeddings_is_refused(tmp_path):

@@ -18,9 +18,9 @@ from ._garden import (
     ANY,
     ANY_LOGITS,
     BY_NAME,
-    DO_LOWER_CASE,
     HIDDEN,
     SHARED_QUERY,
+    UNUSED,
     Head,
     HeadTargets,
     Layer,
@@ -92,7 +92,7 @@ class Garden(Layout):
                 *of_heads,
                 *ANY_HEAD,
             ),
-            drops=(DO_LOWER_CASE, *drops),
+            drops=(*UNUSED, *drops),
             fills=IDENTITY,
         )
 

@@ -21,9 +21,9 @@ from ._garden import (
     ANY,
     ANY_LOGITS,
     BY_PATH,
-    DO_LOWER_CASE,
     HIDDEN,
     SHARED_QUERY,
+    UNUSED,
     Head,
     HeadTargets,
     Layer,
@@ -149,7 +149,7 @@ class Garden(Layout):
                 *of_heads,
                 *ANY_HEAD,
             ),
-            drops=(DO_LOWER_CASE, *drops),
+            drops=(*UNUSED, *drops),
         )
 
 

@@ -37,7 +37,15 @@ ANY_LOGITS = f"{ANY}predictions/transform/logits"
 # What a head of pre-training is applied to is the whole sequence, unless it pools by itself.
 _OF_PRETRAINING = re.compile(rf"{ANY}classification_heads/\d+/out_proj/kernel")
 NEXT_SENTENCE = "next_sentence"
-DO_LOWER_CASE = Drop(f"{ANY}do_lower_case", "the tokenizer's setting")
+UNUSED = (
+    Drop(f"{ANY}do_lower_case", "the tokenizer's setting"),
+    # official/projects/token_dropping: a BERT whose training skips tokens in the middle layers.
+    Drop(
+        f"{ANY}(?:_token_importance_embed|token_importance_with_moving_avg(?:_\\d+)?)/[^/]+",
+        "how important each token is, by which pre-training skips some; the result skips none, as "
+        "the original's fine-tuning",
+    ),
+)
 
 
 def table(source: str, target: str, rows: str, columns: str) -> Rule:

@@ -50,9 +50,15 @@ FIXED: dict[str, Any] = {
     "diff_q_kv_att_layer_norm": False,
     "cls_token_idx": 0,
 }
-# Of the encoder's settings, those that choose what it returns, and the one that variables tell.
+# Of the encoder's settings, those that choose what it returns, the one that variables tell, and
+# those of token dropping, a way to train a BERT.
 HARMLESS = {
     "embedding_size",
+    "token_allow_list",
+    "token_deny_list",
+    "token_keep_k",
+    "token_loss_beta",
+    "token_loss_init_value",
     "output_range",
     "return_all_encoder_outputs",
     "return_attention_scores",
@@ -204,9 +210,9 @@ def _of_model(data: Mapping[str, Any], file: str, task: str | None) -> Iterator[
     where = f"{file}encoder.{kind}"
     if kind is None:
         return
-    if kind not in TYPES:
-        raise ConfigError(f"{where}: an encoder other than {', '.join(TYPES)}, of no class here")
     own = _section(encoder, str(kind))
+    if kind not in TYPES and "token_keep_k" not in own:
+        raise ConfigError(f"{where}: an encoder other than {', '.join(TYPES)}, of no class here")
     # The trainer looks names up among the Garden's activations, whose gelu is the tanh form.
     for key, value in own.items():
         yield Said(where, str(key), f"Text>{value}" if value == "gelu" else value)
