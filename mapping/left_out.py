@@ -50,7 +50,7 @@ LEFT_OUT = (
         "BERT's variables without positions; its attention adds fixed relative positions to keys "
         "and values, which no class of transformers 5 does",
         "transformers 4.40 has NezhaModel, which loads sijunhe/nezha-cn-base of the Hub",
-        (f"{ANY}Embedding-Relative-Position/.*",),
+        (f"{ANY}Embedding-Relative-Position(?:_\\d+)?/.*",),
     ),
     LeftOut(
         "RoFormerV2",
