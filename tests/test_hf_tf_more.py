@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from tfreader.errors import PlanError
 from tfreader.mapping import convert
+from tfreader.mapping.families._hf_sizes import axes
 from tfreader.mapping.families._hf_templates import templates_for
 
 SIZES = {
@@ -131,8 +132,11 @@ def test_the_model_itself_is_right(tmp_path, model):
         (DECODER, {"is_decoder": True, "add_cross_attention": False}),
         ({}, {"model_type": "roberta"}),
         ({}, {"vocab_size": 31}),
+        ({}, {"intermediate_size": 16}),
+        ({}, {"hidden_size": 12}),
+        ({}, {"max_position_embeddings": 32}),
     ],
-    ids=["fewer layers", "no cross attention", "another type", "another vocabulary"],
+    ids=lambda changes: " ".join(f"{key}={value}" for key, value in changes.items()) or "usual",
 )
 def test_what_the_config_does_not_have_is_not_left_out(tmp_path, model, config, written):
     made, folder = model("BertModel", config, written)
@@ -254,3 +258,26 @@ def test_stages_have_as_many_layers_as_the_config_says():
     assert template.missing(names, config | {"depths": [2, 2]})
     assert template.missing(names, config | {"depths": [1, 3]})
     assert template.surplus(names, config | {"depths": [1, 1]})
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("BertForMaskedLM", {}),
+        ("ConvBertModel", {"num_groups": 2, "embedding_size": 6}),
+        ("DebertaModel", {"embedding_size": 6}),
+        ("ElectraModel", {"embedding_size": 6}),
+        ("GPT2LMHeadModel", {"n_embd": 8, "n_head": 2, "n_layer": 2, "n_inner": 12}),
+        ("T5ForConditionalGeneration", {"d_model": 8, "d_ff": 12, "d_kv": 3, "num_heads": 2}),
+    ],
+)
+def test_the_sizes_known_are_those_of_the_class(kind, config):
+    cls = getattr(transformers, kind)
+    with torch.device("meta"):
+        model = cls(cls.config_class(**{**SIZES, **config}))
+    told = 0
+    for name, value in model.state_dict().items():
+        for axis, path in axes(kind, cls.base_model_prefix, name):
+            assert value.shape[axis] == getattr(model.config, path), (name, axis, path)
+            told += 1
+    assert told

@@ -22,9 +22,11 @@ from tfreader.files import read_small
 
 from ..family import Beside, Config, Family, Layout, Made, SideFiles, Variables
 from ..findings import some
+from ..rules.ops import Shape, Step
 from ..rules.rule import Architecture, Drop, Fill, Rule, RuleSet
 from ._hf_exceptions import LABELED, LABELS, LOSERS, LOST, SIZES
 from ._hf_reading import Named, Reading, class_scopes, read
+from ._hf_sizes import axes
 from ._hf_templates import at, float_keys
 
 PART = "model"
@@ -169,6 +171,34 @@ def _check_sizes(reading: Reading) -> None:
                 f"{one.target} is for {key} = {rows[0]}, and by the config {key} = {told}: pass "
                 f"the model's own with --config, or {fix}"
             )
+    _check_axes(reading)
+
+
+def _check_axes(reading: Reading) -> None:
+    """Raise PlanError for a tensor of another shape than the class has with this config."""
+    prefix = reading.template.base_model_prefix if reading.template else ""
+    for one in reading.named:
+        shape = _shape(one)
+        for axis, path in axes(reading.kind, prefix, one.target):
+            told = at(reading.config, path.split("."))
+            if axis >= len(shape) or type(told) is not int or told == shape[axis]:
+                continue
+            fix = "" if "." in path else f", or --set {path}={shape[axis]} where only that is wrong"
+            raise PlanError(
+                f"{one.target} has the shape {[*shape]}, and by the config {path} = {told}: pass "
+                f"the model's own with --config{fix}"
+            )
+
+
+def _shape(one: Named) -> Shape:
+    """The tensor's shape; none of its axes where the operations do not fit, as planning says."""
+    shape = one.info.shape
+    try:
+        for op in one.ops:
+            shape = op.shape(shape) if isinstance(op, Step) else shape
+    except ValueError:
+        return ()
+    return shape
 
 
 def _check_stored(reading: Reading, config: Config) -> None:
