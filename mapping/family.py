@@ -60,6 +60,9 @@ class Beside:
             if folder.parent.parent.name == "saved_model":
                 folders.append(folder.parent.parent.parent)
                 homes[0] = folder.parent.parent.parent
+            elif folder.parent.name == "export":  # beside what trained and exported the model
+                folders.append(folder.parent.parent)
+                homes[0] = folder.parent.parent
         elif folder.name == BEST:
             folders.append(folder.parent)
             homes[0] = folder.parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 
 import numpy as np
@@ -339,3 +340,13 @@ def test_the_written_config_has_numbers_and_flags_of_the_right_types(tmp_path):
 def test_values_that_transformers_class_refuses_are_refused(key, value):
     with pytest.raises(tfreader.ConfigError, match=f"{key}.*, expected"):
         plan(overrides={key: value})
+
+
+def test_the_config_beside_a_folder_export_is_that_of_the_saved_model_in_it(tmp_path):
+    for place in ("export", "other"):
+        shutil.copytree(BERT, tmp_path / place / "variables")
+        (tmp_path / place / "variables" / "bert_config.json").unlink()
+    (tmp_path / "bert_config.json").write_text(json.dumps(BERT_CONFIG))
+    found = plan(tmp_path / "export" / "variables").config
+    assert found["num_attention_heads"] == BERT_CONFIG["num_attention_heads"]
+    assert plan(tmp_path / "other" / "variables").config.get("num_attention_heads") is None
