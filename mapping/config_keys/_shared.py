@@ -41,6 +41,20 @@ BERT_FILES = keys(
         pooler_size_per_head pooler_type
     """
 )
+# Flags of google-research/bigbird (core/flags.py) that only training and decoding read.
+BIG_BIRD_FLAGS = keys(
+    size="max_encoder_length",
+    text="scope",
+    any="""
+        alpha beam_size data_dir do_eval do_export do_train eval_batch_size gcp_project
+        init_checkpoint iterations_per_loop label_smoothing learning_rate masked_lm_prob master
+        max_decoder_length max_eval_steps max_predictions_per_seq num_tpu_cores num_train_steps
+        num_warmup_steps optimizer optimizer_beta1 optimizer_beta2 optimizer_epsilon output_dir
+        preprocessed_data save_checkpoints_steps substitute_newline tpu_job_name tpu_name tpu_zone
+        train_batch_size trainable_bias use_gradient_checkpointing use_nsp use_tpu
+        vocab_model_file weight_decay_rate
+    """,
+)
 _RELATIVE = "its attention adds relative positions"
 _PRE_NORM = "its layer norms come before the layers' parts, not behind them"
 POST_NORM_FAMILIES = {

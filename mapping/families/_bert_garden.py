@@ -50,6 +50,7 @@ TO_LAYER = Layer(
     "output.dense",
     "output.LayerNorm",
 )
+BIG_BIRD = rf"{ANY}big_bird_attention(?:_\d+)?/.*"
 TO_HEADS = HeadTargets("bert.pooler.dense", "classifier", "cls.seq_relationship", "nsp")
 ANY_HEAD = (
     *dense("classifier", ANY_LOGITS, "classifier", HIDDEN, "num_labels"),
@@ -101,7 +102,7 @@ class Garden(Layout):
         rf".*/embeddings|{ANY}masked_lm/embedding_table",
         r".*/_attention_layer/_query_dense/kernel",
     )
-    absent = (SHARED_QUERY,)
+    absent = (SHARED_QUERY, BIG_BIRD)
 
     def __init__(self, base: RuleSet) -> None:
         self.base = base

@@ -73,6 +73,7 @@ class Original(Layout):
     evidence = (rf"{BERT}/embeddings/word_embeddings", rf"{BERT}/encoder/layer_\d+/attention/.*")
     absent = (
         rf"{BERT}/encoder/embedding_hidden_mapping_in/.*",  # of RemBERT, RoFormer
+        rf"{BERT}/encoder/LayerNorm/.*",  # of BigBird
         TABLES,
         MOBILE,
     )
