@@ -396,6 +396,23 @@ def test_a_table_of_positions_has_sines_before_cosines(tmp_path, value, last):
     np.testing.assert_allclose(table, expected, rtol=0, atol=1e-7)
 
 
+def test_a_timing_signal_has_the_rounded_angles_that_tensorflow_computes(tmp_path):
+    write_bundle(tmp_path / "model", {"kernel": np.ones((3, 3), np.float32)})
+    rules = TABLE.replace("sinusoids", "timing_signal").replace("[5, 6]", "[1001, 16]")
+    (tmp_path / "rules.toml").write_text(rules)
+    convert_file(tmp_path / "model", tmp_path / "out.safetensors", rules=tmp_path / "rules.toml")
+    table = load_file(tmp_path / "out.safetensors")["projection"]
+    # By TensorFlow 2.15.1; exact angles would put the first off by 4e-6.
+    expected = {
+        (1000, 1): -0.9438897967338562,
+        (1000, 6): 0.3641868233680725,
+        (1000, 9): -0.33026057481765747,
+        (777, 3): 0.6491286158561707,
+    }
+    for place, value in expected.items():
+        np.testing.assert_allclose(table[place], value, rtol=0, atol=6e-8)
+
+
 def test_a_table_of_positions_has_as_many_sines_as_cosines(tmp_path):
     write_bundle(tmp_path / "model", {"kernel": np.ones((3, 3), np.float32)})
     (tmp_path / "rules.toml").write_text(TABLE.replace("[5, 6]", "[5, 7]"))
