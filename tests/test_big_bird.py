@@ -375,3 +375,12 @@ def test_trivia_qa_without_its_config(tmp_path):
         plan = make_plan(checkpoint, config={}, overrides=sizes)
     assert plan.config["num_attention_heads"] == 2
     assert plan.config["intermediate_size"] == 8
+
+
+def test_hugging_faces_gelu_is_another(tmp_path):
+    source = write_bundle(tmp_path / "model.ckpt", random_tensors(pretraining()))
+    config = {"model_type": "big_bird", "num_attention_heads": HEADS, "hidden_act": "gelu"}
+    config |= {"attention_type": "original_full"}
+    report = planned(source, config=config)
+    (note,) = (note for note in report.notes if "erf form" in note)
+    assert note.endswith("--set hidden_act=gelu_new")

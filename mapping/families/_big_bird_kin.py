@@ -114,3 +114,12 @@ def attention_remarks(config: Config, difference: str) -> Iterator[str]:
         f"of at most {most} tokens turns it to full attention for good, the original has that for "
         f"{MOST_FULL} up to {LONGEST_FULL}"
     )
+
+
+def gelu_remarks(key: str, config: Config) -> Iterator[str]:
+    """What to say of Hugging Face's gelu, which flags never become."""
+    if config[key] == "gelu":
+        yield (
+            f"{key} = gelu, in transformers the erf form; the original's gelu is the tanh form, "
+            f"which is --set {key}=gelu_new"
+        )

@@ -31,6 +31,7 @@ from ._big_bird_kin import (
     attention_remarks,
     check_attention,
     from_flags,
+    gelu_remarks,
     number_of,
     scope_of,
 )
@@ -42,15 +43,12 @@ from ._tokenizers import is_sentencepiece, sentencepieces, tokenizer_config, too
 WIDE = "intermediate_size"
 TEXTS = "labels of texts"  # a head that no variable is for: the class is chosen by name alone
 AS_BERT, BERT_CLASS = "what BERT has besides", "BertForSequenceClassification"
-OWN_KEYS = {
-    *("attention_type", "block_size", "num_random_blocks", "rescale_embeddings", "use_bias"),
-}
+OWN_KEYS = ("attention_type", "block_size", "num_random_blocks", "rescale_embeddings", "use_bias")
 NO_BIAS = "the original has no biases there (use_bias = false)"
-TABLES = ("word", "position", "token_type")
 # Of the Garden's layers, by their own names, and of the head by its path.
 SCAFFOLD_0 = "transformer_scaffold(?:_0)?"
 SELF = r"big_bird_attention(?:_\d+)?"
-QUERY = re.compile(rf"{ANY}transformer_scaffold(?:_(\d+))?/{SELF}/query/kernel")
+QUERY = re.compile(rf"{ANY}transformer_scaffold(?:_(\d{{1,9}}))?/{SELF}/query/kernel")
 QUERY_BIAS = "/query/bias"
 LOGITS = re.compile("(.*)/_logits_dense/kernel")
 NAMES = replace(
@@ -140,9 +138,15 @@ class Original(Layout):
             fills = tuple(without_biases(number_of(variables, rf"{scope}encoder/layer_(\d+)/")))
         mlm, transform = "mlm", "(?:cls/predictions/)?transform"
         to = "cls.predictions.transform"
-        tables = (f"{scope}embeddings/{kind}_embeddings" for kind in TABLES)
         rules = (
-            *embeddings("bert.embeddings", HIDDEN, *tables, f"{scope}encoder/LayerNorm"),
+            *embeddings(
+                "bert.embeddings",
+                HIDDEN,
+                f"{scope}embeddings/word_embeddings",
+                f"{scope}embeddings/position_embeddings",
+                f"{scope}embeddings/token_type_embeddings",
+                f"{scope}encoder/LayerNorm",
+            ),
             *layers,
             *pooler_rules(f"{scope}pooler/dense"),
             *dense(mlm, transform, f"{to}.dense", HIDDEN, HIDDEN),
@@ -272,7 +276,8 @@ class BigBird(BertKin):
     def remarks(self, config: Config) -> tuple[str, ...]:
         if is_bert(config):
             return ()
-        said = list(attention_remarks(config, "0.10 in a layer's outputs"))
+        said = [*attention_remarks(config, "0.10 in a layer's outputs")]
+        said += gelu_remarks("hidden_act", config)
         if "BigBirdForQuestionAnswering" in config.get("architectures", ()):
             said.append(
                 "the head's layer norm has epsilon 1e-3 in the original, layer_norm_eps in "

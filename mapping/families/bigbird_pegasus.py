@@ -23,6 +23,7 @@ from ._big_bird_kin import (
     attention_remarks,
     check_attention,
     from_flags,
+    gelu_remarks,
     scope_of,
 )
 from ._builders import dense, layer_norm
@@ -153,6 +154,7 @@ class BigBirdPegasus(PegasusKin):
     def remarks(self, config: Config) -> tuple[str, ...]:
         return (
             *attention_remarks(config, "0.022 in the logits"),
+            *gelu_remarks("activation_function", config),
             "layer norms have epsilon 1e-12 in the original, 1e-5 in transformers' class, with no "
             "key for it (measured: 3e-4 in the outputs)",
         )
