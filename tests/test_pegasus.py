@@ -176,9 +176,8 @@ def test_as_many_positions_as_usual_are_written_and_said(tmp_path):
 )
 def test_what_the_original_does_not_have_is_refused_and_heads_are_asked_for(config, said, tmp_path):
     source = write_bundle(tmp_path / "model.ckpt", random_tensors(shapes()))
-    (tmp_path / "params.json").write_text(json.dumps(config))
     with pytest.raises((tfreader.ConfigError, tfreader.PlanError), match=said):
-        convert(source, tmp_path / "out")
+        convert(source, tmp_path / "out", config=config)
     assert not (tmp_path / "out").exists()
 
 

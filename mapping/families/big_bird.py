@@ -235,7 +235,8 @@ class BigBird(BertKin):
     model_type = "big_bird"
     layouts = (Original(), Garden())
     aliases = ("big-bird", "bigbird")
-    config_files = ("pretrain.config", "classifier.config", "model_config.json", "config.json")
+    # TriviaQA's, model_config.json, is a name of any family's.
+    config_files = ("pretrain.config", "classifier.config", "config.json")
     output_weight = "cls.predictions.decoder.weight"
     defaults: ClassVar = {
         "layer_norm_eps": 1e-12,

@@ -111,7 +111,7 @@ class Pegasus(PegasusKin):
     model_type = "pegasus"
     layouts = (Original(),)
     aliases = ("google/pegasus-large",)
-    config_files = ("params.json", "config.json")
+    config_files = ("config.json",)
     vocabularies = ("spiece.model", "c4.unigram.newline.10pct.96000.model")
     fixed: ClassVar = {"is_decoder": False, **OF_CODE}
     defaults: ClassVar = {
