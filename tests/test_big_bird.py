@@ -291,11 +291,11 @@ def test_several_models_are_told_apart_by_scope(tmp_path):
 
 def test_without_a_config_what_no_shape_tells_is_asked_for(tmp_path):
     source = write_bundle(tmp_path / "model.ckpt", random_tensors(pretraining()))
-    with pytest.raises(tfreader.ConfigError, match="block_size and num_random_blocks"):
-        convert(source, tmp_path / "out")
-    sizes = {"block_size": 4, "num_rand_blocks": 1}
-    with pytest.raises(tfreader.ConfigError, match="num_attention_heads"):
-        convert(source, tmp_path / "out", overrides=sizes)
+    heads, sizes = {"num_attention_heads": HEADS}, {"block_size": 4, "num_rand_blocks": 1}
+    for told, wanted in ((sizes, "num_attention_heads"), (heads, "block_size and num_random")):
+        with pytest.raises(tfreader.ConfigError, match=wanted):
+            convert(source, tmp_path / "out", overrides=told)
+    convert(source, tmp_path / "full", overrides=heads | {"attention_type": "original_full"})
     report = convert(source, tmp_path / "out", overrides=sizes | {"num_attention_heads": HEADS})
     assumed = [note for note in report.notes if "original's usual value" in note]
     assert [note.partition(" ")[0] for note in assumed] == [
@@ -369,8 +369,7 @@ def test_trivia_qa_gives_tensorflows_outputs(tmp_path):
 
 def test_trivia_qa_without_its_config(tmp_path):
     with tfreader.open(TRIVIA / "export") as checkpoint:
-        with pytest.raises(tfreader.ConfigError, match="block_size"):
-            make_plan(checkpoint, config={})
+        assert "block_size" not in make_plan(checkpoint, config={}).config
         sizes = {"block_size": 4, "num_random_blocks": 1}
         plan = make_plan(checkpoint, config={}, overrides=sizes)
     assert plan.config["num_attention_heads"] == 2

@@ -200,11 +200,11 @@ def test_other_models_are_refused_without_a_config_too(shapes, said, tmp_path):
 
 def test_without_a_config_what_no_shape_tells_is_asked_for(tmp_path):
     source = write_bundle(tmp_path / "model.ckpt", random_tensors(summarizer()))
-    sizes = {"block_size": 4, "num_rand_blocks": 1}
-    for overrides, wanted in (({}, "block_size and num_random_blocks"), (sizes, "_heads")):
+    heads, sizes = {"num_attention_heads": HEADS}, {"block_size": 4, "num_rand_blocks": 1}
+    for overrides, wanted in ((heads, "block_size and num_random_blocks"), (sizes, "_heads")):
         with pytest.raises(tfreader.ConfigError, match=wanted):
             convert(source, tmp_path / "out", overrides=overrides)
-    report = convert(source, tmp_path / "out", overrides=sizes | {"num_attention_heads": HEADS})
+    report = convert(source, tmp_path / "out", overrides=sizes | heads)
     for said in ('activation_function = "relu"', "scale_embedding = true"):
         assert any(note.startswith(f"{said}: the original's usual") for note in report.notes)
     assert report.plan.config["decoder_attention_heads"] == HEADS

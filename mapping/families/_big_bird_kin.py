@@ -84,16 +84,21 @@ def from_flags(model_type: str, original: Mapping[str, Any]) -> Config:
 
 
 def check_attention(config: Config) -> None:
-    """Raise ConfigError for sparse attention without its sizes, or one of no known type."""
+    """Raise ConfigError for attention of no known type."""
     found = config.get("attention_type")
     if found not in (FULL, SPARSE):
         raise ConfigError(f"attention_type = {shown(found)}, known are {FULL}, {SPARSE}")
+
+
+def lacking_blocks(config: Config) -> str:
+    """What to say where sparse attention lacks its sizes; empty where it does not."""
     missing = [key for key in RELEASED if config.get(key) is None]
-    if found == SPARSE and missing:
-        raise ConfigError(
-            f"config.json needs {' and '.join(missing)}, which no shape tells: pass the run's "
-            "flags with --config, or --set KEY=N"
-        )
+    if config.get("attention_type") != SPARSE or not missing:
+        return ""
+    return (
+        f"config.json needs {' and '.join(missing)}, which no shape tells\nPass the run's flags "
+        f"with --config, or {' '.join(f'--set {key}=N' for key in missing)}"
+    )
 
 
 def attention_remarks(config: Config, difference: str) -> Iterator[str]:
@@ -104,6 +109,8 @@ def attention_remarks(config: Config, difference: str) -> Iterator[str]:
             f"where it was told so; --set attention_type={SPARSE} for longer texts of a model that "
             "was trained so"
         )
+        return
+    if lacking_blocks(config):
         return
     size, blocks = config["block_size"], config["num_random_blocks"]
     most = (5 + 2 * blocks) * size

@@ -32,6 +32,7 @@ from ._big_bird_kin import (
     check_attention,
     from_flags,
     gelu_remarks,
+    lacking_blocks,
     number_of,
     scope_of,
 )
@@ -273,6 +274,9 @@ class BigBird(BertKin):
         super().check(config)
         if not is_bert(config):
             check_attention(config)
+
+    def lacking(self, config: Config) -> str:
+        return lacking_blocks(config)
 
     def remarks(self, config: Config) -> tuple[str, ...]:
         if is_bert(config):

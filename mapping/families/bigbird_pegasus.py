@@ -24,6 +24,7 @@ from ._big_bird_kin import (
     check_attention,
     from_flags,
     gelu_remarks,
+    lacking_blocks,
     scope_of,
 )
 from ._builders import dense, layer_norm
@@ -150,6 +151,9 @@ class BigBirdPegasus(PegasusKin):
     def check(self, config: Config) -> None:
         super().check(config)
         check_attention(config)
+
+    def lacking(self, config: Config) -> str:
+        return lacking_blocks(config)
 
     def remarks(self, config: Config) -> tuple[str, ...]:
         return (
