@@ -103,8 +103,8 @@ def fine_tuned(model, ids, segments, mask):
     }
 
 
-def make(name, seed, build, hparams=HPARAMS, **options):
-    folder = DATA / "electra" / name
+def make(name, seed, build, hparams=HPARAMS, model=Electra, **options):
+    folder = DATA / name
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
     ids = random.integers(0, HPARAMS["vocab_size"], (2, 10))
@@ -113,7 +113,7 @@ def make(name, seed, build, hparams=HPARAMS, **options):
     segments = (np.arange(10) > 5).astype(np.int64)[None].repeat(2, 0)
     with tf.Graph().as_default(), v1.Session() as session:
         inputs = map(tf.constant, (ids, segments, mask))
-        outputs = build(Electra(seed), *inputs, **options)
+        outputs = build(model(seed), *inputs, **options)
         v1.train.get_or_create_global_step()
         session.run(v1.global_variables_initializer())
         saver = v1.train.Saver(save_relative_paths=True)
@@ -131,9 +131,9 @@ def make(name, seed, build, hparams=HPARAMS, **options):
 
 if __name__ == "__main__":
     shutil.rmtree(DATA / "electra", ignore_errors=True)
-    make("pretraining", 1, pretraining)
+    make("electra/pretraining", 1, pretraining)
     untied = HPARAMS | {"untied_generator_embeddings": True}
-    make("untied", 2, pretraining, untied, untied_embeddings=True)
-    make("tied", 3, pretraining, HPARAMS | {"untied_generator": False}, untied=False)
+    make("electra/untied", 2, pretraining, untied, untied_embeddings=True)
+    make("electra/tied", 3, pretraining, HPARAMS | {"untied_generator": False}, untied=False)
     wide = {key: HPARAMS[key] for key in ("model_hparam_overrides", "model_size", "vocab_size")}
-    make("fine_tuned", 4, fine_tuned, wide)
+    make("electra/fine_tuned", 4, fine_tuned, wide)

@@ -322,6 +322,7 @@ def test_another_familys_checkpoint_is_called_by_its_name(tmp_path):
         ("bert", DATA / "t5" / "v11", "t5"),
         ("t5", BERT, "bert"),
         ("gpt2", DATA / "albert" / "pretraining", "albert"),
+        ("bert", DATA / "convbert" / "pretraining", "convbert"),
     ):
         with pytest.raises(tfreader.PlanError, match=f"variables are {likely}: is --model_type"):
             convert(folder, tmp_path / "out", model_type)

@@ -286,6 +286,19 @@ def test_electric_is_refused_by_name(tmp_path):
         convert(written(tmp_path / "in", tensors), tmp_path / "out")
 
 
+def test_heads_of_half_the_size_are_a_convberts(tmp_path):
+    tensors = variables()
+    for name in ("query", "key", "value"):
+        scope = f"electra/encoder/layer_0/attention/self/{name}"
+        tensors |= {f"{scope}/kernel": np.ones((24, 12), "f4"), f"{scope}/bias": np.ones(12, "f4")}
+    prefix = written(tmp_path / "in", tensors)
+    with pytest.raises(tfreader.PlanError, match=r"query/kernel \[24, 12\].*noconv"):
+        convert(prefix, tmp_path / "out")
+    for config in ({"model_size": "medium-small"}, {"linear_groups": 1, "model_size": "base"}):
+        with pytest.raises(tfreader.ConfigError, match="of a ConvBERT, .*noconv"):
+            convert(prefix, tmp_path / "out", config=config)
+
+
 @pytest.mark.parametrize("name", ["pretraining", "fine_tuned"])
 def test_a_projection_is_there_just_where_the_sizes_differ(name, tmp_path):
     tensors = variables(name)

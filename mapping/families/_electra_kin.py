@@ -9,30 +9,36 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
 
-from tfreader.errors import ConfigError
+from tfreader.errors import ConfigError, PlanError
 
 from ..config_checks import check_keys, check_values
 from ..config_keys import keys_of
-from ..family import Config, Variables, same_keys
+from ..family import Config, Told, Variables, same_keys
 from ..rules.ops import Concat, Transpose
-from ..rules.rule import Rule
+from ..rules.rule import Architecture, Drop, Rule
 from ..rules.schema import shown
-from ._builders import dense
-from ._encoder import HIDDEN
+from ._bert_kin import BertKin
+from ._builders import dense, layer_norm
+from ._encoder import HIDDEN, NORM
 
 EMBEDDING = "embedding_size"
 DISCRIMINATOR, GENERATOR = "electra", "generator"  # scopes
-FIRST_LAYER = "encoder/layer_0/intermediate/dense/kernel"
+MLM, RTD = "generator_predictions", "discriminator_predictions"
+FIRST_LAYER = "encoder/layer_0"
 TASK_SCOPE = r"task_specific/(?P<task>[^/]+)"
 TASK = re.compile(rf"(?P<scope>{TASK_SCOPE})/(?P<layer>[^/]+)/kernel")
 # The original's tasks with one label for a text (task_builder.py); chunk labels words.
-OF_TEXTS = {"cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst", "sts"}
-# hidden_size and num_hidden_layers by the original's model_size (training_utils.py).
-SIZES = {"small": (256, 12), "base": (768, 12), "large": (1024, 24)}
+OF_TEXTS = {"cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst", "sts", "wnli"}
+TEXTS = "labels of texts"  # a head that no variable is for: the class is chosen by name alone
 HEAD_SIZE = 64
+GENERATOR_HEAD = (
+    *dense(MLM, f"{MLM}/dense", f"{MLM}.dense", HIDDEN, EMBEDDING),
+    *layer_norm(MLM, f"{MLM}/{NORM}", f"{MLM}.LayerNorm", EMBEDDING),
+    Rule((f"{MLM}/output_bias",), ("generator_lm_head.bias",), shape=("vocab_size",), part=MLM),
+)
 
 
 class Half(NamedTuple):
@@ -52,9 +58,13 @@ class Half(NamedTuple):
         words = variables.get(f"{self.embeddings}/embeddings/word_embeddings")
         if words is not None and len(words.shape) == 2:
             found[EMBEDDING] = words.shape[1]
-        kernel = variables.get(f"{self.layers}/{FIRST_LAYER}")
-        if kernel is not None and len(kernel.shape) == 2:
-            found[HIDDEN], found["intermediate_size"] = kernel.shape
+        query = variables.get(f"{self.layers}/{FIRST_LAYER}/attention/self/query/kernel")
+        if query is not None and len(query.shape) == 2:
+            found[HIDDEN] = query.shape[0]
+        for name in ("dense", "g_dense"):
+            inner = variables.get(f"{self.layers}/{FIRST_LAYER}/intermediate/{name}/bias")
+            if inner is not None and len(inner.shape) == 1:
+                found["intermediate_size"] = inner.shape[0]
         layer = re.compile(rf"{self.layers}/encoder/layer_(\d+)/.*")
         if layers := {match[1] for match in map(layer.fullmatch, variables) if match}:
             found["num_hidden_layers"] = len(layers)
@@ -67,7 +77,7 @@ def generator_of(variables: Variables) -> Half:
     It is below the discriminator's scope where both are one model (`untied_generator` false) and
     where there is no discriminator (`electra_objective` false); so are shared embeddings.
     """
-    names = [*variables] or [f"{GENERATOR}/{FIRST_LAYER}"]
+    names = [*variables] or [f"{GENERATOR}/{FIRST_LAYER}/"]
 
     def scope(inner: str) -> str:
         is_own = any(name.startswith(f"{GENERATOR}/{inner}/") for name in names)
@@ -76,9 +86,31 @@ def generator_of(variables: Variables) -> Half:
     return Half(scope("embeddings"), scope("encoder"))
 
 
-def default_heads(hidden: int) -> int:
+def default_heads(hidden: int, size: int = HEAD_SIZE) -> int:
     """The original's attention heads: of any generator, else unless hparams say otherwise."""
-    return max(1, hidden // HEAD_SIZE)
+    return max(1, hidden // size)
+
+
+def generators(config: Config, asked: Collection[str], own: Config, other: Config, by: str) -> Told:
+    """A generator's `own` sizes, where the config's are the discriminator's, the `other`.
+
+    Nothing where the config is of neither. `by` says what tells the number of heads, where it has
+    to be said.
+    """
+    if not any(_fits(config, sizes) for sizes in (own, other)):
+        return Told()
+    others = {key: value for key, value in own.items() if config.get(key) != value}
+    told = {key: value for key, value in others.items() if key not in asked}
+    given = [key for key in told if key in config]
+    said = ", ".join(f"{key} = {value}" for key, value in told.items())
+    inplace = f", in place of the discriminator's {', '.join(given)}" if given else ""
+    rule = by if "num_attention_heads" in told else ""
+    note = f"generator: {said}: by its shapes{rule}{inplace}"
+    return Told(told, (note,)) if told else Told()
+
+
+def _fits(config: Config, sizes: Config) -> bool:
+    return all(config.get(key, size) == size for key, size in sizes.items())
 
 
 class Head(NamedTuple):
@@ -133,6 +165,41 @@ def _head(model: str, task: str, layers: Mapping[str, tuple[int, ...]]) -> Head:
     return Head(scope, "", f"{scope}: {why}")
 
 
+class Tasks(NamedTuple):
+    """What a checkpoint's tasks come to: of several, one; the class that labels tokens."""
+
+    rules: tuple[Rule, ...]
+    drops: tuple[Drop, ...]
+    labels: Architecture
+    remarks: tuple[str, ...]
+
+
+def tasks(model: str, config: Config, variables: Variables) -> Tasks:
+    """The rules for the head of the task chosen; raises what `chosen_head` raises."""
+    head, others = chosen_head(model, config, variables)
+    drops = [Drop(f"{re.escape(scope)}/.*", "head of another task") for scope in others]
+    parts = Half(DISCRIMINATOR, DISCRIMINATOR).parts
+    labels = Architecture(f"{model}ForTokenClassification", parts, ("classifier",))
+    if head is None:
+        made = [] if variables else ["classifier", "squad"]
+        rules = tuple(rule for part in made for rule in head_rules(part, TASK_SCOPE))
+        return Tasks(rules, tuple(drops), labels, ())
+    scope = re.escape(head.scope)
+    if not head.part:
+        drops.append(Drop(f"{scope}/.*", "head of no class"))
+    if head.is_of_texts:
+        labels = Architecture(labels.name, (*parts, "classifier"), (TEXTS,))
+    said = (head.said,) if head.said else ()
+    return Tasks(tuple(head_rules(head.part, scope)), tuple(drops), labels, said)
+
+
+def check_answers(model: str, kind: Architecture, config: Config, variables: Variables) -> None:
+    """Raise PlanError for answers of another form than the class's."""
+    head, _ = chosen_head(model, config, variables)
+    if kind.heads == ("squad",) and head is not None and head.part != "squad":
+        raise PlanError(f"{kind.name}: {head.said}")
+
+
 def head_rules(part: str, scope: str) -> Iterator[Rule]:
     """The rules of a head below a scope, a regex."""
     if part == "classifier":
@@ -145,30 +212,72 @@ def head_rules(part: str, scope: str) -> Iterator[Rule]:
         yield Rule(biases, ("qa_outputs.bias",), (Concat(0),), (1,), part)
 
 
-def from_hparams(model_type: str, original: Mapping[str, Any]) -> Config:
-    """Hugging Face's keys of the discriminator, from --hparams or a config that has them already.
+class Size(NamedTuple):
+    """What one of the original's `model_size` stands for, by training_utils.py and configure_*.py.
 
-    Raises ConfigError for values that the original's code does not take.
+    Without `embedding` the embeddings are as wide as the layers. `head` is the size of a head,
+    `more` what else differs.
     """
-    if not {"model_size", "model_hparam_overrides", "debug"} & original.keys():
-        others = keys_of(model_type).original
-        return same_keys({key: v for key, v in original.items() if key not in others})
-    size, given = original.get("model_size", "small"), original.get("model_hparam_overrides", {})
-    if not isinstance(size, str) or size not in SIZES:
-        raise ConfigError(f"model_size = {shown(size)}, known are {', '.join(SIZES)}")
-    if not isinstance(given, Mapping):
-        raise ConfigError(f"model_hparam_overrides = {shown(given)}, expected an object")
-    where = "model_hparam_overrides"
-    unread = check_keys(model_type, given, where)
-    check_values(model_type, given, dict.fromkeys(given, where))
-    config: Config = dict(zip((HIDDEN, "num_hidden_layers"), SIZES[size], strict=True))
-    config |= {key: value for key, value in given.items() if key not in unread}
-    hidden = config[HIDDEN]
-    config.setdefault("num_attention_heads", default_heads(hidden))
-    config.setdefault("intermediate_size", 4 * hidden)
-    if original.get("debug"):
-        config |= {HIDDEN: 144, "num_hidden_layers": 3}
-        config |= {"intermediate_size": 576, "num_attention_heads": 4}
-    config[EMBEDDING] = 128 if size == "small" else config[HIDDEN]
-    top = ("vocab_size", EMBEDDING, "do_lower_case")
-    return config | {key: original[key] for key in top if key in original}
+
+    hidden: int
+    layers: int
+    embedding: int | None = None
+    head: int = HEAD_SIZE
+    more: Mapping[str, Any] = {}
+
+
+class ElectraKin(BertKin):
+    """A family of that code. `sizes` are its `model_size`, of which `usual_size` is the default."""
+
+    config_files = ("hparams.json",)
+    output_weight = "generator_lm_head.weight"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "layer_norm_eps": 1e-12,
+        "pad_token_id": 0,
+        "tie_word_embeddings": True,
+    }
+    sizes: ClassVar[Mapping[str, Size]]
+    usual_size: ClassVar[str]
+
+    def translate(self, original: Mapping[str, Any]) -> Config:
+        """Hugging Face's keys of the discriminator, from --hparams or a config that has them.
+
+        Raises ConfigError for values that the original's code does not take.
+        """
+        known = keys_of(self.model_type)
+        if not {"model_size", "model_hparam_overrides", "debug"} & original.keys():
+            kept = {key: value for key, value in original.items() if key not in known.original}
+            return same_keys(kept, known.aliases)
+        size, where = original.get("model_size", self.usual_size), "model_hparam_overrides"
+        if not isinstance(size, str) or size not in self.sizes:
+            raise ConfigError(f"model_size = {shown(size)}, known are {', '.join(self.sizes)}")
+        given, usual = original.get(where, {}), self.sizes[size]
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"{where} = {shown(given)}, expected an object")
+        unread = check_keys(self.model_type, given, where)
+        given = same_keys({k: v for k, v in given.items() if k not in unread}, known.aliases)
+        check_values(self.model_type, given, dict.fromkeys(given, where))
+        top = {known.aliases.get(key, key): value for key, value in original.items()}
+        config: Config = {HIDDEN: usual.hidden, "num_hidden_layers": usual.layers, **usual.more}
+        own = ("vocab_size", "do_lower_case", *usual.more)
+        config |= {key: top[key] for key in own if key in top} | given
+        config.setdefault("num_attention_heads", default_heads(config[HIDDEN], usual.head))
+        config.setdefault("intermediate_size", 4 * config[HIDDEN])
+        if original.get("debug"):
+            config |= {HIDDEN: 144, "num_hidden_layers": 3}
+            config |= {"intermediate_size": 576, "num_attention_heads": 4}
+        config[EMBEDDING] = top.get(EMBEDDING, usual.embedding or config[HIDDEN])
+        return config
+
+    def check(self, config: Config) -> None:
+        super().check(config)
+        kinds = config.get("architectures", ())
+        is_generator = any(str(kind).endswith("ForMaskedLM") for kind in kinds)
+        if is_generator and config["hidden_act"] not in ("gelu", "gelu_python"):
+            raise ConfigError(
+                f"hidden_act = {config['hidden_act']!r}: the original's generator has it in its "
+                f"head too, where transformers' {kinds[0]} always has gelu"
+            )
+
+    def remarks(self, config: Config) -> tuple[str, ...]:
+        return ()

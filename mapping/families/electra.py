@@ -15,34 +15,35 @@ from tfreader.errors import ConfigError, PlanError
 
 from ..family import Config, Layout, Told, Variables
 from ..rules.rule import Architecture, Drop, Rule, RuleSet, Tie
-from ._bert_kin import BertKin
-from ._builders import dense, layer_norm
+from ._builders import dense
 from ._electra_kin import (
     DISCRIMINATOR,
     EMBEDDING,
     GENERATOR,
+    GENERATOR_HEAD,
     HEAD_SIZE,
-    TASK_SCOPE,
+    MLM,
+    RTD,
+    ElectraKin,
     Half,
-    chosen_head,
+    Size,
+    check_answers,
     default_heads,
-    from_hparams,
     generator_of,
-    head_rules,
+    generators,
+    tasks,
 )
-from ._encoder import HIDDEN, NORM, original_embeddings, original_layers
+from ._encoder import HIDDEN, original_embeddings, original_layers
 
 MODEL = "Electra"
 USUAL = Half(DISCRIMINATOR, DISCRIMINATOR)
-MLM, RTD = "generator_predictions", "discriminator_predictions"
 ELECTRIC = re.compile(r"(?:generator_(?:ltr|rtl)|cloze_predictions)/.*")
-TEXTS = "labels of texts"  # a head that no variable is for: the class is chosen by name alone
+QUERY = re.compile(r".*/attention/self/query/kernel")
+OF_CONVBERT = {"conv_kernel_size", "conv_type", "head_ratio", "linear_groups"}
 PREDICTIONS = (
     *dense(RTD, f"{RTD}/dense", f"{RTD}.dense", HIDDEN, HIDDEN),
     *dense(RTD, f"{RTD}/dense_1", f"{RTD}.dense_prediction", HIDDEN, 1),
-    *dense(MLM, f"{MLM}/dense", f"{MLM}.dense", HIDDEN, EMBEDDING),
-    *layer_norm(MLM, f"{MLM}/{NORM}", f"{MLM}.LayerNorm", EMBEDDING),
-    Rule((f"{MLM}/output_bias",), ("generator_lm_head.bias",), shape=("vocab_size",), part=MLM),
+    *GENERATOR_HEAD,
 )
 
 
@@ -67,7 +68,8 @@ class Original(Layout):
     def rules(self, config: Config, variables: Variables) -> RuleSet:
         """Each half has a projection where its sizes differ; of several tasks' heads one counts.
 
-        Raises PlanError for Electric, ConfigError where a task is to be chosen.
+        Raises PlanError for Electric and for a ConvBERT without convolutions, ConfigError where a
+        task is to be chosen.
         """
         if electric := next(filter(ELECTRIC.fullmatch, variables), None):
             raise PlanError(
@@ -75,38 +77,36 @@ class Original(Layout):
                 "directions by two models and whose discriminator adds the generator's scores to "
                 "its own: no class of transformers computes either"
             )
+        has_convolutions = any("/conv_attn_key/" in name for name in variables)
+        for name in filter(QUERY.fullmatch, variables):
+            if len(set(variables[name].shape)) == 2 and not has_convolutions:
+                raise PlanError(
+                    f"{name} {[*variables[name].shape]}: heads of less than hidden_size, as those "
+                    "of a ConvBERT without convolutions (conv_type noconv): no class of "
+                    "transformers has such layers"
+                )
         generator, rules = generator_of(variables), [*PREDICTIONS]
         for scope, half in ((DISCRIMINATOR, USUAL), (GENERATOR, generator)):
             sizes = half.sizes(variables)
             rules += half_rules(scope, not variables or sizes.get(EMBEDDING) != sizes.get(HIDDEN))
-        head, others = chosen_head(MODEL, config, variables)
-        drops = [Drop(f"{re.escape(scope)}/.*", "head of another task") for scope in others]
-        if head is None:
-            scope, parts = TASK_SCOPE, [] if variables else ["classifier", "squad"]
-        else:
-            scope, parts = re.escape(head.scope), [head.part]
-            drops += [] if head.part else [Drop(f"{scope}/.*", "head of no class")]
-        rules += [rule for part in parts for rule in head_rules(part, scope)]
-        labels = Architecture("ElectraForTokenClassification", USUAL.parts, ("classifier",))
-        if head is not None and head.is_of_texts:
-            labels = Architecture(labels.name, (*USUAL.parts, "classifier"), (TEXTS,))
+        task = tasks(MODEL, config, variables)
         return RuleSet(
             family="electra",
             name="electra",
             counts={"layer": "num_hidden_layers"},
-            rules=tuple(rules),
-            drops=(*drops, Drop(r"(?:.*/)?temperature", "of the samples of pre-training")),
+            rules=(*rules, *task.rules),
+            drops=(*task.drops, Drop(r"(?:.*/)?temperature", "of the samples of pre-training")),
             ties=(
                 Tie("generator_lm_head.weight", "electra.embeddings.word_embeddings.weight", MLM),
             ),
             architectures=(
                 Architecture("ElectraForPreTraining", USUAL.parts, (RTD,), beside=(MLM,)),
                 Architecture("ElectraForMaskedLM", generator.parts, (MLM,)),
-                labels,
+                task.labels,
                 Architecture("ElectraForQuestionAnswering", USUAL.parts, ("squad",)),
                 Architecture("ElectraModel", USUAL.parts, strip="electra."),
             ),
-            remarks=(head.said,) if head is not None and head.said else (),
+            remarks=task.remarks,
         )
 
     def for_class(
@@ -117,43 +117,27 @@ class Original(Layout):
         The original makes them fractions of those, with a head for each 64 of hidden_size. Raises
         PlanError for answers of another form than the class's.
         """
-        head, _ = chosen_head(MODEL, config, variables)
-        if kind.heads == ("squad",) and head is not None and head.part != "squad":
-            raise PlanError(f"{kind.name}: {head.said}")
+        check_answers(MODEL, kind, config, variables)
         half = generator_of(variables)
         own, other = half.sizes(variables), USUAL.sizes(variables)
         if MLM not in kind.heads or half.layers != GENERATOR or HIDDEN not in own:
             return Told()
         own["num_attention_heads"] = default_heads(own[HIDDEN])
         other["num_attention_heads"] = config.get("num_attention_heads")
-        if not any(_fits(config, sizes) for sizes in (own, other)):
-            return Told()  # a config of neither, or of a generator by another rule
-        others = {key: value for key, value in own.items() if config.get(key) != value}
-        told = {key: value for key, value in others.items() if key not in asked}
-        given = [key for key in told if key in config]
-        said = ", ".join(f"{key} = {value}" for key, value in told.items())
-        inplace = f", in place of the discriminator's {', '.join(given)}" if given else ""
-        rule = f", and a head for each {HEAD_SIZE} of {HIDDEN} as in the original"
-        by = f"by its shapes{rule if 'num_attention_heads' in told else ''}"
-        note = f"generator: {said}: {by}{inplace}"
-        return Told(told, (note,)) if told else Told()
+        by = f", and a head for each {HEAD_SIZE} of {HIDDEN} as in the original"
+        return generators(config, asked, own, other, by)
 
 
-def _fits(config: Config, sizes: Config) -> bool:
-    return all(config.get(key, size) == size for key, size in sizes.items())
-
-
-class Electra(BertKin):
+class Electra(ElectraKin):
     model_type = "electra"
     layouts = (Original(),)
-    config_files = ("hparams.json",)
-    output_weight = "generator_lm_head.weight"
-    defaults: ClassVar = {
-        "layer_norm_eps": 1e-12,
-        "pad_token_id": 0,
-        "tie_word_embeddings": True,
-    }
     needs = ("num_attention_heads",)
+    sizes: ClassVar = {
+        "small": Size(256, 12, 128),
+        "base": Size(768, 12),
+        "large": Size(1024, 24),
+    }
+    usual_size = "small"
     refused: ClassVar = {
         "ElectraForSequenceClassification": "its head has two layers with gelu between them, that "
         "of google-research's fine-tuning is one; --architecture ElectraForTokenClassification "
@@ -162,7 +146,14 @@ class Electra(BertKin):
     }
 
     def translate(self, original: Mapping[str, Any]) -> Config:
-        return from_hparams(self.model_type, original)
+        """The same, but of a ConvBERT's, whose names are ELECTRA's without convolutions."""
+        found = sorted(OF_CONVBERT & original.keys())
+        if found or original.get("model_size") == "medium-small":
+            raise ConfigError(
+                f"{found[0] if found else 'model_size medium-small'}: of a ConvBERT, for which no "
+                "class of transformers has layers without its convolutions (conv_type noconv)"
+            )
+        return super().translate(original)
 
     def assume(self, config: Config, variables: Variables) -> Config:
         """The original's gelu is the erf form; its heads are of one size unless it is told."""
@@ -170,18 +161,6 @@ class Electra(BertKin):
         if config[HIDDEN] % HEAD_SIZE == 0:
             found["num_attention_heads"] = default_heads(config[HIDDEN])
         return found
-
-    def check(self, config: Config) -> None:
-        super().check(config)
-        kinds = config.get("architectures", ())
-        if "ElectraForMaskedLM" in kinds and config["hidden_act"] not in ("gelu", "gelu_python"):
-            raise ConfigError(
-                f"hidden_act = {config['hidden_act']!r}: the original's generator has it in its "
-                "head too, where transformers' ElectraForMaskedLM always has gelu"
-            )
-
-    def remarks(self, config: Config) -> tuple[str, ...]:
-        return ()
 
 
 FAMILY = Electra()

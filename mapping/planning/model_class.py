@@ -67,7 +67,7 @@ def model_class(
     chosen, *others = complete or candidates[:1]
     labels = followed.family.labels if followed.family is not None else {}
     number = _labels(found)
-    others = [a for a in others if labels.get(a.name, number) == number]
+    others = [a for a in others if labels.get(a.name, number) == number and a.heads == chosen.heads]
     said = f"heads found: {', '.join(sorted(heads))}" if heads else "no head found"
     if unused := heads - set(chosen.heads):
         own = [a.name for a in rules.architectures if a.heads and {*a.heads} <= unused]
