@@ -74,6 +74,7 @@ class Original(Layout):
     absent = (
         rf"{BERT}/encoder/embedding_hidden_mapping_in/.*",  # of RemBERT, RoFormer
         rf"{BERT}/encoder/LayerNorm/.*",  # of BigBird
+        rf"{BERT}/(?:en|de)coder/layer_\d+/attention/encdec/.*",  # of BERT-Generation
         TABLES,
         MOBILE,
     )
