@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -17,6 +16,7 @@ from tfreader.files import SMALL, read_small
 from tfreader.paths import AnyPath, as_path, check_access, size_of
 
 from .config_checks import as_written
+from .evidence import told
 from .rules.ops import Op
 from .rules.rule import Architecture, RuleSet
 
@@ -249,12 +249,12 @@ class Layout(ABC):
     absent: ClassVar[tuple[str, ...]] = ()
     formats: ClassVar[tuple[str, ...]] = ()
 
-    def told_by(self, names: Sequence[str]) -> tuple[str, ...] | None:
-        """The names that tell this layout, None where they tell that it is none."""
-        evidence = [_first(regex, names) for regex in self.evidence]
-        found = tuple(name for name in evidence if name is not None)
-        is_it = len(found) == len(evidence) and not any(_first(r, names) for r in self.absent)
-        return found if is_it else None
+    def told_by(self, names: Sequence[str], trained: bool = False) -> tuple[str, ...] | None:
+        """The names that tell this layout, None where they tell that it is none.
+
+        `trained` says that the checkpoint has what training leaves too, such as slots and counters.
+        """
+        return told(names, self.evidence, self.absent)
 
     def from_settings(self, beside: Beside, config: Config, variables: Variables) -> Told:
         """What files beside the checkpoint, other than its config, say of the model.
@@ -291,10 +291,6 @@ class Layout(ABC):
     def usual(self) -> RuleSet:
         """The rules of the usual form."""
         return self.rules({}, Variables())
-
-
-def _first(regex: str, names: Iterable[str]) -> str | None:
-    return next(filter(re.compile(regex).fullmatch, names), None)
 
 
 class Family:

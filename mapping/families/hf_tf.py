@@ -39,7 +39,7 @@ class TFClasses(Layout):
     evidence = (r"(?i:tf)\w*/.*",)
     formats = ("safetensors", "sharded safetensors")
 
-    def told_by(self, names: Sequence[str]) -> tuple[str, ...] | None:
+    def told_by(self, names: Sequence[str], trained: bool = False) -> tuple[str, ...] | None:
         """A scope named like a class; else a layer of a list, but not with such a scope inside."""
         scoped = [name for name in names if name[:2].lower() == "tf"]
         if scoped and (scopes := class_scopes(scoped)):

@@ -47,13 +47,13 @@ def detect(
         family = _asked(model_type, rules, names, seen.format) if model_type else None
         if family is None or (rules is not None and not rules.extends):
             return family, None, []
-        fits = list(fitting(names, [family], seen.format))
+        fits = list(fitting(names, [family], seen.format, bool(seen.training)))
         if not fits:
             return family, family.layouts[0], []
     else:
         if others := told_by(names):
             raise PlanError(f"{seen.path}: {others[0]}")
-        fits = list(fitting(names, kind=seen.format))
+        fits = list(fitting(names, kind=seen.format, trained=bool(seen.training)))
     if len(fits) == 1:
         ((family, layout, evidence),) = fits
         return family, layout, [f"model type {fits[0]}, told by {' and '.join(evidence)}"]
@@ -78,17 +78,21 @@ def _asked(model_type: str, rules: RuleSet | None, names: Sequence[str], kind: s
 
 
 def fitting(
-    names: Sequence[str], among: Iterable[Family] | None = None, kind: str = ""
+    names: Sequence[str],
+    among: Iterable[Family] | None = None,
+    kind: str = "",
+    trained: bool = False,
 ) -> Iterator[Fit]:
     """The families and layouts, of all or of those `among` them, that recognise these variables.
 
-    `kind` is the checkpoint's format, where it is of the whole checkpoint.
+    `kind` is the checkpoint's format, and `trained` says that it has what training leaves, where it
+    is of the whole checkpoint.
     """
     for family in families().values() if among is None else among:
         for layout in family.layouts:
             if kind in layout.formats:
                 yield Fit(family, layout, (f"the format {kind}",))
-            elif (evidence := layout.told_by(names)) is not None:
+            elif (evidence := layout.told_by(names, trained)) is not None:
                 yield Fit(family, layout, evidence)
 
 

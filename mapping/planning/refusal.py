@@ -41,7 +41,8 @@ def _other_families(model_type: str, seen: Seen, chosen: Chosen) -> list[str]:
     """Which other families the variables may be of."""
     said = []
     names = [name for key in chosen.variables for name in seen.names_of(key)]
-    likely = list(dict.fromkeys(fit.family.model_type for fit in fitting(names)))
+    fits = fitting(names, trained=bool(seen.training))
+    likely = list(dict.fromkeys(fit.family.model_type for fit in fits))
     if others := told_by(names):
         said.append(f"The variables are those of {others[0]}")
     elif model_type not in likely:
