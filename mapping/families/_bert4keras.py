@@ -1,4 +1,4 @@
-"""BERT and ALBERT of bert4keras (bojone/bert4keras), as Keras' `save_weights` stores them.
+"""BERT, ALBERT and RoFormer of bert4keras (bojone/bert4keras), as Keras' `save_weights` does.
 
 Layers have names, the fully connected layers inside them none but the session's counter
 (`Transformer-0-FeedForward/dense_37`). What one is for, its path in the object graph tells, which
@@ -23,7 +23,9 @@ def named(layer: str) -> str:
 
 
 WORDS = named("Embedding-Token") + "/embeddings"
+SEGMENTS = named("Embedding-Segment") + "/embeddings"
 POSITIONS = named("Embedding-Position") + "/embeddings"  # not of RoFormer, NEZHA
+DISTANCES = named("Embedding-Relative-Position") + "/embeddings"  # of NEZHA
 NORM = named("Embedding-Norm")  # not of GPT
 NUMBERED = named(r"Transformer-\d+-MultiHeadSelfAttention")
 SHARED = named("Transformer-MultiHeadSelfAttention")
@@ -67,6 +69,20 @@ def bert(config: Config, variables: Variables) -> tuple[Rule, ...]:
     )
 
 
+def roformer(variables: Variables) -> tuple[Rule, ...]:
+    target, scopes = "roformer.encoder.layer", _scopes(variables)
+    return (
+        *_tables("roformer.embeddings", "embedding_size", ""),
+        *dense("encoder", MAPPING, "roformer.embeddings_project", "embedding_size", HIDDEN),
+        *(
+            made
+            for i in range(layers(variables))
+            for made in layer(_layer(f"Transformer-{i}-", scopes), f"{target}.{i}", BERT)
+        ),
+        *_predictions("cls.predictions", "transform.", "embedding_size"),
+    )
+
+
 def albert(config: Config, variables: Variables) -> tuple[Rule, ...]:
     mapping = "albert.encoder.embedding_hidden_mapping_in"
     return (
@@ -79,10 +95,8 @@ def albert(config: Config, variables: Variables) -> tuple[Rule, ...]:
     )
 
 
-def _tables(target: str, size: str) -> tuple[Rule, ...]:
-    return embeddings(
-        target, size, WORDS, POSITIONS, named("Embedding-Segment") + "/embeddings", NORM
-    )
+def _tables(target: str, size: str, positions: str = POSITIONS) -> tuple[Rule, ...]:
+    return embeddings(target, size, WORDS, positions, SEGMENTS, NORM)
 
 
 def _predictions(target: str, transform: str, size: str) -> tuple[Rule, ...]:

@@ -70,7 +70,10 @@ def embeddings(
     norm: str,
     part: str = "encoder",
 ) -> tuple[Rule, ...]:
-    """The rules for three tables, by their variables, and the norm of their sum, by its scope."""
+    """The rules for three tables, by their variables, and the norm of their sum, by its scope.
+
+    Of a table without a variable there is no rule.
+    """
     tables = (
         (words, "word_embeddings", "vocab_size"),
         (positions, "position_embeddings", "max_position_embeddings"),
@@ -80,6 +83,7 @@ def embeddings(
         *(
             Rule((source,), (f"{target}.{name}.weight",), shape=(rows, size), part=part)
             for source, name, rows in tables
+            if source
         ),
         *layer_norm(part, norm, f"{target}.LayerNorm", size),
     )

@@ -6,7 +6,7 @@ run_squad.py; tensor names and shapes those of transformers' modeling_bert.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from ._bert_kin import BERT, MOBILE, ROOT, TABLES, BertKin
 from ._builders import dense, layer_norm, output_layer
 from ._encoder import HIDDEN, NORM, original_embeddings, original_layers
 from ._heads import with_head
+from ._roformer import is_of_roformer
 
 LAYER = BERT + r"/encoder/layer_(?P<layer>\d+)"
 
@@ -78,6 +79,9 @@ class Original(Layout):
         TABLES,
         MOBILE,
     )
+
+    def told_by(self, names: Sequence[str], trained: bool = False) -> tuple[str, ...] | None:
+        return None if is_of_roformer(names, trained) else super().told_by(names)
 
     def rules(self, config: Config, variables: Variables) -> RuleSet:
         return with_head(RULES, config, variables)
