@@ -15,7 +15,14 @@ import cramjam
 import numpy as np
 from crc32c import crc32c
 
-DTYPE_NUMBERS = {"float32": 1, "float64": 2, "int32": 3, "int64": 9, "float16": 19}
+DTYPE_NUMBERS = {
+    "float32": 1,
+    "float64": 2,
+    "int32": 3,
+    "int64": 9,
+    "bfloat16": 14,
+    "float16": 19,
+}
 
 
 def varint(value: int) -> bytes:

@@ -1,6 +1,6 @@
-"""What OpenAI's first two GPTs share.
+"""What GPTs share.
 
-Their Conv1D keeps the original's [in, out] in transformers too, so nothing is transposed; the
+OpenAI's Conv1D keeps the original's [in, out] in transformers too, so nothing is transposed; the
 original's kernels have a leading axis of 1, the width of a convolution.
 """
 
@@ -29,10 +29,10 @@ def conv1d(name: str, inputs: str, outputs: str) -> tuple[Rule, ...]:
     )
 
 
-def layer_norm(source: str, target: str) -> tuple[Rule, ...]:
+def layer_norm(source: str, target: str, size: str = "n_embd") -> tuple[Rule, ...]:
     return (
-        Rule((f"{source}/g",), (f"{target}.weight",), shape=("n_embd",)),
-        Rule((f"{source}/b",), (f"{target}.bias",), shape=("n_embd",)),
+        Rule((f"{source}/g",), (f"{target}.weight",), shape=(size,)),
+        Rule((f"{source}/b",), (f"{target}.bias",), shape=(size,)),
     )
 
 
@@ -42,10 +42,12 @@ def bpe_files(
     merges: tuple[tuple[str, ...], tuple[str, ...]],
     tokenizer_class: str,
     config: Mapping[str, Any],
+    length: str = "n_positions",
 ) -> SideFiles:
     """A byte-pair tokenizer: words with ids, and merges of words beside them.
 
-    `encoder` and `merges` are what `Beside.find_vocabulary` is told of the files.
+    `encoder` and `merges` are what `Beside.find_vocabulary` is told of the files, `length` is the
+    config's key of the longest text.
     """
     path, found = beside.find_vocabulary(*encoder)
     if path is None:
@@ -72,5 +74,5 @@ def bpe_files(
             f"{path.name} has {END} as {ids[END]}, but eos_token_id = {own}, as the config or "
             f"--set says: --set eos_token_id={ids[END]} is what its texts end with",
         )
-    files = tokenizer_config(tokenizer_class, model_max_length=config["n_positions"])
+    files = tokenizer_config(tokenizer_class, model_max_length=config[length])
     return SideFiles(files | {"vocab.json": read_small(path), "merges.txt": contents}, notes)

@@ -124,7 +124,8 @@ def _told(
                 f"{key} = {config[key]!r} in {source.origin(key)}, but the checkpoint's variables "
                 f"tell {value!r}: this config belongs to another model"
             )
-    return config
+    nulls = source.cleared.keys() & {*source.overridden}  # which a user had set to null
+    return {key: value for key, value in config.items() if key not in nulls}
 
 
 def for_class(kind: Architecture, followed: Followed, seen: Seen, findings: Findings) -> Followed:
