@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -209,6 +210,23 @@ def test_a_vocabulary_of_words_has_the_tokenizer_that_finds_them(tmp_path):
 def test_a_savers_names_alone_tell_the_order_of_layers(tmp_path):
     prefix = write_bundle(tmp_path / "model.ckpt", named("keras"))
     convert(prefix, tmp_path / "out", config=ROFORMER / "keras")
+    check_outputs(tmp_path / "out", "keras", MASKED)
+
+
+def test_a_session_that_begins_with_the_model_names_no_attributes_in_hdf5(tmp_path):
+    layers = {}
+    for given, value in named("keras").items():
+        numbers = {f"/dense_{24 + i}/": f"/dense_{i}/" if i else "/dense/" for i in range(12)}
+        found = next((old for old in numbers if old in given), "")
+        name = given.replace(found, numbers[found]) if found else given
+        layers.setdefault(name.partition("/")[0], {})[f"{name}:0"] = value
+    with h5py.File(tmp_path / "model.h5", "w") as file:
+        file.attrs["layer_names"] = [*layers]
+        for layer, weights in layers.items():
+            file.create_group(layer).attrs["weight_names"] = [*weights]
+            for name, value in weights.items():
+                file[layer][name] = value
+    convert(tmp_path / "model.h5", tmp_path / "out", config=ROFORMER / "keras")
     check_outputs(tmp_path / "out", "keras", MASKED)
 
 

@@ -142,7 +142,7 @@ def _scopes(variables: Variables) -> dict[str, list[str]]:
         part = next(filter(None, map(_LAYER.fullmatch, names)), None)
         if part is None:
             continue
-        paths = (_PATH.fullmatch(own) for own in names if own != part[0])
+        paths = (_PATH.fullmatch(own) for own in names if not _LAYER.fullmatch(own))
         path = next(filter(None, paths), None)
         if path is None:
             by_number[part["name"]][int(part["number"] or 0)] = part[0].rpartition("/")[0]
