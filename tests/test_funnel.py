@@ -293,3 +293,26 @@ def test_rules_are_printed_for_a_checkpoints_blocks(tmp_path):
     found = load_state_dict(FUNNEL / "pretraining", rules=tmp_path / "rules.toml")
     assert found.keys() == expected.keys()
     assert all(value.equal(found[name]) for name, value in expected.items())
+
+
+def test_keys_of_the_originals_config_are_translated_where_they_are_set(tmp_path):
+    prefix = written(tmp_path, variables("pretraining"))
+    file = json.loads((tmp_path / "net_config.json").read_text())
+
+    def made(architecture=ENCODER, **overrides):
+        with tfreader.open(prefix) as checkpoint:
+            return make_plan(checkpoint, architecture=architecture, overrides=overrides).config
+
+    config = made(ff_activation="relu", dropout=0.25, init_std=0.5, rel_attn_type="rel_shift")
+    assert (config["hidden_act"], config["attention_type"]) == ("relu", "relative_shift")
+    assert (config["hidden_dropout"], config["initializer_std"]) == (0.25, 0.5)
+    with pytest.raises(tfreader.TFReaderError, match="pooling_size = 4"):
+        made(pooling_size=4)
+    with pytest.raises(tfreader.TFReaderError, match="block_sizes = .9, 9. are 18 layers"):
+        made(block_size="9_9")
+    usual = made()
+    (tmp_path / "net_config.json").unlink()
+    alone = made(block_size=file["block_size"])
+    assert {k: alone[k] for k in ("block_sizes", "block_repeats", "num_decoder_layers")} == {
+        k: usual[k] for k in ("block_sizes", "block_repeats", "num_decoder_layers")
+    }

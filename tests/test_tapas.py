@@ -13,12 +13,15 @@ from conftest import BERT, DATA
 
 import tfreader
 from tfreader.mapping import convert, load_state_dict, make_plan
+from tfreader.mapping.families.tapas import FEATURES
 
 TAPAS = DATA / "tapas"
 RESET = "reset_position_index_per_cell"
 WORDS, CELLS = "TapasForMaskedLM", "TapasForQuestionAnswering"
 TEXTS, BARE = "TapasForSequenceClassification", "TapasModel"
 RESTARTS = {"overrides": {RESET: True}}
+# What the fixture "sqa" was told to do without, which its bert_config.json does not say.
+WITHOUT = {"disabled_features": ["column_ranks"], "disable_position_embeddings": True}
 
 
 def variables(name):
@@ -132,7 +135,7 @@ def test_how_cells_are_chosen_is_asked_for(name, tasks, tmp_path):
             TAPAS / name,
             tmp_path / "out",
             config=given(name, "bert_config.json"),
-            overrides={RESET: True},
+            overrides={RESET: True} | (WITHOUT if name == "sqa" else {}),
         )
 
 
@@ -142,7 +145,10 @@ def test_how_cells_are_chosen_is_asked_for(name, tasks, tmp_path):
 )
 def test_what_a_task_is_trained_with_is_taken_where_it_is_named(name, task, temperature, tmp_path):
     config = given(name, "bert_config.json")
-    report = convert(TAPAS / name, tmp_path, config=config, finetuning_task_name=task, **RESTARTS)
+    settings = {RESET: True} | (WITHOUT if name == "sqa" else {})
+    report = convert(
+        TAPAS / name, tmp_path, config=config, finetuning_task_name=task, overrides=settings
+    )
     assert config_of(tmp_path)["temperature"] == temperature
     assert any(f"temperature = {temperature}" in note for note in report.notes)
     if task == "WTQ":
@@ -184,11 +190,12 @@ def test_the_size_of_a_table_that_is_left_out_is_asked_for(tmp_path):
     prefix = written(tmp_path / "in", variables("sqa"))
     settings = {RESET: False, "num_attention_heads": 3, "max_position_embeddings": 24}
     settings |= {"temperature": 1.0, "allow_empty_column_selection": False}
+    settings |= WITHOUT
     run = partial(convert, prefix, tmp_path / "out")
     with pytest.raises(tfreader.PlanError, match=r"type_vocab_sizes=\[3,6,7,2,N,5,4\]"):
         run(overrides=settings)
     with pytest.raises(tfreader.PlanError, match="--set max_position_embeddings=N"):
-        run(overrides={"type_vocab_sizes": [3, 6, 7, 2, 5, 5, 4]})
+        run(overrides=WITHOUT | {"type_vocab_sizes": [3, 6, 7, 2, 5, 5, 4]})
     settings |= {"max_num_rows": 6, "max_num_columns": 5}
     run(overrides=settings | {"type_vocab_sizes": [3, 6, 7, 2, 5, 5, 4]})
     check_outputs(tmp_path / "out", "sqa", CELLS)
@@ -201,6 +208,43 @@ def test_a_table_that_no_config_disables_is_missing(tmp_path):
     prefix = written(tmp_path / "in", tensors)
     with pytest.raises(tfreader.PlanError, match="2 tensors .*no variable fills"):
         convert(prefix, tmp_path / "out", config=given("wtq"))
+
+
+def test_a_table_that_nothing_says_is_disabled_is_not_filled(tmp_path):
+    lost = re.compile("bert/embeddings/(?:token_type_embeddings_6|position_embeddings)(?:/.*)?")
+    tensors = {k: v for k, v in variables("pretraining").items() if not lost.fullmatch(k)}
+    prefix = written(tmp_path / "in", tensors)
+    config = given("pretraining", "bert_config.json")
+    run = partial(convert, prefix, tmp_path / "out", config=config)
+    ask = (
+        r"no token_type_embeddings_6, position_embeddings in the checkpoint(?s:.*)"
+        r"""--set disabled_features='\["numeric_relations"\]' """
+        "--set disable_position_embeddings=true"
+    )
+    with pytest.raises(tfreader.PlanError, match=ask):
+        run(overrides={RESET: True})
+    told = {"disabled_features": ["numeric_relations"], "disable_position_embeddings": True}
+    report = run(overrides={RESET: True} | told)
+    assert sum("filled with zeros" in note for note in report.notes) == 2
+
+
+def test_a_model_without_any_of_the_tables_is_told_by_its_heads(tmp_path):
+    tensors = {k: v for k, v in variables("wtq").items() if "/token_type_embeddings_" not in k}
+    prefix = written(tmp_path / "in", tensors)
+    with pytest.raises(tfreader.PlanError, match=r"type_vocab_sizes=\[N,N,N,N,N,N,N\]"):
+        convert(prefix, tmp_path / "out")
+    config = given("wtq") | {"disabled_features": [*FEATURES]}
+    report = convert(prefix, tmp_path / "out", config=config)
+    assert sum("filled with zeros" in note for note in report.notes) == len(FEATURES)
+    assert config_of(tmp_path / "out")["architectures"] == [CELLS]
+
+
+def test_positions_of_older_code_without_columns_are_said():
+    config = given("wtq") | {"disabled_features": ["column_ids"], RESET: True}
+    said = "\n".join(plan("wtq", config=config).notes)
+    assert "token_type_ids that are 0 in column 1 (column_ids)" in said
+    said = "\n".join(plan("wtq", config=config | {RESET: False}).notes)
+    assert "token_type_ids that are 0" not in said
 
 
 def test_of_a_disabled_table_that_is_there_every_token_has_the_first_row():

@@ -13,4 +13,9 @@ KEYS = ConfigKeys(
             whole="semantic_loss_ignore_index",
         ),
     },
+    # Arguments of slim's code.
+    aliases={
+        "divisible_by": "depth_divisible_by",
+        "finegrain_classification_mode": "finegrained_output",
+    },
 )

@@ -20,7 +20,8 @@ ENCODER_ALONE = {
 }
 ROOT = "(?:module/)?"  # TF-Hub modules
 BERT = ROOT + "bert"
-TABLES = rf"{BERT}/embeddings/token_type_embeddings_\d+"  # of TAPAS, which are BERT's but for them
+# What TAPAS has and BERT has not: a table for each of its features, and heads for them.
+TABLES = rf"{BERT}/embeddings/token_type_embeddings_\d+|column_output_weights|output_weights_agg"
 # What MobileBERT has and BERT has not.
 MOBILE = (
     rf"{BERT}/(?:embeddings/embedding_transformation|encoder/layer_\d+/(?:bottleneck|ffn_layer_\d+)"

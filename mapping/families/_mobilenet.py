@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError, PlanError
 
-from ..family import Beside, Config, Family, Layout, SideFiles, Told, Variables
+from ..config_keys import keys_of
+from ..family import Beside, Config, Family, Layout, SideFiles, Told, Variables, same_keys
 from ..findings import some
 from ..rules.ops import Permute, Squeeze, Transpose
 from ..rules.rule import Fill, Rule
@@ -236,6 +237,10 @@ class MobileNet(Family):
 
     needs = (MULTIPLIER,)
     processor: ClassVar[str]
+
+    def translate(self, original: Mapping[str, Any]) -> Config:
+        """Hugging Face's keys, two of which slim's code calls otherwise."""
+        return same_keys(original, keys_of(self.model_type).aliases)
 
     def assume(self, config: Config, variables: Variables) -> Config:
         """The size of images, which changes no weight; that of most releases."""

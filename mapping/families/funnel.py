@@ -248,7 +248,7 @@ class Original(Layout):
                 f"decoder_size = {shown(config['decoder_size'])}: the original runs each layer of "
                 f"its decoder {times} times, {kind.name} once; {ENCODER_ALONE}"
             )
-        if "binary" in kind.heads and len(repeats) == 1:
+        if "decoder" in kind.parts and len(repeats) == 1:
             raise PlanError(
                 f"only one block: the original has no decoder then, while {kind.name} adds the "
                 f"block's output to itself; {ENCODER_ALONE}"
@@ -282,40 +282,41 @@ class Funnel(Family):
     }
 
     def translate(self, original: Mapping[str, Any]) -> Config:
-        """Hugging Face's config from net_config.json, with the original's defaults.
+        """Hugging Face's config from net_config.json, or from one of theirs.
 
         `decoder_size` stays until it is known whether the class has a decoder. Raises ConfigError
         for models that no class of transformers is.
         """
-        if "block_size" not in original:
-            config = same_keys(original, keys_of(self.model_type).aliases)
-            if "block_sizes" in config:
-                config.setdefault("block_repeats", [1] * len(config["block_sizes"]))
-            return config
         kept = {RENAMED.get(key, key): v for key, v in original.items() if key not in READ}
-        depths = _depth("block_size", original)
         config = same_keys(kept, keys_of(self.model_type).aliases)
-        config["block_sizes"] = [size for size, _ in depths]
-        config["block_repeats"] = [times for _, times in depths]
-        config["num_decoder_layers"] = _depth("decoder_size", original, "0")[0][0]
+        if "block_size" in original:
+            depths = _depth("block_size", original)
+            config["block_sizes"] = [size for size, _ in depths]
+            config["block_repeats"] = [times for _, times in depths]
+        elif "block_sizes" in config:
+            config.setdefault("block_repeats", [1] * len(config["block_sizes"]))
+        if "decoder_size" in original:
+            (config["num_decoder_layers"], _), *_ = _depth("decoder_size", original)
         for key, known, name in (
             ("ff_activation", FF_ACTIVATIONS, "hidden_act"),
             ("rel_attn_type", ATTENTIONS, "attention_type"),
         ):
-            value = original.get(key, next(iter(known)))
-            if not isinstance(value, str) or value not in known:
+            value = original.get(key)
+            if value is not None and (not isinstance(value, str) or value not in known):
                 raise ConfigError(f"{key} = {shown(value)}, known are {', '.join(known)}")
-            config[name] = known[value]
+            if value is not None:
+                config[name] = known[value]
         if (size := original.get("pooling_size", 2)) != 2:
             raise ConfigError(
                 f"pooling_size = {shown(size)}: transformers' Funnel pools two positions to one"
             )
-        if (size := original.get("d_embed", original.get(D_MODEL))) != original.get(D_MODEL):
+        width = config.get(D_MODEL, original.get("d_embed"))
+        if (size := original.get("d_embed", width)) != width:
             raise ConfigError(
-                f"d_embed = {shown(size)}, d_model = {shown(original.get(D_MODEL))}: transformers' "
+                f"d_embed = {shown(size)}, d_model = {shown(width)}: transformers' "
                 "Funnel has one size for both, and no projection between them"
             )
-        return {"pool_q_only": True, "pooling_type": "mean", "separate_cls": True} | config
+        return config
 
     def assume(self, config: Config, variables: Variables) -> Config:
         return {

@@ -6,7 +6,9 @@ tapas_classifier_model.py; tensor names and shapes those of transformers' modeli
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -37,6 +39,7 @@ FEATURES = (
     "numeric_relations",
 )
 TABLE = re.compile(rf"{EMBEDDINGS}/token_type_embeddings_([0-6])")
+ONE_TABLE = re.compile(f"{EMBEDDINGS}/token_type_embeddings")
 OTHER_ATTENTION = re.compile(rf"{BERT}/encoder/layer_\d+/attention/self/(?!(?:query|key|value)/).*")
 QA, RESET = "TapasForQuestionAnswering", "reset_position_index_per_cell"
 # The original's gelu is the tanh form.
@@ -136,12 +139,15 @@ def table_sizes(config: Config, variables: Variables) -> list[int | None]:
 
 
 def left_out(config: Config, variables: Variables) -> list[int]:
-    """The tables that are not there, and need not be as far as the config says."""
+    """The tables that are not there, and need not be as the config says."""
+    disabled = config.get(DISABLED, ())
+    return [i for i in lost_tables(variables) if FEATURES[i] in disabled]
+
+
+def lost_tables(variables: Variables) -> list[int]:
+    """The tables that are not there, none without variables."""
     found = {int(match[1]) for match in map(TABLE.fullmatch, variables) if match}
-    disabled = config.get(DISABLED, FEATURES)
-    return [
-        i for i, name in enumerate(FEATURES) if variables and i not in found and name in disabled
-    ]
+    return [i for i in range(len(FEATURES)) if variables and i not in found]
 
 
 def table_rules(config: Config, variables: Variables) -> Iterator[Rule]:
@@ -165,7 +171,7 @@ def fills(config: Config, variables: Variables) -> Iterator[Fill]:
         reason = f"the original without {FEATURES[i]} ({DISABLED}) has no such table"
         size = table_sizes(config, variables)[i] or 0
         yield Fill(target, (size, HIDDEN), "zeros", reason, "encoder")
-    if variables and not has_positions(variables) and config.get(NO_POSITIONS, True):
+    if variables and not has_positions(variables) and config.get(NO_POSITIONS):
         reason = f"the original without positions ({NO_POSITIONS}) has no such table"
         target, shape = POSITION_RULE.targets[0], ("max_position_embeddings", HIDDEN)
         yield Fill(target, shape, "zeros", reason, "encoder")
@@ -173,6 +179,19 @@ def fills(config: Config, variables: Variables) -> Iterator[Fill]:
         reason = "the original without select_one_column does not choose columns"
         yield Fill(COLUMN, (HIDDEN,), "zeros", reason, "cells")
         yield Fill("column_output_bias", (), "zeros", reason, "cells")
+
+
+def _positions_remark(config: Config, variables: Variables) -> tuple[str, ...]:
+    """What older code made of positions, to which a disabled column or row was 0 for all tokens."""
+    names, lost = config.get(DISABLED, ()), lost_tables(variables)
+    zeros = [f"{i} ({FEATURES[i]})" for i in (1, 2) if FEATURES[i] in names and i not in lost]
+    if not zeros or not config.get(RESET):
+        return ()
+    return (
+        f"{RESET} = true: the original counted positions as if these were 0 for all tokens, which "
+        "transformers' model is not told: give it token_type_ids that are 0 in column "
+        f"{' and '.join(zeros)}",
+    )
 
 
 def has_positions(variables: Variables) -> bool:
@@ -194,21 +213,40 @@ def check(config: Config, variables: Variables) -> None:
             f"{NO_POSITIONS} = true, but the checkpoint has {POSITIONS}: this config belongs to "
             "another model"
         )
-    sizes = table_sizes(config, variables)
-    if variables and None in sizes:
-        lost = [f"token_type_embeddings_{i}" for i, size in enumerate(sizes) if size is None]
-        known = ",".join("N" if size is None else str(size) for size in sizes)
-        raise PlanError(
-            f"no {', '.join(lost)} in the checkpoint (left out by {DISABLED}), so that nothing "
-            "tells its size\nPass --config tapas_config.json, or --set "
-            f"type_vocab_sizes=[{known}]; of the releases it is [3,256,256,2,256,256,10]"
-        )
+    check_lost(config, variables)
     task, heads = task_of(config), HEADS & variables.keys()
     if task is not None and heads and heads != task.heads:
         raise PlanError(
             f"--finetuning_task_name {config['finetuning_task']}: the heads of that task are "
             f"{', '.join(sorted(task.heads))}, those of the checkpoint {', '.join(sorted(heads))}"
         )
+
+
+def check_lost(config: Config, variables: Variables) -> None:
+    """Raise PlanError for tables that are not there, where nothing tells why, or of what size."""
+    if any(map(ONE_TABLE.fullmatch, variables)):  # BERT's, which lacks them all
+        return
+    lost = lost_tables(variables)
+    names, settings = [f"token_type_embeddings_{i}" for i in lost], []
+    if lost and DISABLED not in config:
+        disabled = json.dumps([FEATURES[i] for i in lost], separators=(",", ":"))
+        settings.append(f"{DISABLED}={shlex.quote(disabled)}")
+    sizes = table_sizes(config, variables)
+    if None in sizes and lost:
+        known = ",".join("N" if size is None else str(size) for size in sizes)
+        settings.append(f"type_vocab_sizes=[{known}]")
+    if variables and not has_positions(variables) and NO_POSITIONS not in config:
+        names.append(POSITIONS)
+        settings.append(f"{NO_POSITIONS}=true")
+    if not settings:
+        return
+    usual = "; the sizes of the releases are [3,256,256,2,256,256,10]"
+    raise PlanError(
+        f"no {', '.join(names)} in the checkpoint: it is not whole, or the original was told to do "
+        f"without ({DISABLED}, {NO_POSITIONS}), of which nothing here says all\nPass --config "
+        f"tapas_config.json, or of a model without {' '.join(f'--set {one}' for one in settings)}"
+        f"{usual * (None in sizes)}"
+    )
 
 
 def _said(config: Config) -> str:
@@ -264,6 +302,7 @@ class Original(Layout):
             for i, name in enumerate(FEATURES)
             if name in disabled and i not in left_out(config, variables)
         )
+        remarks += _positions_remark(config, variables)
         made = [*RULES.rules, *table_rules(config, variables)]
         filled = {fill.target: fill for fill in fills(config, variables)}
         made += [POSITION_RULE] if POSITION_RULE.targets[0] not in filled else []

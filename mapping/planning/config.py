@@ -89,7 +89,8 @@ def read_config(checkpoint: Checkpoint, family: Family | None, asked: Asked) -> 
     cleared: dict[str, None] = {}
     if family is not None:
         others = _dimensions(asked.rules)
-        translated = _translate(original, where, family, own is not None)
+        set_too = _of_original(family, overrides)
+        translated = _translate({**original, **set_too}, where, family, own is not None)
         if own is None:
             notes += _unknown(check_keys(family.model_type, original, where, others), where, family)
         overrides = _overrides(family, overrides)
@@ -193,6 +194,12 @@ def _translate(original: Mapping[str, Any], where: str, family: Family, is_own: 
         return family.translate(original)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _of_original(family: Family, overrides: Mapping[str, Any]) -> Config:
+    """The keys to set that only the original's config has: what they come to is translated."""
+    known = keys_of(family.model_type).original.keys() - class_keys(family.model_type).keys()
+    return {key: v for key, v in overrides.items() if key in known and v is not None}
 
 
 def _overrides(family: Family, overrides: Mapping[str, Any]) -> Config:

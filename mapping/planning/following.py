@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from tfreader.checkpoint import Checkpoint, TensorInfo
-from tfreader.errors import PlanError
+from tfreader.errors import ConfigError, PlanError
 
 from ..family import Beside, Config, Family, Layout, Made, Variables
 from ..findings import Findings
@@ -83,8 +83,8 @@ def follow(
             others = {key: info for key, info in known.items() if info.name not in copies}
             spelled = spellings(others, seen)
         rules = spelling.rules(dict(config), spelled)
-    except PlanError as error:
-        raise PlanError(f"{seen.path}: {error}") from None
+    except (ConfigError, PlanError) as error:
+        raise type(error)(f"{seen.path}: {error}") from None
     drops = [Drop(re.escape(name), reason) for name, reason in copies.items()]
     rules = replace(rules, drops=(*drops, *rules.drops, *buffers(spelled)))
     findings.notes += rules.remarks
