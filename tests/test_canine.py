@@ -190,3 +190,16 @@ def test_the_tokenizer_needs_no_vocabulary(tmp_path):
     assert type(tokenizer).__name__ == "CanineTokenizer"
     assert tokenizer.model_max_length == 24
     assert tokenizer("ab")["input_ids"] == [0xE000, 97, 98, 0xE001]
+
+
+def test_a_table_of_characters_that_is_not_there_is_told(tmp_path):
+    folder = next(path.parent for path in (DATA / "canine").rglob("*.index"))
+    with tfreader.open(folder) as checkpoint:
+        last = max(name for name in checkpoint if "Codepoint" in name and name[-1].isdigit())
+        tensors = {k: checkpoint[k] for k in checkpoint if not k.startswith(last)}
+    prefix = write_bundle(tmp_path / "model.ckpt", tensors)
+    with (
+        pytest.raises(tfreader.PlanError, match="is not whole"),
+        tfreader.open(prefix) as checkpoint,
+    ):
+        make_plan(checkpoint)

@@ -254,3 +254,13 @@ def test_grey_images_and_a_missing_layer(tmp_path):
     lost = {n: v for n, v in tensors.items() if "Conv2d_5_pointwise/weights" not in n}
     with pytest.raises(tfreader.PlanError, match=r"layer\.9\.convolution\.weight"):
         plan(written(tmp_path / "lost", lost))
+
+
+def test_slims_names_of_settings_are_taken_too(tmp_path):
+    path = written(tmp_path, tensors_of("v2"))
+    usual = plan(path).config
+    own = {"divisible_by": usual[DIVISOR]}
+    assert plan(path, overrides=own).config == usual
+    assert plan(path, config=own).config == usual
+    with pytest.raises(tfreader.TFReaderError, match=DIVISOR):
+        plan(path, overrides={"divisible_by": 64})

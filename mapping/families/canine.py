@@ -7,6 +7,7 @@ original too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -121,10 +122,17 @@ class Original(Layout):
         return Told({key: found}, (said,))
 
     def rules(self, config: Config, variables: Variables) -> RuleSet:
-        """Raises PlanError for more positions than the class has."""
+        """Raises PlanError for more positions than the class has, and for tables that lack."""
         positions, buckets = rows(variables, POSITIONS), rows(variables, f"{BUCKETS}0")
         if positions is None or buckets is None:
             return RULES
+        tables = [v.shape for k, v in variables.items() if re.fullmatch(rf"{BUCKETS}\d+", k)]
+        joined, hidden = sum(shape[-1] for shape in tables), variables[POSITIONS].shape[-1]
+        if joined != hidden:
+            raise PlanError(
+                f"the {len(tables)} tables {BUCKETS}N have {joined} columns in all, and positions "
+                f"{hidden}: the checkpoint is not whole"
+            )
         if positions > buckets:
             raise PlanError(
                 f"{POSITIONS} has {positions} rows, but transformers' CANINE has one for each of "
