@@ -21,13 +21,14 @@ from tfreader.json_text import parse_json
 from tfreader.kinds import USUAL, models_in
 from tfreader.locate import checkpoint_of, is_left_over
 from tfreader.mapping.batch import Job
+from tfreader.mapping.target import is_callable
 from tfreader.paths import as_path, glob, is_url
 
 from .options import HOW, PATHS, Command, options, pairs
 
 Row = Mapping[str, Any]
 
-_ARE_PATHS = {"tf_checkpoint", "pytorch_dump_output", "config", "vocab", "rules"}
+_ARE_PATHS = {"tf_checkpoint", "pytorch_dump_output", "config", "vocab", "rules", "target"}
 _ARE_LISTS = {"ignore", "ignore_weights", "set"}
 LARGEST_FILE = 64 << 20  # bytes, of some 200,000 jobs
 _MAGIC = re.compile(r"[*?[]")
@@ -165,7 +166,10 @@ def _joined(folder: str, row: Row) -> Row:
     """A row whose relative paths start from that folder."""
     return {
         key: os.path.join(folder, value)
-        if key in _ARE_PATHS and isinstance(value, str) and not is_url(value)
+        if key in _ARE_PATHS
+        and isinstance(value, str)
+        and not is_url(value)
+        and not (key == "target" and is_callable(value))
         else value
         for key, value in row.items()
     }

@@ -110,6 +110,11 @@ HOW: tuple[Decorator, ...] = (
         help="A rule file (TOML), in place of the family's rules or extending them.",
     ),
     click.option(
+        "--target",
+        metavar="T",
+        help="The PyTorch model to fit: its weights, a JSON of names and shapes, module:callable.",
+    ),
+    click.option(
         "--ignore",
         multiple=True,
         metavar="REGEX",

@@ -80,8 +80,8 @@ def load_state_dict(
     """The PyTorch state dict of a checkpoint, in memory.
 
     It holds tied names too (sharing storage), so `model.load_state_dict` takes it as it is.
-    `options` are those of `make_plan`: architecture, dtype, overrides, scope, ignore and so on.
-    Needs the extra `torch`. Raises TFReaderError.
+    `options` are those of `make_plan`: architecture, dtype, overrides, scope, ignore, target and so
+    on. Needs the extra `torch`. Raises TFReaderError.
     """
     with open_source(path, model_type) as checkpoint:
         plan = make_plan(checkpoint, model_type, config=config, rules=rules, **options)
@@ -143,7 +143,8 @@ def convert(
         checkpoint.check_shards(_sources(plan))
         manifest = None
         if keeps_record:
-            given = {"model_type": model_type, "max_shard_size": size, **options}
+            given: dict[str, Any] = {"model_type": model_type, "max_shard_size": size, **options}
+            given.pop("target", None)  # it changes no tensor
             manifest = describe(
                 plan, checkpoint, given, target.weights, target.layouts, target.side, checksum
             )

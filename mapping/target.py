@@ -6,9 +6,10 @@ itself. No values are read.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
-from os import PathLike, getcwd
+from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from tfreader.errors import (
@@ -70,26 +71,29 @@ def read_target(given: Target) -> Tensors:
     Raises ConfigError, CheckpointNotFoundError, MissingExtraError, and what `pth.load` raises.
     """
     if isinstance(given, Mapping):
-        return {name: _given(name, tensor) for name, tensor in given.items()}
+        if given and all(hasattr(tensor, "data_ptr") for tensor in given.values()):
+            return _of_state_dict("the target", given)
+        return {name: _given(tensor) for name, tensor in given.items()}
     if not isinstance(given, str | PathLike):
         return _of_module("the target", given)
-    path = as_path(given)
     named = str(given)
-    if not is_url(named) and _CALLABLE.fullmatch(named) and not path.exists():
-        return _of_module(named, _called(named))
+    if is_callable(named):
+        return _of_module(f"target {named}", _called(named))
+    path = as_path(given)
     found = _of_file(path)
     if not found:
         raise ConfigError(f"target {path}: it has no tensors; expected {_KINDS}")
     return found
 
 
-def _given(name: str, tensor: Any) -> TargetTensor:
-    """What was given as a tensor: also one of torch, or a mere shape."""
-    if isinstance(tensor, TargetTensor):
-        return tensor
-    dtype = getattr(tensor, "dtype", None)
-    shape = tuple(getattr(tensor, "shape", tensor))
-    return TargetTensor(shape, None if dtype is None else str(dtype).removeprefix("torch."))
+def is_callable(named: str) -> bool:
+    """Whether a target is module:callable, and no file of such a name."""
+    return _CALLABLE.fullmatch(named) is not None and not os.path.exists(named)
+
+
+def _given(tensor: Any) -> TargetTensor:
+    """What was given as a tensor, or its shape alone."""
+    return tensor if isinstance(tensor, TargetTensor) else TargetTensor(tuple(tensor))
 
 
 def _of_file(path: AnyPath) -> Tensors:
@@ -155,11 +159,14 @@ def _of_json(path: AnyPath) -> Tensors:
 
 def _listed(path: AnyPath, name: str, entry: Any) -> TargetTensor:
     """A tensor as JSON has it: a table with `shape` and maybe `dtype`, or the shape alone."""
-    shape, dtype = (
-        (entry.get("shape"), entry.get("dtype")) if isinstance(entry, dict) else (entry, None)
-    )
-    is_shape = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
-    if not is_shape or len(shape) > MAX_RANK or not isinstance(dtype, str | None):
+    table = entry if isinstance(entry, dict) else {"shape": entry}
+    shape, dtype = table.get("shape"), table.get("dtype")
+    if (
+        not isinstance(shape, list)
+        or len(shape) > MAX_RANK
+        or not all(type(size) is int and size >= 0 for size in shape)
+        or not isinstance(dtype, str | None)
+    ):
         raise ConfigError(
             f"target {path}: {name[:80]!r} has no shape that can be read: write it as "
             '{"shape": [10, 64], "dtype": "float32"}, or [10, 64]'
@@ -192,17 +199,20 @@ def _of_safetensors(path: AnyPath) -> Tensors:
 
 def _of_torch_file(path: AnyPath) -> Tensors:
     found = _state_dict(str(path), pth.load(pth.TorchFile(path), mapped=True))
+    return _of_state_dict(f"target {path}", found)
 
+
+def _of_state_dict(named: str, found: Mapping[str, Any]) -> Tensors:
     def place(tensor: torch.Tensor) -> tuple[Any, ...] | None:
-        """Where the values lie: two tensors at one place are one."""
-        if not tensor.numel():
+        """Where the values lie, if there are any: two tensors at one place are one."""
+        if tensor.is_meta or not tensor.numel():
             return None
         return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
 
     try:
         return _tensors((name, tensor, place(tensor)) for name, tensor in found.items())
-    except RuntimeError as error:  # of a tensor without values, as on the meta device
-        raise ConfigError(f"target {path}: {_line(error)}") from None
+    except (RuntimeError, ValueError) as error:  # of one without values, and without a shape
+        raise ConfigError(f"{named}: {_line(error)}") from None
 
 
 def _state_dict(named: str, contents: Any) -> Mapping[str, torch.Tensor]:
@@ -269,7 +279,7 @@ def _imported(named: str) -> Any:
     from importlib import import_module
 
     module, _, path = named.partition(":")
-    here = getcwd()
+    here = os.getcwd()
     sys.path.insert(0, here)
     try:
         found = import_module(module)

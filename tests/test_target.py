@@ -86,7 +86,8 @@ def test_a_callable_that_gives_the_module(folder, name):
 
 def test_the_module_and_its_state_dict(net):
     assert read_target(net) == NET
-    assert read_target(net.state_dict()) == untied(NET)
+    assert read_target(net.state_dict()) == NET
+    assert read_target(net.to("meta").state_dict()) == untied(NET)
     assert read_target({"a": (2, 3)}) == {"a": TargetTensor((2, 3))}
 
 

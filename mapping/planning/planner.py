@@ -17,8 +17,10 @@ from ..findings import Findings
 from ..plan import FLOATS, Plan
 from ..rules.rule import RuleSet
 from ..rules.rule_file import load_rules
+from ..target import Target, read_target
 from .accounting import account
 from .advice import advise
+from .against import hold_against
 from .config import Asked
 from .entries import find_ties, make_entries, make_fills
 from .following import follow, for_class
@@ -44,6 +46,7 @@ class PlanOptions(TypedDict, total=False):
     ignore_weights: Sequence[str]
     moving_averages: str
     finetuning_task_name: str | None
+    target: Target | None
 
 
 def make_plan(
@@ -61,6 +64,7 @@ def make_plan(
     ignore_weights: Sequence[str] = (),
     moving_averages: str = "drop",
     finetuning_task_name: str | None = None,
+    target: Target | None = None,
 ) -> Plan:
     """Plan the conversion of a checkpoint.
 
@@ -74,7 +78,8 @@ def make_plan(
     Only variables below `scope` are mapped, by their names without it. Variables that fully match a
     regex of `ignore` are left out, unless they lie inside the model: those only where they match
     one of `ignore_weights`, as the model computes something else without them. `moving_averages`
-    is "drop", or "use" to convert each variable's moving average in its place.
+    is "drop", or "use" to convert each variable's moving average in its place. `target` is what the
+    result must fit: a torch.nn.Module, or what `read_target` reads.
 
     Raises PlanError, whose `problems` lists all that does not fit; UnknownModelTypeError;
     ConfigError; RuleError.
@@ -83,6 +88,7 @@ def make_plan(
         raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(FLOATS)}, keep")
     if moving_averages not in ("drop", "use"):
         raise ConfigError(f"unknown choice of moving averages {moving_averages!r}: drop or use")
+    wanted = read_target(target) if target is not None else None
     given = load_rules(rules) if isinstance(rules, str | PathLike) else rules
     asked = Asked(
         model_type, config, vocab, given, overrides or {}, finetuning_task_name, architecture
@@ -120,6 +126,8 @@ def make_plan(
     check_own(followed, matches, kind, entries, findings)
     check_required(followed, kind, accounts, counts, entries, seen, findings)
     ties = find_ties(followed.rules, kind, counts, entries, findings)
+    if wanted is not None:
+        ties = hold_against(wanted, entries, ties, seen.shown, findings)
     finished = finish_config(followed, sizes, kind, entries, ties, checkpoint.path, findings)
     if given is not None:
         findings.notes += advise(entries, variables.values(), seen.names)
