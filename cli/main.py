@@ -20,6 +20,7 @@ from tfreader.errors import PlanError, RuleError, TFReaderError, UnknownModelTyp
 from . import FAILED, INTERRUPTED, USAGE
 from .batch import batch
 from .options import HOW, PATHS, Command, debug_option, options
+from .rules import rules
 
 if TYPE_CHECKING:
     from tfreader import Checkpoint
@@ -215,51 +216,6 @@ def _is_converted(path: str) -> bool:
     return find_record(path) is not None
 
 
-@main.command()
-@click.argument("model_type")
-@click.option(
-    "--tf_checkpoint",
-    "--tf-checkpoint",
-    metavar="PATH",
-    help="Print the rules as this checkpoint needs them, where they depend on it.",
-)
-@click.option("--layout", metavar="NAME", help="Print those for another spelling of the names.")
-@click.option(
-    "--finetuning_task_name",
-    "--finetuning-task-name",
-    metavar="T",
-    help="The task whose head is meant, of several in the checkpoint.",
-)
-@debug_option
-def rules(
-    model_type: str, tf_checkpoint: str | None, layout: str | None, finetuning_task_name: str | None
-) -> None:
-    """Print a family's rules as a rule file to edit."""
-    from tfreader.mapping import dump_rules
-    from tfreader.mapping.families import get_family, open_source
-    from tfreader.mapping.planning.config import Asked
-    from tfreader.mapping.planning.following import rules_for
-
-    if tf_checkpoint is None and finetuning_task_name is not None:
-        raise click.UsageError("--finetuning_task_name is of a --tf_checkpoint: give that too")
-    if tf_checkpoint is None:
-        family = get_family(model_type)
-        found = (family.layout(layout) if layout else family.layouts[0]).usual()
-        if not found.rules:
-            raise click.UsageError(
-                f"the rules of {family.model_type} depend on the checkpoint: name it with "
-                "--tf_checkpoint"
-            )
-    elif layout is not None:
-        raise click.UsageError("--layout is what --tf_checkpoint tells: give one of them")
-    else:
-        with open_source(tf_checkpoint, model_type) as checkpoint:
-            found = rules_for(
-                checkpoint, Asked(model_type, finetuning_task_name=finetuning_task_name)
-            )
-    click.echo(dump_rules(found), nl=False)
-
-
 def _print(data: Any, lines: Any, as_json: bool, quiet: bool = False) -> None:
     if as_json:
         click.echo(json.dumps(data, indent=2))
@@ -275,6 +231,7 @@ def _safe(text: str) -> str:
 
 
 main.add_command(batch)
+main.add_command(rules)
 
 
 def _open_standard_streams() -> None:

@@ -75,6 +75,51 @@ PATHS: tuple[Decorator, ...] = (
         help="A .safetensors, .bin, .pt or .pth file, or a folder for from_pretrained.",
     ),
 )
+_CONFIG = click.option(
+    "--config",
+    metavar="FILE",
+    help="The original config file, or its folder; by default the one beside the checkpoint.",
+)
+_TARGET = click.option(
+    "--target",
+    metavar="T",
+    help="The PyTorch model to fit: its weights, a JSON of names and shapes, module:callable.",
+)
+_IGNORE = click.option(
+    "--ignore",
+    multiple=True,
+    metavar="REGEX",
+    help="Leave out variables whose whole name matches. May be repeated.",
+)
+_IGNORE_WEIGHTS = click.option(
+    "--ignore-weights",
+    "--ignore_weights",
+    multiple=True,
+    metavar="REGEX",
+    help="As --ignore, for variables inside the model: it then computes something else.",
+)
+_SCOPE = click.option(
+    "--scope",
+    default="",
+    metavar="PREFIX",
+    help="Convert only what lies under this prefix of names, such as student.",
+)
+_MOVING_AVERAGES = click.option(
+    "--moving-averages",
+    "--moving_averages",
+    type=click.Choice(["drop", "use"]),
+    default="drop",
+    show_default=True,
+    help="What to do with moving averages of variables.",
+)
+_SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=settings,
+    help="Set a key of the written config. May be repeated.",
+)
 HOW: tuple[Decorator, ...] = (
     click.option(
         "--model_type",
@@ -83,11 +128,7 @@ HOW: tuple[Decorator, ...] = (
         show_default=True,
         help="The model's family, or auto to tell it from the variable names.",
     ),
-    click.option(
-        "--config",
-        metavar="FILE",
-        help="The original config file, or its folder; by default the one beside the checkpoint.",
-    ),
+    _CONFIG,
     click.option(
         "--vocab",
         metavar="FILE",
@@ -109,46 +150,12 @@ HOW: tuple[Decorator, ...] = (
         metavar="FILE",
         help="A rule file (TOML), in place of the family's rules or extending them.",
     ),
-    click.option(
-        "--target",
-        metavar="T",
-        help="The PyTorch model to fit: its weights, a JSON of names and shapes, module:callable.",
-    ),
-    click.option(
-        "--ignore",
-        multiple=True,
-        metavar="REGEX",
-        help="Leave out variables whose whole name matches. May be repeated.",
-    ),
-    click.option(
-        "--ignore-weights",
-        "--ignore_weights",
-        multiple=True,
-        metavar="REGEX",
-        help="As --ignore, for variables inside the model: it then computes something else.",
-    ),
-    click.option(
-        "--scope",
-        default="",
-        metavar="PREFIX",
-        help="Convert only what lies under this prefix of names, such as student.",
-    ),
-    click.option(
-        "--moving-averages",
-        "--moving_averages",
-        type=click.Choice(["drop", "use"]),
-        default="drop",
-        show_default=True,
-        help="What to do with moving averages of variables.",
-    ),
-    click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="KEY=VALUE",
-        callback=settings,
-        help="Set a key of the written config. May be repeated.",
-    ),
+    _TARGET,
+    _IGNORE,
+    _IGNORE_WEIGHTS,
+    _SCOPE,
+    _MOVING_AVERAGES,
+    _SET,
     click.option(
         "--dtype",
         type=click.Choice(["float16", "bfloat16", "float32", "keep"]),
@@ -171,6 +178,8 @@ HOW: tuple[Decorator, ...] = (
         help="What the record has of each tensor: crc32c finds accidents, sha256 deceit too.",
     ),
 )
+# Those of them that decide whether a rule file fits.
+FITTING = (_CONFIG, _TARGET, _IGNORE, _IGNORE_WEIGHTS, _SCOPE, _MOVING_AVERAGES, _SET)
 
 
 def options(*decorators: Decorator) -> Decorator:

@@ -152,8 +152,8 @@ def plan_lines(plan: Plan, notes: Sequence[str]) -> Iterator[str]:
     for entry in plan.entries:
         source = ", ".join(printable(plan.shown.get(name, name)) for name in entry.sources)
         key: tuple[str, ...] = (
-            _NUMBER.sub("#", source),
-            _NUMBER.sub("#", entry.target),
+            without_numbers(source),
+            without_numbers(entry.target),
             entry.operation,
             shape(entry.shape),
             str(entry.dtype),
@@ -187,6 +187,11 @@ def failure_lines(error: PlanError) -> Iterator[str]:
     plan: Any = error.plan
     yield from plan_lines(plan, plan.notes)
     yield from (f"problem: {problem}" for problem in error.problems)
+
+
+def without_numbers(name: str) -> str:
+    """What names have in common that differ in numbers alone."""
+    return _NUMBER.sub("#", name)
 
 
 def fold(names: Sequence[str]) -> str:
