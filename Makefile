@@ -52,3 +52,4 @@ proto: $(VENV)/installed  ## regenerate tfreader/checkpoint_pb2.py from proto/
 
 data:  ## remake examples/ and tests/data/; BIN must have tensorflow-cpu 2.15.1
 	$(PYTHON) tests/make_data.py
+	$(PYTHON) examples/make_examples.py
