@@ -241,7 +241,7 @@ def test_a_million_layers_are_refused_before_they_are_made(tmp_path):
                 model_type="xlnet",
                 config={"n_layer": number, "n_head": 3, "d_head": 4},
             )
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 20
 
 
 def test_the_divisor_of_wide_clusters_is_found_at_once():
