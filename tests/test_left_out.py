@@ -19,11 +19,6 @@ from tfreader.mapping.families._hf_templates import classes, float_keys
 from tfreader.mapping.left_out import LEFT_OUT, left_out, told_by
 
 DOCS = (ROOT / "docs" / "families.md").read_text()
-# Families in the making.
-EXPECTED = {
-    *("bert-generation", "big-bird", "bigbird-pegasus", "canine", "convbert", "funnel", "gpt-neo"),
-    *("mobilebert", "pegasus", "rembert", "roformer", "tapas"),
-}
 OF_THE_OLD_CONVERTER = (
     *("albert", "bert", "bert_generation", "big_bird", "bigbird_pegasus", "canine", "convbert"),
     *("electra", "funnel", "gpt", "gpt2", "gpt_neo", "lxmert", "mobilebert", "mobilenet_v1"),
@@ -35,7 +30,7 @@ OF_THE_OLD_CONVERTER = (
 @pytest.mark.parametrize("name", OF_THE_OLD_CONVERTER)
 def test_every_type_of_the_old_converter_is_a_family_or_refused_by_name(name):
     known = find_family(name) or left_out(name)
-    assert known is not None or name.replace("_", "-") in EXPECTED
+    assert known is not None
 
 
 def test_no_name_is_that_of_two():
@@ -126,7 +121,7 @@ def test_nothing_that_is_converted_is_told_as_one(folder):
 def test_every_type_of_transformers_classes_is_known_by_name():
     """Whoever has another checkpoint of such a model is told where it is to be had."""
     types = {name for name in _types() if find_family(name) is None and left_out(name) is None}
-    assert types <= EXPECTED | set(_PARTS)
+    assert types <= set(_PARTS)
 
 
 # Parts and pairs of models, which nobody calls by these names.

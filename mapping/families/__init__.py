@@ -41,10 +41,13 @@ def families() -> dict[str, Family]:
 
 
 def find_family(model_type: str) -> Family | None:
-    """The family of that model type or alias; no other is loaded where its module has the name."""
+    """The family of that model type or alias, spelled with `-` or with `_`.
+
+    No other is loaded where its module has the name.
+    """
     module = model_type.replace("-", "_")
-    if module in _modules() and (family := _family_of(module)).model_type == model_type:
-        return family
+    if module in _modules():
+        return _family_of(module)
     return next((family for family in families().values() if model_type in family.names), None)
 
 
