@@ -1,4 +1,4 @@
-"""The command line: convert, inspect, verify, rules."""
+"""The command line: convert, inspect, verify, rules, suggest."""
 
 from __future__ import annotations
 
@@ -214,6 +214,31 @@ def _is_converted(path: str) -> bool:
     from tfreader.mapping.places import find_record
 
     return find_record(path) is not None
+
+
+@main.command()
+@click.option(
+    "--tf_checkpoint",
+    "--tf-checkpoint",
+    required=True,
+    metavar="PATH",
+    help="Prefix, .index file, folder or SavedModel of the checkpoint.",
+)
+@click.option(
+    "--target",
+    metavar="T",
+    help="The PyTorch model: a .safetensors or torch file of it, a JSON file of names and shapes, "
+    "or module:callable. Without one a skeleton is written.",
+)
+@click.option("--output", required=True, metavar="FILE", help="The rule file to write.")
+@debug_option
+def suggest(tf_checkpoint: str, target: str | None, output: str) -> None:
+    """Write a rule file for a model that no family knows."""
+    from tfreader.mapping import suggest as run
+
+    suggestion = run(tf_checkpoint, target)
+    suggestion.write(output)
+    _print({}, [f"{output}: {suggestion.summary}"], False)
 
 
 def _print(data: Any, lines: Any, as_json: bool, quiet: bool = False) -> None:

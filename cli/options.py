@@ -150,6 +150,12 @@ HOW: tuple[Decorator, ...] = (
         metavar="FILE",
         help="A rule file (TOML), in place of the family's rules or extending them.",
     ),
+    click.option(
+        "--accept-uncertain",
+        "--accept_uncertain",
+        is_flag=True,
+        help="Follow rules that are marked uncertain = true, as `tfreader suggest` marks them.",
+    ),
     _TARGET,
     _IGNORE,
     _IGNORE_WEIGHTS,

@@ -10,6 +10,7 @@ from .planning.planner import make_plan
 from .rules.dump import dump_rules
 from .rules.rule import Rule, RuleSet
 from .rules.rule_file import load_rules
+from .suggest.suggest import suggest
 
 __all__ = [
     "Entry",
@@ -22,4 +23,5 @@ __all__ = [
     "load_rules",
     "load_state_dict",
     "make_plan",
+    "suggest",
 ]

@@ -21,7 +21,7 @@ from tfreader.mapping import convert as convert_file
 from tfreader.mapping import dump_rules, load_rules, make_plan
 from tfreader.mapping.execute import stream
 from tfreader.mapping.family import Family, Layout
-from tfreader.mapping.rules.dump import _toml
+from tfreader.mapping.rules.dump import toml
 from tfreader.mapping.rules.extension import extended
 from tfreader.mapping.rules.ops import (
     Concat,
@@ -430,7 +430,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
     )
 )
 def test_toml_gives_back_what_was_written(value):
-    assert tomllib.loads(f"it = {_toml(value)}") == {"it": value}
+    assert tomllib.loads(f"it = {toml(value)}") == {"it": value}
 
 
 def test_rules_with_any_text_come_back(tmp_path):

@@ -11,9 +11,9 @@ from os import PathLike
 from typing import Any, TypedDict
 
 from tfreader.checkpoint import Checkpoint
-from tfreader.errors import ConfigError
+from tfreader.errors import ConfigError, RuleError
 
-from ..findings import Findings
+from ..findings import Findings, count, some
 from ..plan import FLOATS, Plan
 from ..rules.rule import RuleSet
 from ..rules.rule_file import load_rules
@@ -47,6 +47,7 @@ class PlanOptions(TypedDict, total=False):
     moving_averages: str
     finetuning_task_name: str | None
     target: Target | None
+    accept_uncertain: bool
 
 
 def make_plan(
@@ -65,6 +66,7 @@ def make_plan(
     moving_averages: str = "drop",
     finetuning_task_name: str | None = None,
     target: Target | None = None,
+    accept_uncertain: bool = False,
 ) -> Plan:
     """Plan the conversion of a checkpoint.
 
@@ -79,7 +81,8 @@ def make_plan(
     regex of `ignore` are left out, unless they lie inside the model: those only where they match
     one of `ignore_weights`, as the model computes something else without them. `moving_averages`
     is "drop", or "use" to convert each variable's moving average in its place. `target` is what the
-    result must fit: a torch.nn.Module, or what `read_target` reads.
+    result must fit: a torch.nn.Module, or what `read_target` reads. Rules that are marked as
+    uncertain are refused, unless `accept_uncertain`.
 
     Raises PlanError, whose `problems` lists all that does not fit; UnknownModelTypeError;
     ConfigError; RuleError.
@@ -90,6 +93,8 @@ def make_plan(
         raise ConfigError(f"unknown choice of moving averages {moving_averages!r}: drop or use")
     wanted = read_target(target) if target is not None else None
     given = load_rules(rules) if isinstance(rules, str | PathLike) else rules
+    if given is not None and not accept_uncertain:
+        _check_certain(given)
     asked = Asked(
         model_type, config, vocab, given, overrides or {}, finetuning_task_name, architecture
     )
@@ -152,3 +157,13 @@ def make_plan(
         chosen_class = kind if architecture is not None else None
         raise refusal(plan, seen, chosen, followed, matches, accounts, chosen_class, findings)
     return plan
+
+
+def _check_certain(rules: RuleSet) -> None:
+    """Raise RuleError where a rule is marked as uncertain."""
+    if marked := rules.uncertain:
+        raise RuleError(
+            f"{rules.name or 'rules'}: {count(marked, 'rule')} marked uncertain = true, for "
+            f"{some(marked)}; look at the comments there, correct what is wrong and take the marks "
+            "away, or accept all as they are with --accept-uncertain"
+        )

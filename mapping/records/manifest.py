@@ -200,6 +200,7 @@ _RECORD = {
 }
 # And of the options that are given to `make_plan` again, where they are there.
 OPTIONS = {
+    "accept_uncertain": (bool,),
     "architecture": (str, type(None)),
     "dtype": _TEXT,
     "finetuning_task_name": (str, type(None)),

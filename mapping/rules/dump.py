@@ -31,76 +31,80 @@ def dump_rules(rules: RuleSet) -> str:
 
 def _dump_lines(rules: RuleSet) -> Iterator[str]:
     if rules.family is not None:
-        yield f"family = {_toml(rules.family)}"
+        yield f"family = {toml(rules.family)}"
     if rules.extends is not None:
-        yield f"extends = {_toml(rules.extends)}"
+        yield f"extends = {toml(rules.extends)}"
     if rules.rest is not None:
-        yield f"rest = {_toml(rules.rest)}"
+        yield f"rest = {toml(rules.rest)}"
     if rules.remarks:
-        yield f"remarks = {_toml(rules.remarks)}"
+        yield f"remarks = {toml(rules.remarks)}"
     if rules.needs:
-        yield f"needs = {_toml(rules.needs)}"
+        yield f"needs = {toml(rules.needs)}"
     if rules.config:
         yield from ("", "# What config.json says of these tensors.", "[config]")
-        yield from (f"{_key(name)} = {_toml(value)}" for name, value in rules.config.items())
+        yield from (f"{_key(name)} = {toml(value)}" for name, value in rules.config.items())
     if rules.counts:
         yield from ("", "# How often a named group must occur: the config key that says it.")
         yield "[counts]"
-        yield from (f"{_key(name)} = {_toml(key)}" for name, key in rules.counts.items())
+        yield from (f"{_key(name)} = {toml(key)}" for name, key in rules.counts.items())
     for name, table in rules.tables.items():
         yield from ("", f"[table.{name}]")
-        yield from (f"{_key(key)} = {_toml(value)}" for key, value in table.items())
+        yield from (f"{_key(key)} = {toml(value)}" for key, value in table.items())
     for architecture in rules.architectures:
-        yield from ("", "[[architecture]]", f"name = {_toml(architecture.name)}")
-        yield f"parts = {_toml(architecture.parts)}"
+        yield from ("", "[[architecture]]", f"name = {toml(architecture.name)}")
+        yield f"parts = {toml(architecture.parts)}"
         if architecture.heads:
-            yield f"heads = {_toml(architecture.heads)}"
+            yield f"heads = {toml(architecture.heads)}"
         if architecture.strip:
-            yield f"strip = {_toml(architecture.strip)}"
+            yield f"strip = {toml(architecture.strip)}"
         if architecture.beside:
-            yield f"beside = {_toml(architecture.beside)}"
+            yield f"beside = {toml(architecture.beside)}"
     for rule in rules.rules:
         yield from _rule_lines(rule)
     for drop in rules.drops:
-        yield from ("", "[[drop]]", f"source = {_toml(drop.source)}")
-        yield f"reason = {_toml(drop.reason)}"
+        yield from ("", "[[drop]]", f"source = {toml(drop.source)}")
+        yield f"reason = {toml(drop.reason)}"
     for tie in rules.ties:
-        yield from ("", "[[tie]]", f"alias = {_toml(tie.alias)}", f"target = {_toml(tie.target)}")
-        yield f"part = {_toml(tie.part)}"
+        yield from ("", "[[tie]]", f"alias = {toml(tie.alias)}", f"target = {toml(tie.target)}")
+        yield f"part = {toml(tie.part)}"
     for fill in rules.fills:
         yield from _fill_lines(fill)
 
 
 def _rule_lines(rule: Rule) -> Iterator[str]:
-    yield from ("", "[[rule]]", f"part = {_toml(rule.part)}")
+    yield from ("", "[[rule]]", f"part = {toml(rule.part)}")
     source, ops = _dumped(rule.sources, rule.ops)
-    yield f"source = {_toml(source)}"
-    yield f"target = {_toml(rule.targets if len(rule.targets) > 1 else rule.targets[0])}"
+    yield f"source = {toml(source)}"
+    yield f"target = {toml(rule.targets if len(rule.targets) > 1 else rule.targets[0])}"
     if ops:
-        yield f"ops = {_toml(ops)}"
+        yield f"ops = {toml(ops)}"
     if rule.shape is not None:
-        yield f"shape = {_toml(rule.shape)}"
+        yield f"shape = {toml(rule.shape)}"
     if not rule.required:
         yield "required = false"
     if rule.dtype is not None:
-        yield f"dtype = {_toml(rule.dtype)}"
+        yield f"dtype = {toml(rule.dtype)}"
     if rule.only is not None:
         only = {"rank": rule.only.rank, "shape": rule.only.shape}
-        yield f"only = {_toml({k: v for k, v in only.items() if v is not None})}"
+        yield f"only = {toml({k: v for k, v in only.items() if v is not None})}"
+    if rule.uncertain:
+        yield "uncertain = true"
 
 
 def _fill_lines(fill: Fill) -> Iterator[str]:
-    yield from ("", "[[fill]]", f"target = {_toml(fill.target)}", f"part = {_toml(fill.part)}")
+    yield from ("", "[[fill]]", f"target = {toml(fill.target)}", f"part = {toml(fill.part)}")
     if fill.like is not None:
-        yield f"like = {_toml(fill.like)}"
+        yield f"like = {toml(fill.like)}"
     if not fill.required:
         yield "required = false"
     if fill.shape is not None:
-        yield f"shape = {_toml(fill.shape)}"
-    yield f"value = {_toml(fill.value)}"
-    yield f"reason = {_toml(fill.reason)}"
+        yield f"shape = {toml(fill.shape)}"
+    yield f"value = {toml(fill.value)}"
+    yield f"reason = {toml(fill.reason)}"
     if fill.dtype is not None:
-        yield f"dtype = {_toml(fill.dtype)}"
+        yield f"dtype = {toml(fill.dtype)}"
+    if fill.uncertain:
+        yield "uncertain = true"
 
 
 def _dumped(sources: Sequence[str], ops: Sequence[Op]) -> tuple[Any, list[Any]]:
@@ -115,7 +119,8 @@ def _dumped(sources: Sequence[str], ops: Sequence[Op]) -> tuple[Any, list[Any]]:
     return found, [op.to_data() for op in ops[1:]]
 
 
-def _toml(value: Any) -> str:
+def toml(value: Any) -> str:
+    """A value as TOML has it, on one line."""
     if isinstance(value, str):
         if ("\\" in value or '"' in value) and "'" not in value and not _CONTROL.search(value):
             return f"'{value}'"
@@ -124,11 +129,11 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(k)} = {toml(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "[" + ", ".join(map(toml, value)) + "]"
     return str(value)
 
 
 def _key(name: str) -> str:
-    return name if _BARE_KEY.fullmatch(name) else _toml(name)
+    return name if _BARE_KEY.fullmatch(name) else toml(name)

@@ -9,7 +9,7 @@ r, z, n (GRU).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tfreader.errors import RuleError
@@ -230,14 +230,18 @@ _OF_KINDS = {
 }
 
 
-def layer_rules(kind: str, tables: Tables, **keys: Any) -> list[Rule | Fill]:
+def layer_rules(
+    kind: str, tables: Tables, uncertain: bool = False, **keys: Any
+) -> list[Rule | Fill]:
     """The rules of a layer. Raises RuleError for a kind that there is not, or cannot be."""
     if kind not in KINDS:
         raise RuleError(f"kind = {quoted(kind)}{meant(kind, KINDS)}")
     for key in keys:
         if key in _OF_KINDS and kind not in _OF_KINDS[key]:
             raise RuleError(f"{key}: only for {', '.join(_OF_KINDS[key])}")
-    made = list(KINDS[kind](Layer(tables=tables, **keys)))
+    made = [
+        replace(rule, uncertain=uncertain) for rule in KINDS[kind](Layer(tables=tables, **keys))
+    ]
     for rule in made:
         if isinstance(rule, Rule):
             _ = rule.patterns  # which are refused here, not when a variable is matched

@@ -60,8 +60,8 @@ class Rule:
     their products and quotients ("num_heads*head_dim"), "*" for any. `part` names the piece of the
     model that the rule belongs to. A rule with `required` must fill all its targets whenever its
     part is wanted. `dtype` is a type of PyTorch that the tensors have whatever is asked for all. Of
-    variables that a source matches, `only` takes those of such a shape. `tables` are those that the
-    targets name.
+    variables that a source matches, `only` takes those of such a shape. One that is `uncertain` is
+    not followed before somebody has looked at it. `tables` are those that the targets name.
 
     What depends on the regexes is checked when they are first needed, by `patterns`: families have
     many more rules than one conversion uses.
@@ -75,6 +75,7 @@ class Rule:
     required: bool = True
     dtype: str | None = None
     only: Only | None = None
+    uncertain: bool = False
     tables: Tables = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -259,6 +260,7 @@ class Fill:
     dtype: str | None = None
     like: str | None = None
     required: bool = True
+    uncertain: bool = False
     tables: Tables = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -375,7 +377,9 @@ class RuleSet:
             raise RuleError("rest: what no rule of a family knows is left out by name, by [[drop]]")
         if self.family is not None and self.extends is not None:
             raise RuleError("either family or extends: extends takes the family's config too")
-        filled = Counter(("fill", fill.target, fill.part) for fill in self.fills)
+        filled = Counter(
+            ("fill", fill.target, fill.part) for fill in self.fills if fill.like is None
+        )
         tied = Counter(("tie", tie.alias, tie.part) for tie in self.ties)
         for (kind, name, _), times in (filled | tied).items():
             if times > 1:
@@ -387,3 +391,9 @@ class RuleSet:
     @property
     def parts(self) -> set[str]:
         return {rule.part for rule in self.rules}
+
+    @property
+    def uncertain(self) -> list[str]:
+        """The names of the tensors that rules and fills make which are marked as uncertain."""
+        rules = [target for rule in self.rules if rule.uncertain for target in rule.targets]
+        return rules + [fill.target for fill in self.fills if fill.uncertain]

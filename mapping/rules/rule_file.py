@@ -129,6 +129,7 @@ _TABLES = {
             "required": schema.boolean,
             "dtype": schema.text,
             "only": _only,
+            "uncertain": schema.boolean,
         },
         {"source": '"dense/kernel"', "target": '"fc.weight"'},
     ),
@@ -153,6 +154,7 @@ _TABLES = {
             "reason": schema.text,
             "part": schema.text,
             "dtype": schema.text,
+            "uncertain": schema.boolean,
         },
         {
             "target": '"lstm.bias_hh_l0"',
@@ -170,6 +172,7 @@ _TABLES = {
             "flatten": schema.list_of(schema.dimension),
             "forget_bias": schema.number,
             "gates": schema.text,
+            "uncertain": schema.boolean,
         },
         {"kind": '"conv"', "source": '"block_1/conv"', "target": '"blocks.0.conv"'},
     ),

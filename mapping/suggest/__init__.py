@@ -1,0 +1,1 @@
+"""Rule files for models that nobody has seen, of names and shapes."""
