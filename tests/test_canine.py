@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-import torch
 import transformers
 from bundle_writer import write_bundle
 from conftest import DATA
+from outputs import check_forward
 
 import tfreader
 from tfreader.mapping import convert, load_state_dict, make_plan
@@ -37,20 +37,7 @@ def plan(source, **options):
 
 
 def check_outputs(output, name, architecture):
-    """The model loads without a key too few or too many, and computes what TensorFlow did."""
-    model, info = getattr(transformers, architecture).from_pretrained(
-        output, output_loading_info=True
-    )
-    assert not any(info.values())
-    expected = np.load(CANINE / name / "forward.npz")
-    inputs = {key: torch.from_numpy(expected[key]) for key in expected if "." not in key}
-    with torch.no_grad():
-        outputs = model.eval()(**inputs)
-    keys = [key for key in expected if key.startswith(f"{architecture}.")]
-    assert keys
-    for key in keys:
-        found, wanted = outputs[key.partition(".")[2]], torch.from_numpy(expected[key])
-        np.testing.assert_allclose(found, wanted, atol=2e-5)
+    check_forward(output, CANINE / name / "forward.npz", architecture, atol=2e-5)
 
 
 @pytest.mark.parametrize(

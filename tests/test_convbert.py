@@ -4,11 +4,10 @@ import json
 
 import numpy as np
 import pytest
-import torch
-import transformers
 from bundle_writer import write_bundle
 from click.testing import CliRunner
 from conftest import DATA
+from outputs import check_forward
 
 import tfreader
 from tfreader.cli.main import main
@@ -40,19 +39,7 @@ def config_of(folder):
 
 
 def check_outputs(output, name, architecture):
-    """The model loads without a key too few or too many, and computes what TensorFlow did."""
-    model, info = getattr(transformers, architecture).from_pretrained(
-        output, output_loading_info=True
-    )
-    assert not any(info.values())
-    expected = np.load(CONVBERT / name / "forward.npz")
-    inputs = {key: torch.from_numpy(expected[key]) for key in expected if "." not in key}
-    with torch.no_grad():
-        outputs = model.eval()(**inputs)
-    keys = [key for key in expected if key.startswith(f"{architecture}.")]
-    assert keys
-    for key in keys:
-        np.testing.assert_allclose(outputs[key.partition(".")[2]], expected[key], atol=1e-5)
+    check_forward(output, CONVBERT / name / "forward.npz", architecture, atol=1e-5)
 
 
 HF = {

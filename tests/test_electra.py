@@ -5,11 +5,10 @@ from functools import partial
 
 import numpy as np
 import pytest
-import torch
-import transformers
 from bundle_writer import write_bundle
 from click.testing import CliRunner
 from conftest import DATA
+from outputs import check_forward
 
 import tfreader
 from tfreader.cli.main import main
@@ -38,19 +37,7 @@ def config_of(folder):
 
 
 def check_outputs(output, name, architecture):
-    """The model loads without a key too few or too many, and computes what TensorFlow did."""
-    model, info = getattr(transformers, architecture).from_pretrained(
-        output, output_loading_info=True
-    )
-    assert not any(info.values())
-    expected = np.load(ELECTRA / name / "forward.npz")
-    inputs = {key: torch.from_numpy(expected[key]) for key in expected if "." not in key}
-    with torch.no_grad():
-        outputs = model.eval()(**inputs)
-    keys = [key for key in expected if key.startswith(f"{architecture}.")]
-    assert keys
-    for key in keys:
-        np.testing.assert_allclose(outputs[key.partition(".")[2]], expected[key], atol=1e-5)
+    check_forward(output, ELECTRA / name / "forward.npz", architecture, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["pretraining", "untied", "tied"])

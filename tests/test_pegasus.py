@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-import transformers
 from bundle_writer import write_bundle
 from numpy_transformer import (
     attention,
@@ -16,6 +15,7 @@ from numpy_transformer import (
     random_tensors,
     relu,
 )
+from outputs import load_with_epsilon
 from test_tokenizers import spiece
 
 import tfreader
@@ -74,15 +74,7 @@ def planned(source, **options):
 
 
 def loaded(folder, architecture):
-    """The model with the original's epsilon, for which its class has no key."""
-    model, info = getattr(transformers, architecture).from_pretrained(
-        folder, output_loading_info=True
-    )
-    assert not any(info.values())
-    for module in model.modules():
-        if isinstance(module, torch.nn.LayerNorm):
-            module.eps = 1e-12
-    return model.eval()
+    return load_with_epsilon(folder, architecture, 1e-12)  # the original's
 
 
 def test_a_summarizer_gives_the_originals_outputs(tmp_path):

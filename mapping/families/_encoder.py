@@ -109,6 +109,17 @@ def original_layer(inner: str, target: str, part: str = "encoder") -> tuple[Rule
     return layer(sources, target, BERT, part)
 
 
+def original_predictions(root: str, part: str) -> tuple[Rule, ...]:
+    """The rules for that code's head of masked words, whose output weights are the embeddings."""
+    scope, target = f"{root}cls/predictions", "cls.predictions"
+    transform = f"{target}.transform"
+    return (
+        *dense(part, f"{scope}/transform/dense", f"{transform}.dense", HIDDEN, HIDDEN),
+        *layer_norm(part, f"{scope}/transform/{NORM}", f"{transform}.LayerNorm", HIDDEN),
+        Rule((f"{scope}/output_bias",), (f"{target}.bias",), shape=("vocab_size",), part=part),
+    )
+
+
 def original_embeddings(
     scope: str, target: str, size: str = HIDDEN, part: str = "encoder"
 ) -> tuple[Rule, ...]:

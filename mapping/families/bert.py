@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from ..family import Config, Layout, Variables
-from ..rules.rule import Architecture, Rule, RuleSet, Tie
+from ..rules.rule import Architecture, RuleSet, Tie
 from . import _bert4keras, _bert_for_tf2, _bert_garden, _garden_settings, _shared_layer
 from ._bert_kin import BERT, MOBILE, ROOT, TABLES, BertKin
-from ._builders import dense, layer_norm, output_layer
-from ._encoder import HIDDEN, NORM, original_embeddings, original_layers
+from ._builders import dense, output_layer
+from ._encoder import HIDDEN, original_embeddings, original_layers, original_predictions
 from ._heads import with_head
 from ._roformer import is_of_roformer
 
@@ -29,25 +29,7 @@ RULES = RuleSet(
         *original_embeddings(f"{BERT}/embeddings", "bert.embeddings"),
         *original_layers(f"{BERT}/encoder", "bert.encoder"),
         *dense("pooler", f"{BERT}/pooler/dense", "bert.pooler.dense", HIDDEN, HIDDEN),
-        *dense(
-            "mlm",
-            ROOT + "cls/predictions/transform/dense",
-            "cls.predictions.transform.dense",
-            HIDDEN,
-            HIDDEN,
-        ),
-        *layer_norm(
-            "mlm",
-            f"{ROOT}cls/predictions/transform/{NORM}",
-            "cls.predictions.transform.LayerNorm",
-            HIDDEN,
-        ),
-        Rule(
-            (ROOT + "cls/predictions/output_bias",),
-            ("cls.predictions.bias",),
-            shape=("vocab_size",),
-            part="mlm",
-        ),
+        *original_predictions(ROOT, "mlm"),
         *output_layer("nsp", ROOT + "cls/seq_relationship/", "cls.seq_relationship", 2),
         *output_layer("classifier", "", "classifier", "num_labels"),
         *output_layer("squad", "cls/squad/", "qa_outputs", "num_labels"),

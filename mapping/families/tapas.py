@@ -22,7 +22,7 @@ from ..rules.ops import Repeat, Slice, Squeeze
 from ..rules.rule import Architecture, Drop, Fill, Rule, RuleSet, Tie
 from ._bert_kin import BERT, ROOT, TABLES, BertKin
 from ._builders import dense, layer_norm
-from ._encoder import HIDDEN, NORM, original_layers
+from ._encoder import HIDDEN, NORM, original_layers, original_predictions
 from ._tapas_tasks import AGGREGATION, CELL, CLASSES, COLUMN, HEADS, fitting, task_of
 
 EMBEDDINGS = f"{BERT}/embeddings"
@@ -62,25 +62,7 @@ RULES = RuleSet(
         *layer_norm("encoder", f"{EMBEDDINGS}/{NORM}", "tapas.embeddings.LayerNorm", HIDDEN),
         *original_layers(f"{BERT}/encoder", "tapas.encoder"),
         *dense("pooler", f"{BERT}/pooler/dense", "tapas.pooler.dense", HIDDEN, HIDDEN),
-        *dense(
-            "mlm",
-            ROOT + "cls/predictions/transform/dense",
-            "cls.predictions.transform.dense",
-            HIDDEN,
-            HIDDEN,
-        ),
-        *layer_norm(
-            "mlm",
-            f"{ROOT}cls/predictions/transform/{NORM}",
-            "cls.predictions.transform.LayerNorm",
-            HIDDEN,
-        ),
-        Rule(
-            (ROOT + "cls/predictions/output_bias",),
-            ("cls.predictions.bias",),
-            shape=("vocab_size",),
-            part="mlm",
-        ),
+        *original_predictions(ROOT, "mlm"),
         Rule((CELL,), (CELL,), shape=(HIDDEN,), part="cells"),
         Rule(("output_bias",), ("output_bias",), shape=(), part="cells"),
         Rule((CLASSES,), ("classifier.weight",), shape=("num_labels", HIDDEN), part="classifier"),

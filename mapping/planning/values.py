@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from math import prod
 
 from tfreader.checkpoint import Checkpoint
 
 from ..family import Made
-from ..rules.ops import Read, Shape, Step
+from ..rules.ops import Read, Shape, follow
 
 PART = 1 << 20  # elements that are compared at a time
 
@@ -33,10 +32,5 @@ def are_equal(checkpoint: Checkpoint, one: Made, other: Made) -> bool:
 
 def _tensor(checkpoint: Checkpoint, made: Made) -> tuple[Shape, Read]:
     reader = checkpoint.reader(made.variable)
-    shape: Shape = reader.info.shape
-    read: Read = reader.read
-    for op in made.ops:
-        assert isinstance(op, Step)
-        read = partial(op.part, shape=shape, read=read)
-        shape = op.shape(shape)
+    (shape,), (read,) = follow(made.ops, [reader.info.shape], [reader.read])
     return shape, read

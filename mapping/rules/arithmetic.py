@@ -5,10 +5,9 @@ They are done in the variable's own type, before any cast.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,6 +25,7 @@ class Changed(Step):
     value: float | None = None
     axis: int | None = None
     blocks: tuple[float, ...] | None = None
+    ufunc: ClassVar[np.ufunc]
 
     def shape(self, shape: Shape) -> Shape:
         if (self.value is None) == (self.blocks is None) or (
@@ -53,18 +53,15 @@ class Changed(Step):
 
     def part(self, box: Box, shape: Shape, read: Read) -> Array:
         values = read(box)
-        if self.axis is None or self.blocks is None:
-            return self._of(values, values.dtype.type(self.value))
-        axis = axis_of(self, shape)  # type: ignore[arg-type]
-        indices = np.arange(box[axis].start, box[axis].stop)
-        each = np.array(self.blocks, values.dtype)[
-            indices // max(shape[axis] // len(self.blocks), 1)
-        ]
-        return self._of(values, each.reshape(-1, *[1] * (len(shape) - axis - 1)))
-
-    @abstractmethod
-    def _of(self, values: Array, constant: Any) -> Array:
-        """The values with the constant, which is of their type."""
+        constants: Any = values.dtype.type(self.value) if self.blocks is None else None
+        if self.axis is not None and self.blocks is not None:
+            axis = axis_of(self, shape)  # type: ignore[arg-type]
+            size = max(shape[axis] // len(self.blocks), 1)
+            numbers = np.arange(box[axis].start, box[axis].stop) // size
+            constants = np.array(self.blocks, values.dtype)[numbers]
+            constants = constants.reshape(-1, *[1] * (len(shape) - axis - 1))
+        changed: Array = self.ufunc(values, constants)
+        return changed
 
 
 @dataclass(frozen=True)
@@ -72,10 +69,7 @@ class Add(Changed):
     """Add a constant, such as the forget_bias of TensorFlow 1's LSTM cells."""
 
     name = "add"
-
-    def _of(self, values: Array, constant: Any) -> Array:
-        added: Array = values + constant
-        return added
+    ufunc = np.add
 
 
 @dataclass(frozen=True)
@@ -83,15 +77,14 @@ class Multiply(Changed):
     """Multiply by a constant."""
 
     name = "multiply"
-
-    def _of(self, values: Array, constant: Any) -> Array:
-        product: Array = values * constant
-        return product
+    ufunc = np.multiply
 
 
 @dataclass(frozen=True)
 class Elementwise(Join):
     """Of all sources, element by element; the others are as large as the first, or stretched."""
+
+    ufunc: ClassVar[np.ufunc]
 
     def join_shapes(self, shapes: Sequence[Shape]) -> Shape:
         first = shapes[0]
@@ -110,12 +103,13 @@ class Elementwise(Join):
                 range(1) if size == 1 and len(part) else part
                 for size, part in zip(shape, own, strict=True)
             )
-            result = self._of(result, read(needed).astype(result.dtype, copy=False))
+            values = read(needed).astype(result.dtype, copy=False)
+            self.check(values)
+            result = self.ufunc(result, values)
         return result
 
-    @abstractmethod
-    def _of(self, values: Array, others: Array) -> Array:
-        """What is made of both."""
+    def check(self, others: Array) -> None:
+        """Raise RuleError for what cannot be computed with."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +117,7 @@ class Sum(Elementwise):
     """Add all sources."""
 
     name = "sum"
-
-    def _of(self, values: Array, others: Array) -> Array:
-        added: Array = values + others
-        return added
+    ufunc = np.add
 
 
 @dataclass(frozen=True)
@@ -134,10 +125,7 @@ class Product(Elementwise):
     """Multiply all sources."""
 
     name = "product"
-
-    def _of(self, values: Array, others: Array) -> Array:
-        product: Array = values * others
-        return product
+    ufunc = np.multiply
 
 
 @dataclass(frozen=True)
@@ -145,9 +133,8 @@ class Divide(Elementwise):
     """Divide the first source by the others: a sum by its counter, weights by a norm."""
 
     name = "divide"
+    ufunc = np.divide
 
-    def _of(self, values: Array, others: Array) -> Array:
+    def check(self, others: Array) -> None:
         if not others.all():
             raise RuleError(f"{self}: a divisor is zero; what is divided was never counted")
-        quotient: Array = values / others
-        return quotient

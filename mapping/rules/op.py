@@ -86,14 +86,12 @@ class Composed(Step):
         """Those for an input of that shape. Raises ValueError where there are none."""
 
     def shape(self, shape: Shape) -> Shape:
-        for step in self.steps(shape):
-            shape = step.shape(shape)
-        return shape
+        (made,), _ = follow(self.steps(shape), [shape])
+        return made
 
     def part(self, box: Box, shape: Shape, read: Read) -> Array:
-        for step in self.steps(shape):
-            read, shape = partial(step.part, shape=shape, read=read), step.shape(shape)
-        return read(box)
+        _, (made,) = follow(self.steps(shape), [shape], [read])
+        return made(box)
 
     def inverse(self, shape: Shape) -> Step | None:
         found: list[Step] = []
