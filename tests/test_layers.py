@@ -88,6 +88,16 @@ def test_a_dense_layer_behind_a_flatten(tmp_path):
     np.testing.assert_allclose(found[0], image.reshape(-1) @ kernel + bias, atol=1e-5)
 
 
+def test_a_dense_layer_in_front_of_an_image(tmp_path):
+    kernel, bias, noise = values(5, 2 * 3 * 4), values(24), values(5)
+    module = torch.nn.Sequential(torch.nn.Linear(5, 24), torch.nn.Unflatten(1, (4, 2, 3)))
+    tensors = {"layer/kernel": kernel, "layer/bias": bias}
+    rules = layer("dense", more="unflatten = [2, 3, 4]")
+    found = run(loaded(tmp_path, module, tensors, rules), noise[None])[0]
+    expected = (noise @ kernel + bias).reshape(2, 3, 4)
+    np.testing.assert_allclose(found, expected.transpose(2, 0, 1), atol=1e-5)
+
+
 def test_a_batch_norm_without_a_scale(tmp_path):
     beta, mean, variance, batch = values(4), values(4), values(4) ** 2, values(6, 4)
     tensors = {
@@ -252,6 +262,8 @@ CASES = [
     ("depthwise", (3, 2, 4, 2)),
     ("dense", (1, 1, 4, 5)),
     ({"op": "dense", "flatten": [2, -1, 4]}, (24, 5)),
+    ({"op": "dense", "flatten": [2, 2], "unflatten": [2, -1, 4]}, (4, 24)),
+    ({"op": "channels_first", "sizes": [2, 3, -1], "axis": -2}, (2, 24, 3)),
     ("attention_in", (6, 2, 3)),
     ("attention_out", (2, 3, 6)),
     ("gru_bias", (2, 9)),
@@ -377,6 +389,8 @@ ops = [{ op = "concat", axis = 0 }]
         (np.float32, '{ op = "reorder", axis = 0, blocks = [0, 2] }', "numbers 0 to 1, once"),
         (np.float32, '"conv"', "kernels"),
         (np.float32, '{ op = "dense", flatten = [2, 3] }', "kernels"),
+        (np.float32, '{ op = "channels_first", sizes = [4] }', "sizes of all axes"),
+        (np.float32, '{ op = "channels_first", sizes = [2, 2], axis = 1 }', "does not fit"),
     ],
 )
 def test_what_an_operation_is_not_for(tmp_path, dtype, op, message):

@@ -59,35 +59,62 @@ class Depthwise(Composed):
 
 
 @dataclass(frozen=True)
+class ChannelsFirst(Composed):
+    """An axis that is [height, width, channels] in one, as [channels, height, width] in one.
+
+    One of `sizes`, which has any number of axes, may be -1.
+    """
+
+    sizes: tuple[int | str, ...]
+    axis: int = 0
+    name = "channels_first"
+
+    def resolve(self, dimension: Callable[[int | str], int]) -> ChannelsFirst:
+        return ChannelsFirst(tuple(map(dimension, self.sizes)), self.axis)
+
+    def steps(self, shape: Shape) -> Sequence[Step]:
+        if not -len(shape) <= self.axis < len(shape):
+            raise ValueError(f"{self} does not fit the shape {list(shape)}")
+        if len(self.sizes) < 2:
+            raise ValueError(f"{self} needs the sizes of all axes, channels last")
+        axis = self.axis % len(shape)
+        sizes = Reshape(self.sizes).shape((shape[axis],))
+        before, after, last = axis, len(shape) - axis - 1, axis + len(sizes) - 1
+        order = (*range(before), last, *range(before, last), *range(last + 1, last + 1 + after))
+        inner = (*shape[:axis], *sizes, *shape[axis + 1 :])
+        return Reshape(inner), Permute(order), Reshape(shape)
+
+
+@dataclass(frozen=True)
 class Dense(Composed):
     """A dense layer: [in, out] to [out, in]. Axes of size 1 before these are dropped.
 
     Behind a flatten, `flatten` has the sizes [height, width, channels] of what is flattened, one of
-    which may be -1: PyTorch has the channels first, so the inputs are in another order.
+    which may be -1: PyTorch has the channels first, so the inputs are in another order. Where the
+    outputs are made an image, `unflatten` has its sizes, and they are.
     """
 
     flatten: tuple[int | str, ...] | None = None
+    unflatten: tuple[int | str, ...] | None = None
     name = "dense"
 
     def resolve(self, dimension: Callable[[int | str], int]) -> Dense:
-        return self if self.flatten is None else Dense(tuple(map(dimension, self.flatten)))
+        flatten, unflatten = (
+            None if sizes is None else tuple(map(dimension, sizes))
+            for sizes in (self.flatten, self.unflatten)
+        )
+        return Dense(flatten, unflatten)
 
     def steps(self, shape: Shape) -> Sequence[Step]:
         if len(shape) < 2 or prod(shape[:-2]) != 1:
             raise ValueError(f"{self} is for kernels [in, out], the shape is {list(shape)}")
-        inputs, outputs = shape[-2:]
-        plain = [Reshape((inputs, outputs))] if len(shape) > 2 else []
-        if self.flatten is None:
-            return (*plain, Transpose())
-        if len(self.flatten) < 2:
-            raise ValueError(f"{self}: flatten needs the sizes of all axes, channels last")
-        *kernel, channels = Reshape(self.flatten).shape((inputs,))
-        last = len(kernel)
-        return (
-            Reshape((*kernel, channels, outputs)),
-            Permute((last + 1, last, *range(last))),
-            Reshape((outputs, inputs)),
-        )
+        plain = [Reshape(shape[-2:])] if len(shape) > 2 else []
+        turned = [
+            ChannelsFirst(sizes, axis)
+            for axis, sizes in enumerate((self.flatten, self.unflatten))
+            if sizes is not None
+        ]
+        return (*plain, *turned, Transpose())
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from .kernels import (
     AttentionIn,
     AttentionOut,
     CellRows,
+    ChannelsFirst,
     Conv,
     ConvTranspose,
     Dense,
@@ -55,6 +56,7 @@ class Layer:
     tables: Tables
     suffix: str = "_l0"
     flatten: tuple[int | str, ...] | None = None
+    unflatten: tuple[int | str, ...] | None = None
     forget_bias: float | None = None
     gates: str = LSTM_GATES
 
@@ -75,9 +77,10 @@ Made = Iterator[Rule | Fill]
 
 def _weighted(op: Op) -> Callable[[Layer], Made]:
     def layer(given: Layer) -> Made:
-        used = Dense(given.flatten) if isinstance(op, Dense) else op
+        used = Dense(given.flatten, given.unflatten) if isinstance(op, Dense) else op
         yield given.rule(KERNEL, "weight", ops=(used,))
-        yield given.rule(BIAS, "bias", required=False)
+        turned = (ChannelsFirst(given.unflatten),) if given.unflatten else ()
+        yield given.rule(BIAS, "bias", ops=turned, required=False)
 
     return layer
 
@@ -226,6 +229,7 @@ _OF_KINDS = {
     "forget_bias": ("tf1_lstm",),
     "gates": ("tf1_lstm",),
     "flatten": ("dense",),
+    "unflatten": ("dense",),
     "suffix": ("lstm", "tf1_lstm", "baselines_lstm", "cudnn_lstm", "gru", "cudnn_gru"),
 }
 

@@ -7,6 +7,7 @@ from .kernels import (
     AttentionIn,
     AttentionOut,
     CellRows,
+    ChannelsFirst,
     Conv,
     ConvTranspose,
     Dense,
@@ -36,6 +37,7 @@ __all__ = [
     "AttentionOut",
     "CellRows",
     "Changed",
+    "ChannelsFirst",
     "Composed",
     "Concat",
     "Conv",
@@ -75,6 +77,7 @@ OPS: dict[str, type[Op]] = {
     op.name: op
     for op in (
         *(Dense, Conv, ConvTranspose, Depthwise, CellRows, GRUBias, AttentionIn, AttentionOut),
+        ChannelsFirst,
         *(Transpose, Permute, Reshape, Squeeze, Unsqueeze, Repeat, Slice, Pad, Reorder, Flip),
         *(Add, Multiply, Concat, Stack, Sum, Product, Divide, Split, Unstack),
     )

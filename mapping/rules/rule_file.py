@@ -170,6 +170,7 @@ _TABLES = {
             "target": schema.text,
             "suffix": schema.string,
             "flatten": schema.list_of(schema.dimension),
+            "unflatten": schema.list_of(schema.dimension),
             "forget_bias": schema.number,
             "gates": schema.text,
             "uncertain": schema.boolean,
