@@ -151,3 +151,49 @@ class SlotVariableReference(_message.Message):
     slot_name: bytes
     slot_variable_node_id: int
     def __init__(self, original_variable_node_id: _Optional[int] = ..., slot_name: _Optional[bytes] = ..., slot_variable_node_id: _Optional[int] = ...) -> None: ...
+
+class GraphNode(_message.Message):
+    __slots__ = ("name", "op", "input", "attribute")
+    class Attribute(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: bytes
+        value: AttributeValue
+        def __init__(self, key: _Optional[bytes] = ..., value: _Optional[_Union[AttributeValue, _Mapping]] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OP_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTE_FIELD_NUMBER: _ClassVar[int]
+    name: bytes
+    op: bytes
+    input: _containers.RepeatedScalarFieldContainer[bytes]
+    attribute: _containers.RepeatedCompositeFieldContainer[GraphNode.Attribute]
+    def __init__(self, name: _Optional[bytes] = ..., op: _Optional[bytes] = ..., input: _Optional[_Iterable[bytes]] = ..., attribute: _Optional[_Iterable[_Union[GraphNode.Attribute, _Mapping]]] = ...) -> None: ...
+
+class AttributeValue(_message.Message):
+    __slots__ = ("list", "i", "f", "tensor")
+    class List(_message.Message):
+        __slots__ = ("shape",)
+        SHAPE_FIELD_NUMBER: _ClassVar[int]
+        shape: _containers.RepeatedCompositeFieldContainer[TensorShape]
+        def __init__(self, shape: _Optional[_Iterable[_Union[TensorShape, _Mapping]]] = ...) -> None: ...
+    LIST_FIELD_NUMBER: _ClassVar[int]
+    I_FIELD_NUMBER: _ClassVar[int]
+    F_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    list: AttributeValue.List
+    i: int
+    f: float
+    tensor: ConstantTensor
+    def __init__(self, list: _Optional[_Union[AttributeValue.List, _Mapping]] = ..., i: _Optional[int] = ..., f: _Optional[float] = ..., tensor: _Optional[_Union[ConstantTensor, _Mapping]] = ...) -> None: ...
+
+class ConstantTensor(_message.Message):
+    __slots__ = ("shape", "content", "float_val")
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    FLOAT_VAL_FIELD_NUMBER: _ClassVar[int]
+    shape: TensorShape
+    content: bytes
+    float_val: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, shape: _Optional[_Union[TensorShape, _Mapping]] = ..., content: _Optional[bytes] = ..., float_val: _Optional[_Iterable[float]] = ...) -> None: ...

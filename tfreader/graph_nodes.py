@@ -110,6 +110,21 @@ def walk(
     return steps
 
 
+def in_depth(nodes: list[Node]) -> list[int]:
+    """Every node that can be reached from the root, each child with all below it before the next.
+
+    Children are in the order in which their object got them.
+    """
+    found: dict[int, None] = {}
+    stack = [0]
+    while stack:
+        i = stack.pop()
+        if i not in found:
+            found[i] = None
+            stack.extend(child for child, _ in reversed(nodes[i].children))
+    return list(found)
+
+
 def follow(nodes: list[Node], path: str) -> int | None:
     """The node at a path from the root, None if there is none."""
     node = 0

@@ -129,6 +129,14 @@ class ObjectGraph(Mapping[str, TrackedValue]):
         """The readable name of a key: the full name where only one variable has it, or the path."""
         return self._names.get(key, key)
 
+    def in_order(self) -> list[str]:
+        """The keys of variables in the order in which their objects got their attributes."""
+        attributes = (
+            a for i in graph_nodes.in_depth(self._nodes) for a in self._nodes[i].attributes
+        )
+        keys = [key for name, _, key in attributes if name == VARIABLE_VALUE]
+        return [key for key in dict.fromkeys(keys) if key in self._values]
+
     def find(self, name: str) -> str | None:
         """The key of the value with that readable name, or at that path from the root.
 

@@ -21,7 +21,7 @@ class Item:
     targets: tuple[str, ...]
     form: tuple[object, ...]  # hashable
     doubts: tuple[str, ...] = ()
-    why: str = ""
+    why: tuple[str, ...] = ()
 
 
 @dataclass

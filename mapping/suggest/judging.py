@@ -8,21 +8,41 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 from ..findings import some
-from .matching import Matcher, Named
-from .names import AUTOMATIC
+from .matching import Matcher
+from .named import Named, owners
+from .order import Order
+
+
+class Verdict(NamedTuple):
+    """Why a pair is not certain, "" where it is, and what tells it from others."""
+
+    doubt: str
+    why: tuple[str, ...]
+
+
+_Key = tuple[object, object, tuple[int, ...]]
 
 
 class Judge:
     """How certain pairs are."""
 
-    def __init__(self, matcher: Matcher, pairs: Sequence[tuple[Named, Named]]) -> None:
+    def __init__(
+        self,
+        matcher: Matcher,
+        pairs: Sequence[tuple[Named, Named]],
+        order: Order | None,
+    ) -> None:
         self._matcher = matcher
+        self._order = order
         self._pairs = pairs
-        groups: dict[tuple[object, object], list[tuple[Named, Named]]] = defaultdict(list)
+        groups: dict[_Key, list[tuple[Named, Named]]] = defaultdict(list)
         for source, target in pairs:
-            groups[source.alike, target.alike].append((source, target))
+            for key in _keys(source, target):
+                groups[key].append((source, target))
         self._groups = groups
         self._elsewhere: dict[object, set[int]] = defaultdict(set)
         self._numbered = {key: self._numbers_tell(key) for key in groups}
@@ -32,69 +52,98 @@ class Judge:
         self._unfilled = [each for each in matcher.targets if each.index not in filled]
         self._links: dict[str, set[str]] = {}
         self._certain: set[int] = set()  # the indices of the sources
-        self._homes = self._sure_homes()
+        self._owners = owners(matcher.sources)
+        self._targets = {s.index: t.index for s, t in pairs}
 
-    def doubts(self) -> list[str]:
-        """Why each pair is not certain, "" where it is; what is certain makes more certain."""
-        found = [self._doubt(s, t) for s, t in self._pairs]
+    def verdicts(self) -> list[Verdict]:
+        """How certain each pair is; what is certain makes more certain."""
+        found = [self._verdict(s, t) for s, t in self._pairs]
         while True:
-            certain = [p for p, doubt in zip(self._pairs, found, strict=True) if not doubt]
+            certain = [p for p, own in zip(self._pairs, found, strict=True) if not own.doubt]
             self._links = _links(certain)
             self._certain = {s.index for s, _ in certain}
             for s, t in certain:
                 self._elsewhere[t.alike].add(s.index)
             self._numbered = {key: self._numbers_tell(key) for key in self._groups}
+            if self._order:
+                self._order.learn(certain)
             better = [
-                doubt and self._doubt(s, t)
-                for doubt, (s, t) in zip(found, self._pairs, strict=True)
+                self._verdict(s, t) if own.doubt else own
+                for own, (s, t) in zip(found, self._pairs, strict=True)
             ]
             if better == found:
                 return found
             found = better
 
-    def _doubt(self, source: Named, target: Named) -> str:
-        """Why this pair is not certain, "" where it is."""
+    def _verdict(self, source: Named, target: Named) -> Verdict:
         fits = self._matcher.fits
-        own, others = source.layer, []
+        own, others, why = source.layer, [], set()
         for s, t in self._pairs:
             if t is target or not (fits(s.layer, target.layer) and fits(own, t.layer)):
                 continue
-            if not self._told_apart(source, s, target, t):
+            if told := self._told_apart(source, s, target, t):
+                why.add(told)
+            else:
                 others.append(s)
         for s in self._unused:
-            if fits(s.layer, target.layer) and not self._told_from_unused(source, s, target):
-                others.append(s)
+            if fits(s.layer, target.layer):
+                if told := self._told_from_unused(source, s, target):
+                    why.add(told)
+                else:
+                    others.append(s)
         missing = [
             t
             for t in self._unfilled
             if fits(own, t.layer) and not _words_tell(target.telling, t.telling, source.telling)
         ]
         if others:
-            return "as likely by name and shape: " + some([s.layer.scope for s in others])
-        if missing:
-            return "as likely, and without a variable: " + some([t.layer.name for t in missing])
-        return ""
+            doubt = "as likely by name and shape: " + some([s.layer.scope for s in others])
+        elif missing:
+            doubt = "as likely, and without a variable: " + some([t.layer.name for t in missing])
+        else:
+            doubt = ""
+        return Verdict(doubt, tuple(sorted(why)) or (("shape",) if not doubt else ()))
 
-    def _told_apart(self, s: Named, s2: Named, t: Named, t2: Named) -> bool:
-        """Whether names tell that s is t and s2 is t2, and not the other way round.
+    def _told_apart(self, s: Named, s2: Named, t: Named, t2: Named) -> str:
+        """What tells that s is t and s2 is t2, and not the other way round; "" if nothing does.
 
         What speaks for the other pair alone does not tell: a third one may be t.
         """
         if s2.index in self._certain:
-            return True
+            return "what is certain of others"
+        if self._signs_tell(s, s2, t) or self._signs_tell(s2, s, t2):
+            return "the signs of values"
+        if self._matcher.is_namesake(s, t) and not self._matcher.is_namesake(s2, t):
+            return "name"
+        if self._is_behind(s, t) and not self._is_behind(s2, t):
+            return "the layer before"
         a, b = s.telling - s2.telling, s2.telling - s.telling
         p, q = t.telling - t2.telling, t2.telling - t.telling
         if a & q or b & p:
-            return False
+            return ""
         if a & p:
-            return True
-        key = s.alike, t.alike
-        if key == (s2.alike, t2.alike) and self._numbered[key]:
-            return True
+            return "name"
+        common = set(_keys(s, t)) & set(_keys(s2, t2))
+        if any(self._numbered[key] for key in common):
+            return "number"
         if self._linked(s, s2, t, t2):
-            return True
-        home, home2 = self._homes.get(t.parent), self._homes.get(t2.parent)
-        return s.parent != s2.parent and (home == s.parent or home2 == s2.parent)
+            return "place"
+        if self._order and self._order.tells(s, s2, t, t2):
+            return "order"
+        home, home2 = self._matcher.homes.get(t.parent), self._matcher.homes.get(t2.parent)
+        is_home = s.parent != s2.parent and (home == s.parent or home2 == s2.parent)
+        return "place" if is_home else ""
+
+    def _is_behind(self, s: Named, t: Named) -> bool:
+        """Whether both are norms behind the same layer, which is certain."""
+        owner = self._owners.get(s.index)
+        return owner in self._certain and self._targets.get(owner) == t.index - 1
+
+    def _signs_tell(self, s: Named, s2: Named, t: Named) -> bool:
+        """Whether s may be the variance t, and s2, which has negative values, cannot."""
+        return self._matcher.may_be_signed(s, t) is True and (
+            self._matcher.may_be_signed(s2, t) is False
+        )
 
     def _linked(self, s: Named, s2: Named, t: Named, t2: Named) -> bool:
         """Whether what is certain near them tells that s is t and s2 is t2."""
@@ -103,64 +152,54 @@ class Judge:
         here, there = self._links.get(s.parent), self._links.get(s2.parent)
         return here == {t.parent} or there == {t2.parent}
 
-    def _told_from_unused(self, s: Named, unused: Named, t: Named) -> bool:
+    def _told_from_unused(self, s: Named, unused: Named, t: Named) -> str:
+        if self._signs_tell(s, unused, t):
+            return "the signs of values"
+        if self._is_behind(s, t):
+            return "the layer before"
+        if self._matcher.is_namesake(s, t):
+            return "name"
+        if s.parent != unused.parent and self._matcher.homes.get(t.parent) == s.parent:
+            return "place"
         if s.alike == unused.alike and s.numbers == t.numbers != unused.numbers:
-            return not _is_automatic([(s, t), (unused, t)])
-        if _words_tell(s.telling, unused.telling, t.telling):
-            other = unused.telling - s.telling
-            return not any(other <= x.telling and not other & y.telling for x, y in self._pairs)
-        return s.parent != unused.parent and self._homes.get(t.parent) == s.parent
+            varying = _varying([s, unused])
+            is_automatic = any(s.pieces.is_automatic(slot) for slot in varying)
+            return "" if is_automatic else "number"
+        if not _words_tell(s.telling, unused.telling, t.telling):
+            return ""
+        other = unused.telling - s.telling
+        is_likely = any(other <= x.telling and not other & y.telling for x, y in self._pairs)
+        return "" if is_likely else "name"
 
-    def _numbers_tell(self, key: tuple[object, object]) -> bool:
-        """Whether the numbers of this group tell which is which."""
+    def _numbers_tell(self, key: _Key) -> bool:
+        """Whether the numbers of this group tell which is which: those that vary in it."""
         group = self._groups[key]
         if len(group) == 1:
             return False
-        others = {i for alike, own in self._elsewhere.items() if alike != key[1] for i in own}
-        sources = [s for s in self._matcher.sources if s.alike == key[0] and s.index not in others]
-        automatic = _is_automatic(group)
-        same = all(
-            set(t.numbers) <= set(s.numbers)
-            and len(s.numbers) == len(t.numbers)
-            and s.numbers == t.numbers
-            for s, t in group
-        )
-        if same and not automatic:
+        source, target = group[0]
+        own = _varying([s for s, _ in group])
+        of = _varying([t for _, t in group])
+        numbers = sorted((_at(s, own), _at(t, of)) for s, t in group)
+        automatic = any(source.pieces.is_automatic(slot) for slot in own)
+        if not automatic and all(a == b for a, b in numbers):
             return True
-        by_source = sorted(group, key=lambda pair: pair[0].numbers)
-        if [t.numbers for _, t in by_source] != sorted(t.numbers for _, t in group):
+        if any(b > d for (_, b), (_, d) in pairwise(numbers)):
             return False
+        others = {i for alike, at in self._elsewhere.items() if alike != key[1] for i in at}
+        sources = [
+            s for s in _like(source, own, self._matcher.sources, key) if s.index not in others
+        ]
         if len(sources) != len(group):  # some are elsewhere: there may be another first one
             return False
-        turned = zip((s for s, _ in by_source), (t for _, t in reversed(by_source)), strict=True)
-        is_anchored = not all(self._matcher.fits(s.layer, t.layer) for s, t in turned)
-        steps = {
-            tuple(b - a for a, b in zip(s.numbers, t.numbers, strict=False)) for s, t in by_source
-        }
-        is_shifted = len(steps) == 1 and len(group[0][0].numbers) == len(group[0][1].numbers)
-        whole = [t for t in self._matcher.targets if t.alike == key[1]]
-        if is_shifted and not automatic and len(whole) == len(group):
+        is_even = _is_even(numbers)
+        is_whole = len(_like(target, of, self._matcher.targets, key)) == len(group)
+        if is_whole and not automatic and (is_even or _is_shifted(numbers)):
             return True
+        ordered = sorted(group, key=lambda pair: _at(pair[0], own))
+        turned = zip((s for s, _ in ordered), (t for _, t in reversed(ordered)), strict=True)
+        is_anchored = not all(self._matcher.fits(s.layer, t.layer) for s, t in turned)
         shapes = {t.layer.shapes for _, t in group}
-        return is_anchored and (len(shapes) > 2 or _is_even(by_source))
-
-    def _sure_homes(self) -> dict[str, str]:
-        """For modules: the only scope where there is something that fits each of their layers."""
-        fits = self._matcher.fits
-        by_shape: dict[object, list[Named]] = defaultdict(list)
-        for each in self._matcher.sources:
-            by_shape[each.layer.kind, each.layer.shapes].append(each)
-        found: dict[str, set[str]] = {}
-        for target in self._matcher.targets:
-            parents = {
-                s.parent
-                for own in by_shape.values()
-                if fits(own[0].layer, target.layer)
-                for s in own
-            }
-            if parents:
-                found[target.parent] = found.get(target.parent, parents) & parents
-        return {module: min(homes) for module, homes in found.items() if len(homes) == 1 and module}
+        return is_anchored and (len(shapes) > 2 or is_even)
 
 
 def _links(certain: Sequence[tuple[Named, Named]]) -> dict[str, set[str]]:
@@ -173,31 +212,51 @@ def _links(certain: Sequence[tuple[Named, Named]]) -> dict[str, set[str]]:
     return links
 
 
-def _is_even(pairs: Sequence[tuple[Named, Named]]) -> bool:
+def _keys(s: Named, t: Named) -> list[_Key]:
+    """The groups that a pair is of: all that are alike, and those with kernels of its size."""
+    return list(dict.fromkeys([(s.alike, t.alike, ()), (s.alike, t.alike, t.window)]))
+
+
+def _varying(group: Sequence[Named]) -> list[int]:
+    """The places of the numbers that are not the same in all of these, which are alike."""
+    columns = zip(*(each.pieces.numbers for each in group), strict=True)
+    return [i for i, values in enumerate(columns) if len(set(values)) > 1]
+
+
+def _at(each: Named, slots: Sequence[int]) -> tuple[int, ...]:
+    return tuple(each.pieces.numbers[slot] for slot in slots)
+
+
+def _like(first: Named, slots: Sequence[int], layers: Sequence[Named], key: _Key) -> list[Named]:
+    """Those that differ from the first by these numbers alone, with kernels of the key's size."""
+    fixed = [i for i in range(len(first.pieces.numbers)) if i not in slots]
+    return [
+        each
+        for each in layers
+        if each.alike == first.alike
+        and _at(each, fixed) == _at(first, fixed)
+        and key[2] in ((), each.window)
+    ]
+
+
+_Numbers = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+
+
+def _is_shifted(numbers: _Numbers) -> bool:
+    """Whether all go up by the same on both sides: each number of the model's is one of these."""
+    steps = {tuple(b - a for a, b in zip(*each, strict=False)) for each in numbers}
+    return len(steps) == 1 and all(len(a) == len(b) for a, b in numbers)
+
+
+def _is_even(numbers: _Numbers) -> bool:
     """Whether the last numbers go up by the same steps on both sides."""
-    if not all(s.numbers and t.numbers for s, t in pairs):
+    if not all(a and b for a, b in numbers):
         return False
-    first, second = pairs[0], pairs[1]
-    step = second[0].numbers[-1] - first[0].numbers[-1]
-    other = second[1].numbers[-1] - first[1].numbers[-1]
-    return all(
-        (s.numbers[-1] - first[0].numbers[-1]) * other
-        == (t.numbers[-1] - first[1].numbers[-1]) * step
-        for s, t in pairs
-    )
+    lasts = [(a[-1], b[-1]) for a, b in numbers]
+    (first, start), (second, following) = lasts[:2]
+    step, other = second - first, following - start
+    return all((a - first) * other == (b - start) * step for a, b in lasts)
 
 
 def _words_tell(own: frozenset[str], other: frozenset[str], wanted: frozenset[str]) -> bool:
     return bool((own - other) & wanted) and not (other - own) & wanted
-
-
-def _is_automatic(group: Sequence[tuple[Named, Named]]) -> bool:
-    """Whether the numbers that vary are those that TensorFlow gives by itself."""
-    first = group[0][0]
-    numbers = [s.pieces.numbers for s, _ in group]
-    varying = [i for i, each in enumerate(zip(*numbers, strict=True)) if len(set(each)) > 1]
-    for i in varying:
-        text = first.pieces.texts[i].rpartition("/")[2]
-        if i in first.pieces.optional or AUTOMATIC.fullmatch(text + "#"):
-            return True
-    return False

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import NamedTuple
+
+from .operations import Cell
 
 Shape = tuple[int, ...]
 
@@ -21,6 +24,14 @@ class Tensor(NamedTuple):
     order: int
 
 
+class Known(NamedTuple):
+    """What TensorFlow's graph says of a layer's variables, where it is at hand."""
+
+    flatten: Shape | None = None  # the sizes before a flatten; () where there is none before it
+    unflatten: Shape | None = None  # those that its outputs are given; () where none are
+    cell: Cell | None = None
+
+
 @dataclass
 class Layer:
     """What belongs together: its tensors by what they are to it. `end` is that of torch's RNNs."""
@@ -29,6 +40,7 @@ class Layer:
     kind: str
     parts: dict[str, Tensor] = field(default_factory=dict)
     end: str = ""
+    known: Known = field(default_factory=Known)
 
     @property
     def order(self) -> int:
@@ -67,11 +79,17 @@ _ROLES = {
 ROLES = {name: role for role, names in _ROLES.items() for name in names.split()}
 _SHORT = "weights|weight|kernel|w|biases|bias|b|W|B"
 AVERAGE = re.compile(r"/(?:ExponentialMovingAverage|(?i:ema))[^/]*$")
+# The averages of a batch norm that was written out: of what tf.nn.moments gives.
+MOMENT = re.compile(
+    r"(?P<scope>.+?)/(?:(?P=scope)/)?moments/(?:.*/)?(?P<which>mean|variance|Squeeze|Squeeze_1)"
+    r"/ExponentialMovingAverage"
+)
 _INNER = re.compile(r"(?P<before>.+)_(?P<role>weights?|bias(?:es)?|kernel)_(?P<after>\w+)")
 _SUFFIXED = re.compile(rf"(?P<scope>.+)_(?P<role>{_SHORT})")
 _PREFIXED = re.compile(
     r"(?P<role>weights|weight|kernel|[wW]|biases|bias|[bB])_?(?P<scope>.*\d|_\w+)"
 )
+_NAMELESS = re.compile(r"(?P<before>(?:.*/)?)Variable(?:_(?P<number>\d+))?")
 _NORMS = {"gamma", "beta", "mean", "var", "sum_mean", "sum_var", "counter"}
 _ATTENTION = {
     "query": "q",
@@ -87,6 +105,8 @@ _ATTENTION = {
 
 def role_of(name: str) -> tuple[str, str]:
     """The scope of a variable's layer, and what it is to it; "" for what nothing is known of."""
+    if moment := MOMENT.fullmatch(name):
+        return moment["scope"], "mean" if moment["which"] in ("mean", "Squeeze") else "var"
     scope, _, last = AVERAGE.sub("", name).rpartition("/")
     if role := ROLES.get(last.lower()):
         return scope or last, role
@@ -104,8 +124,10 @@ def source_layers(variables: Iterable[Tensor]) -> list[Layer]:
     """The layers of a checkpoint's variables."""
     scopes: dict[str, dict[str, Tensor]] = defaultdict(dict)
     layers = []
+    variables = [*variables]
+    joined = _joined(variables)
     for tensor in variables:
-        scope, role = role_of(tensor.name)
+        scope, role = joined.get(tensor.name) or role_of(tensor.name)
         if role and role not in scopes[scope]:
             scopes[scope][role] = tensor
         else:
@@ -113,6 +135,41 @@ def source_layers(variables: Iterable[Tensor]) -> list[Layer]:
     for scope, parts in scopes.items():
         layers += _of_scope(scope, parts)
     return sorted(layers, key=lambda layer: layer.order)
+
+
+def _joined(variables: Sequence[Tensor]) -> dict[str, tuple[str, str]]:
+    """The scope and role of variables whose own names do not tell them.
+
+    Kernels that are called as their layer is, beside `filter_bias`, or `h1` beside `b1`; and what
+    nobody named: `Variable`, and `Variable_1` of its size, which is its bias.
+    """
+    named = {tensor.name: tensor for tensor in variables}
+    found: dict[str, tuple[str, str]] = {}
+    kernels: dict[str, tuple[Tensor, str]] = {}
+    for tensor in variables:
+        scope, role = role_of(tensor.name)
+        if role == "bias":
+            inner = scope.rpartition("/")[2]
+            before = tensor.name.rpartition("/")[0]
+            numbered = f"{before}/#{inner}".lstrip("/") if inner.isdigit() else scope
+            kernels[numbered] = tensor, scope
+    for tensor in variables:
+        numbered = re.sub(r"[A-Za-z](\d+)$", r"#\1", tensor.name)
+        bias, scope = kernels.get(tensor.name) or kernels.get(numbered) or (None, "")
+        if bias is not None and _fit(tensor, bias):
+            found[tensor.name] = scope, "kernel"
+        elif match := _NAMELESS.fullmatch(tensor.name):
+            following = named.get(f"{match['before']}Variable_{int(match['number'] or 0) + 1}")
+            if following is not None and _fit(tensor, following):
+                found |= {
+                    tensor.name: (tensor.name, "kernel"),
+                    following.name: (tensor.name, "bias"),
+                }
+    return found
+
+
+def _fit(kernel: Tensor, bias: Tensor) -> bool:
+    return len(kernel.shape) > 1 and kernel.shape[-1] == prod(bias.shape) == max((1, *bias.shape))
 
 
 def _alone(tensor: Tensor) -> Layer:
@@ -177,13 +234,19 @@ def target_layers(tensors: Iterable[Tensor]) -> list[Layer]:
         scope, _, last = tensor.name.rpartition(".")
         scopes[scope][last] = tensor
     for scope in [s for s, p in scopes.items() if "in_proj_weight" in p]:
-        own = scopes.pop(scope)
-        output = scopes.pop(f"{scope}.out_proj", {})
-        own |= {f"out_proj.{last}": tensor for last, tensor in output.items()}
-        layers.append(Layer(scope, "attention", own))
+        layers.append(_attention(scope, scopes.pop(scope), scopes.pop(f"{scope}.out_proj", {})))
+    for scope in [s.removesuffix(".qkv") for s in scopes if s.endswith(".qkv")]:
+        if f"{scope}.proj" in scopes:
+            fused = {f"in_proj_{last}": t for last, t in scopes.pop(f"{scope}.qkv").items()}
+            layers.append(_attention(scope, fused, scopes.pop(f"{scope}.proj")))
     for scope, parts in scopes.items():
         layers += _of_module(scope, dict(parts))
     return sorted(layers, key=lambda layer: layer.order)
+
+
+def _attention(scope: str, fused: dict[str, Tensor], output: dict[str, Tensor]) -> Layer:
+    """That of torch.nn.MultiheadAttention, or what has its tensors under other names."""
+    return Layer(scope, "attention", fused | {f"out_proj.{last}": t for last, t in output.items()})
 
 
 def _of_module(scope: str, parts: dict[str, Tensor]) -> Iterable[Layer]:

@@ -44,6 +44,8 @@ _MEANINGS = {
     "gen": "generator gen g",
     "disc": "discriminator disc d",
     "std": "std stddev sigma",
+    "cls": "cls classification class",
+    "box": "box bbox boxes regression reg",
 }
 _CANONICAL = {word: key for key, words in _MEANINGS.items() for word in words.split()}
 # Names that TensorFlow gives by itself: their numbers count what was made, whatever for.
@@ -82,6 +84,11 @@ class Pieces:
     def numbers(self) -> tuple[int, ...]:
         return tuple(int(text or 0) for text in self.digits)
 
+    def is_automatic(self, slot: int) -> bool:
+        """Whether a number is one that TensorFlow gives by itself."""
+        text = self.texts[slot].rpartition("/")[2]
+        return slot in self.optional or bool(AUTOMATIC.fullmatch(text + "#"))
+
 
 @lru_cache(100_000)
 def pieces(name: str, counted: Collection[str] = frozenset()) -> Pieces:
@@ -101,6 +108,11 @@ def pieces(name: str, counted: Collection[str] = frozenset()) -> Pieces:
             digits.append(end if is_numbered else "")
             texts.append("")
     return Pieces(tuple(texts), tuple(digits), frozenset(optional))
+
+
+def lettered(name: str) -> str:
+    """A name whose layers are counted by letters, as slim's `Conv2d_0b_3x3`, with numbers."""
+    return re.sub(r"(?<=_\d)[a-e](?=[_/]|$)", lambda match: f"_{ord(match[0]) - ord('a')}", name)
 
 
 def counted_parts(names: Collection[str]) -> frozenset[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .matching import Pair
-from .names import words
-from .readings import Context, readings
+from .names import pieces, words
+from .reading import Context
+from .readings import readings
 
 _EMBEDDING = {"embed", "pos"}
 
@@ -52,7 +53,7 @@ def orient(pairs: Sequence[Pair]) -> None:
 
 
 def _leaf(pair: Pair) -> str:
-    return pair.source.parts["kernel"].name.rpartition("/")[2]
+    return pieces(pair.source.parts["kernel"].name.rpartition("/")[2]).skeleton
 
 
 def _is_embedding(pair: Pair, any_of: bool) -> bool:

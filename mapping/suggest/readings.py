@@ -1,55 +1,20 @@
-"""How a layer of a checkpoint may become a layer of a model, by their shapes.
-
-A reading is certain in itself unless `doubt` says what no name and no shape tells.
-"""
+"""How a layer of a checkpoint may become a layer of a model, by their shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
 from math import prod
-from typing import NamedTuple
 
+from .cells import attention, recurrent
 from .layers import Layer, Tensor
-
-Spelled = str | Mapping[str, object]
-
-
-class Made(NamedTuple):
-    """A tensor of the model: of which variables, by which operations."""
-
-    target: Tensor
-    sources: tuple[Tensor, ...]
-    ops: tuple[Spelled, ...] = ()
-    fill: str | None = None  # the value that it is filled with, where no variable gives it
-    each: tuple[tuple[Spelled, ...], ...] = ()  # operations on each source, before a join
-    dtype: str | None = None
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What becomes of a layer. `layer` are the keys of the [[layer]] that it is, if it is one."""
-
-    made: tuple[Made, ...]
-    layer: tuple[tuple[str, object], ...] = ()
-    doubt: str = ""
-    cost: float = 0.0
-    is_square: bool = False  # a kernel that its shape does not tell from its transpose
-    is_matrix: bool = False
-    is_plain: bool = False  # a matrix that is taken as it is
-
-
-class Context(NamedTuple):
-    """What is known of the rest of the model."""
-
-    channels: int = 0  # of the convolution that a matrix may stand behind, flattened
-    is_pooled: bool = False  # whether something else explains the number of its inputs, too
-    plain: bool = True  # whether layers with a bias may have their kernels as they are
-
+from .reading import Context, Made, Reading, Spelled, reshape
 
 _Spelling = tuple[tuple[Spelled, ...], str, str]  # operations, the kind of layer, the doubt
 _PARTS = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"}
-_KINDS = {"conv": "conv", "dense": "dense", "depthwise": "depthwise"}
+_SLIM_LOGITS = re.compile(r"(?:^|/)(?i:logits)(?:/.*)?/weights$")  # class 0 is its background
+_CELLS = re.compile(r"(?i)(?:^|[/_])(?:rnn|gru|lstm|gates|candidate)")  # never behind a flatten
+_TURNED = re.compile("(?i)transpose|deconv")
 
 
 def readings(source: Layer, target: Layer, context: Context) -> Iterator[Reading]:
@@ -59,9 +24,9 @@ def readings(source: Layer, target: Layer, context: Context) -> Iterator[Reading
     elif target.kind in ("batch_norm", "norm") and source.kind in ("batch_norm", "norm"):
         yield from _norms(source, target)
     elif target.kind == "recurrent":
-        yield from _recurrent(source, target)
+        yield from recurrent(source, target)
     elif target.kind == "attention" and source.kind == "attention":
-        yield from _attention(source, target)
+        yield from attention(source, target)
     elif target.kind == "value" and len(source.parts) == 1 and len(target.parts) == 1:
         yield from _values(source, target)
 
@@ -70,30 +35,29 @@ def _kernels(source: Layer, target: Layer, context: Context) -> Iterator[Reading
     if "bias" in source.parts and "bias" not in target.parts:
         return
     kernel, weight = source.parts["kernel"], target.parts["weight"]
-    rest: list[Made] = []
-    cost, doubt = 0.0, ""
-    if "bias" in target.parts:
-        bias = target.parts["bias"]
-        if "bias" in source.parts:
-            own = source.parts["bias"]
-            if prod(own.shape) != prod(bias.shape):
-                return
-            flat: tuple[Spelled, ...] = () if own.shape == bias.shape else (_reshape(-1),)
-            rest.append(Made(bias, (own,), flat))
-        else:
-            rest.append(Made(bias, (), (), "zeros"))
-            cost = 2.0
+    bias, own = target.parts.get("bias"), source.parts.get("bias")
+    if bias and own and prod(own.shape) != prod(bias.shape):
+        return
+    more: list[Made] = []
+    doubt = ""
     if {"weight_u", "weight_v"} & target.parts.keys():
         spectral = _spectral(source, target)
         if spectral is None:
             return
-        rest += spectral
+        more = spectral
         doubt = "the vectors of spectral norm may lie in another order"
     name = weight.name.rpartition(".")[2]
-    for ops, kind, own_doubt in _kernel_ops(source.kind, kernel, weight, context):
+    for ops, kind, own_doubt in _kernel_ops(source, weight, context):
         if not context.plain and len(source.parts) > 1 and not ops and len(weight.shape) == 2:
             continue
-        spelled = not rest or ("bias" in source.parts and not rest[0].ops)
+        rest, spelled = [*more], True
+        if bias and own:
+            flat: tuple[Spelled, ...] = () if own.shape == bias.shape else (reshape(-1),)
+            spelled = not flat
+            rest.insert(0, Made(bias, (own,), (*flat, *_of_bias(ops))))
+        elif bias:
+            spelled = False
+            rest.insert(0, Made(bias, (), (), "zeros"))
         keys: tuple[tuple[str, object], ...] = ()
         if kind and spelled and name == "weight" and len(rest) < 2:
             keys = (("kind", kind), *_flat(ops))
@@ -101,10 +65,10 @@ def _kernels(source: Layer, target: Layer, context: Context) -> Iterator[Reading
             (Made(weight, (kernel,), ops), *rest),
             keys,
             doubt or own_doubt,
-            cost,
+            2.0 if bias and not own else 0.0,
             is_square=_is_matrix(weight, kernel) and weight.shape[0] == weight.shape[1],
             is_matrix=_is_matrix(weight, kernel),
-            is_plain=_is_matrix(weight, kernel) and ops in ((), (_reshape(*weight.shape),)),
+            is_plain=_is_matrix(weight, kernel) and ops in ((), (reshape(*weight.shape),)),
         )
 
 
@@ -115,59 +79,94 @@ def _is_matrix(weight: Tensor, kernel: Tensor) -> bool:
 
 def _flat(ops: tuple[Spelled, ...]) -> tuple[tuple[str, object], ...]:
     first = ops[0] if ops else ""
-    if isinstance(first, str) or "flatten" not in first:
+    if isinstance(first, str):
         return ()
-    return (("flatten", first["flatten"]),)
+    return tuple((key, first[key]) for key in ("flatten", "unflatten") if key in first)
 
 
-def _reshape(*sizes: int) -> Spelled:
-    return {"op": "reshape", "to": list(sizes)}
+def _of_bias(ops: tuple[Spelled, ...]) -> tuple[Spelled, ...]:
+    """What is to be done with the bias of a layer whose outputs become an image."""
+    sizes = dict(_flat(ops)).get("unflatten")
+    return ({"op": "channels_first", "sizes": sizes},) if sizes else ()
 
 
-def _kernel_ops(
-    kind: str, kernel: Tensor, weight: Tensor, context: Context
-) -> Iterator[tuple[tuple[Spelled, ...], str, str]]:
-    """Operations, the kind of layer that does the same, and the doubt."""
-    have, want = kernel.shape, weight.shape
+def _kernel_ops(source: Layer, weight: Tensor, context: Context) -> Iterator[_Spelling]:
+    have, want = source.parts["kernel"].shape, weight.shape
     if len(have) == len(want) and len(have) in (3, 4, 5):
-        if kind == "depthwise" or (have[-1] == 1 and want[1] == 1 and have[-2] == want[0]):
+        is_thin = have[-1] == 1 and want[1] == 1 and have[-2] == want[0]
+        if source.kind == "depthwise" or is_thin:
             if want == (have[-2] * have[-1], 1, *have[:-2]):
                 yield ("depthwise",), "depthwise", ""
         elif want == (have[-1], have[-2], *have[:-2]):
-            yield ("conv",), "conv", ""
+            kind = "conv_transpose" if _TURNED.search(f"{source.scope} {weight.name}") else "conv"
+            yield (kind,), kind, ""
         return
     if len(want) == 2 and len(have) >= 2 and prod(have[:-2]) == 1:
         matrix = have[-2:]
         if matrix[::-1] == want:
-            found: list[_Spelling] = [(("dense",), "dense", "")]
-            if len(have) == 2 and (flattened := _flattened(matrix[0], context)):
-                found = [flattened, (("dense",), "dense", flattened[2])]
-            yield from reversed(found) if context.is_pooled else found
+            yield from _dense(source, matrix, context)
         if matrix == want:
-            yield () if len(have) == 2 else (_reshape(*want),), "", ""
+            yield () if len(have) == 2 else (reshape(*want),), "", ""
     elif len(want) == 2 and len(have) == 3:
         if want == (have[1] * have[2], have[0]):
             yield ("attention_in",), "", ""
         elif want == (have[2], have[0] * have[1]):
             yield ("attention_out",), "", ""
     elif len(have) == 2 and len(want) > 2 and prod(want[2:]) == 1 and want[:2] == have[::-1]:
-        yield ("transpose", _reshape(*want)), "", ""
+        yield ("transpose", reshape(*want)), "", ""
+    elif len(have) > len(want) > 2 and prod(have[: len(have) - len(want)]) == 1:
+        inner = have[len(have) - len(want) :]  # without the first axes, which are 1
+        if want == (inner[-1], inner[-2], *inner[:-2]):
+            yield (reshape(*inner), "conv"), "", ""
+        elif (
+            prod(want[2:]) == 1 and want[:2] == (have[-1], prod(have[:-1])) and _is_line(have[:-1])
+        ):
+            yield (reshape(*want[1::-1]), "transpose", reshape(*want)), "", ""
     elif len(want) == 2 and len(have) > 3 and want == (have[-1], prod(have[:-1])):
-        yield ("conv", _reshape(*want)), "", "a convolution over all of its input, seen as dense"
+        yield ("conv", reshape(*want)), "", "a convolution over all of its input, seen as dense"
 
 
-def _flattened(inputs: int, context: Context) -> tuple[tuple[Spelled, ...], str, str] | None:
-    area, rest = divmod(inputs, context.channels or inputs)
-    if rest or area < 2:
+def _is_line(shape: Sequence[int]) -> bool:
+    return sum(size > 1 for size in shape) == 1
+
+
+def _dense(source: Layer, matrix: tuple[int, ...], context: Context) -> Iterator[_Spelling]:
+    """A dense layer: as it is, or beside an image that is flattened, or made of its outputs."""
+    flattened = None
+    if len(source.parts["kernel"].shape) == 2 and not _CELLS.search(source.scope):
+        flattened = _image("flatten", matrix[0], context.channels, source.known.flatten)
+        flattened = flattened or _image(
+            "unflatten", matrix[1], context.image, source.known.unflatten
+        )
+    if not flattened:
+        yield ("dense",), "dense", ""
+        return
+    found: list[_Spelling] = [flattened, (("dense",), "dense", flattened[2])]
+    is_known = bool(source.known.flatten or source.known.unflatten)
+    yield from reversed(found) if context.is_pooled and not is_known else found
+
+
+_IMAGE_DOUBTS = {
+    "flatten": "it {may} behind a flatten of {sizes}, [height, width, channels], of which PyTorch "
+    "has the channels first: flatten = those sizes, or none where the model has no such flatten",
+    "unflatten": "its outputs {may} reshaped to {sizes}, [height, width, channels], of which "
+    "PyTorch has the channels first: unflatten = those sizes, or none where the model does not",
+}
+
+
+def _image(key: str, size: int, channels: int, known: Sequence[int] | None) -> _Spelling | None:
+    """The image that a dense layer's inputs or outputs are, if they may be one."""
+    if known is not None and (not known or prod(known) != size):
+        return None
+    area, rest = divmod(size, channels or size)
+    if known is None and (rest or area < 2):
         return None
     side = round(area**0.5)
-    sizes = [side, side] if side * side == area else [area]
-    sizes.append(context.channels)
-    doubt = (
-        f"it may stand behind a flatten of {sizes}, [height, width, channels], of which PyTorch "
-        "has the channels first: flatten = those sizes, or none where there is no such flatten"
-    )
-    return ({"op": "dense", "flatten": sizes},), "dense", doubt
+    guessed = [side, side, channels] if side * side == area else [area, channels]
+    sizes = guessed if known is None else [*known]
+    may = {"flatten": ("may stand", "stands"), "unflatten": ("may be", "are")}[key][bool(known)]
+    doubt = _IMAGE_DOUBTS[key].format(may=may, sizes=sizes)
+    return ({"op": "dense", key: sizes},), "dense", doubt
 
 
 def _spectral(source: Layer, target: Layer) -> list[Made] | None:
@@ -180,11 +179,11 @@ def _spectral(source: Layer, target: Layer) -> list[Made] | None:
         own, tensor = source.parts.get(role), target.parts[leaf]
         if own is None or prod(own.shape) != prod(tensor.shape):
             return None
-        ops: tuple[Spelled, ...] = (_reshape(-1),)
+        ops: tuple[Spelled, ...] = (reshape(-1),)
         if role == "v" and len(kernel) > 2:
             last = len(kernel) - 2
             turned: Spelled = {"op": "permute", "axes": [last, *range(last)]}
-            ops = (_reshape(*kernel[:-1]), turned, _reshape(-1))
+            ops = (reshape(*kernel[:-1]), turned, reshape(-1))
         made.append(Made(tensor, (own,), ops))
     return made
 
@@ -208,6 +207,8 @@ def sliced(source: Layer, target: Layer, context: Context) -> list[Reading]:
             for m in reading.made
         )
         doubt = "one class more than the model has: the first is left out here, stop = -1 the last"
+        if _SLIM_LOGITS.search(kernel.name):
+            doubt = ""
         found.append(Reading(made, (), doubt, reading.cost))
     return found
 
@@ -262,88 +263,6 @@ def _values(source: Layer, target: Layer) -> Iterator[Reading]:
     elif prod(have.shape) == prod(want.shape) and [n for n in have.shape if n > 1] == [
         n for n in want.shape if n > 1
     ]:
-        yield Reading((Made(want, (have,), (_reshape(*want.shape),)),), cost=0.3)
+        yield Reading((Made(want, (have,), (reshape(*want.shape),)),), cost=0.3)
     elif have.shape == want.shape[::-1]:
         yield Reading((Made(want, (have,), ("transpose",)),), cost=0.3)
-
-
-def _recurrent(source: Layer, target: Layer) -> Iterator[Reading]:
-    want = {role: tensor.shape for role, tensor in target.parts.items()}
-    if "weight_ih" not in want or "weight_hh" not in want:
-        return
-    rows, inputs = want["weight_ih"]
-    size = want["weight_hh"][1]
-    gates = rows // size
-    have = {role: tensor.shape for role, tensor in source.parts.items()}
-    end: tuple[tuple[str, object], ...] = (("suffix", target.end),)
-    doubt = ""
-    if gates == 4 and source.kind == "recurrent" and "recurrent" in have:
-        if have["kernel"] != (inputs, rows) or have["recurrent"] != (size, rows):
-            return
-        if have.get("bias", (rows,)) == (rows,):
-            kind = "lstm"
-        elif have["bias"] == (2 * rows,):
-            kind = "cudnn_lstm"
-        else:
-            return
-    elif gates == 3 and source.kind == "recurrent" and "recurrent" in have:
-        if have["kernel"] != (inputs, rows) or have["recurrent"] != (size, rows):
-            return
-        if have.get("bias") == (2, rows):
-            kind = "gru"
-        elif have.get("bias") == (2 * rows,):
-            kind = "cudnn_gru"
-        else:
-            return
-    elif gates == 4 and {"wx", "wh", "bias"} <= have.keys():
-        if have["wx"] != (inputs, rows) or have["wh"] != (size, rows) or have["bias"] != (rows,):
-            return
-        kind = "baselines_lstm"
-        doubt = "the gates are those of openai/baselines, i, f, o, u; other code may have others"
-    elif gates == 4 and source.kind == "kernel" and have["kernel"] == (inputs + size, rows):
-        if have.get("bias") != (rows,):
-            return
-        kind = "tf1_lstm"
-        end += (("forget_bias", 1.0),)
-        doubt = (
-            "no checkpoint holds forget_bias, which the code of the model has: 1.0 by default, "
-            '0.0 in cells that stand in for cuDNN\'s; the gates are i, j, f, o, but gates = "ijfo" '
-            "may be others in cells of one's own"
-        )
-    else:
-        return
-    if "bias" not in have and "bias_ih" in want:
-        doubt = "the model has biases and the checkpoint none"
-    if target.end == "_l0":
-        end = end[1:]
-    made = tuple(Made(tensor, tuple(source.parts.values())) for tensor in target.parts.values())
-    yield Reading(made, (("kind", kind), *end), doubt)
-
-
-def _attention(source: Layer, target: Layer) -> Iterator[Reading]:
-    own, want = source.parts, target.parts
-    roles = {f"{n}_{r}" for n in "qkvo" for r in ("kernel", "bias")}
-    leaves = {"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"}
-    if own.keys() != roles or want.keys() != leaves:
-        return
-    rows = sum(prod(own[f"{n}_kernel"].shape[1:]) for n in "qkv")
-    if want["in_proj_weight"].shape != (rows, own["q_kernel"].shape[0]):
-        return
-    made = (
-        Made(
-            want["in_proj_weight"],
-            tuple(own[f"{n}_kernel"] for n in "qkv"),
-            ({"op": "concat", "axis": 0},),
-            each=(("attention_in",),) * 3,
-        ),
-        Made(
-            want["in_proj_bias"],
-            tuple(own[f"{n}_bias"] for n in "qkv"),
-            ({"op": "concat", "axis": 0},),
-            each=((_reshape(-1),),) * 3,
-        ),
-        Made(want["out_proj.weight"], (own["o_kernel"],), ("attention_out",)),
-        Made(want["out_proj.bias"], (own["o_bias"],)),
-    )
-    plain = own["q_kernel"].name.endswith("/query/kernel")
-    yield Reading(made, (("kind", "attention"),) if plain else ())

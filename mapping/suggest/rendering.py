@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from .generalise import General, Item, generalise, merged, single
 from .layers import Layer, Tensor
 from .matching import Pair
-from .readings import Made, Spelled
+from .reading import Made, Spelled
 from .writing import comment, evidence, table
 
 # What a variable of a [[layer]] may be called.
@@ -34,6 +35,7 @@ _LEAVES: dict[str, dict[str, str]] = {
         for leaf in ("kernel", "bias")
     },
 }
+_LEAVES["conv_transpose"] = _LEAVES["conv"]
 _LEAVES |= dict.fromkeys(("cudnn_lstm", "gru", "cudnn_gru"), _LEAVES["lstm"])
 
 
@@ -92,7 +94,7 @@ def _items(pairs: Iterable[Pair]) -> list[Item]:
     return items
 
 
-_GATES = {"tf1_lstm": (0, 2, 1, 3), "baselines_lstm": (0, 1, 3, 2), "gru": (1, 0, 2)}
+_GATES = {"baselines_lstm": [0, 1, 3, 2], "gru": [1, 0, 2]}
 
 
 def _spelled_out(pair: Pair) -> tuple[Made, ...]:
@@ -103,17 +105,20 @@ def _spelled_out(pair: Pair) -> tuple[Made, ...]:
         return pair.reading.made
     own, want = pair.source.parts, pair.target.parts
     order = next((blocks for name, blocks in _GATES.items() if kind.endswith(name)), None)
+    if kind == "tf1_lstm":
+        order = [str(keys.get("gates", "ijfo")).index(gate) for gate in "ifjo"]
 
     def gates(axis: int) -> tuple[Spelled, ...]:
-        return () if order is None else ({"op": "reorder", "axis": axis, "blocks": [*order]},)
+        return () if order is None else ({"op": "reorder", "axis": axis, "blocks": order},)
 
     made = []
     if kind == "tf1_lstm":
         for of, role in (("input", "weight_ih"), ("state", "weight_hh")):
             rows: Spelled = {"op": "cell_rows", "of": of}
             made.append(Made(want[role], (own["kernel"],), (rows, *gates(1), "transpose")))
-        forget: Spelled = {"op": "add", "axis": 0, "blocks": [0, 1.0, 0, 0]}
-        made.append(Made(want["bias_ih"], (own["bias"],), (*gates(0), forget)))
+        added: Spelled = {"op": "add", "axis": 0, "blocks": [0, keys["forget_bias"], 0, 0]}
+        forget = (added,) if keys["forget_bias"] else ()
+        made.append(Made(want["bias_ih"], (own["bias"],), (*gates(0), *forget)))
     else:
         names = ("wx", "wh") if "wx" in own else ("kernel", "recurrent")
         for name, role in zip(names, ("weight_ih", "weight_hh"), strict=True):
@@ -130,6 +135,22 @@ def _spelled_out(pair: Pair) -> tuple[Made, ...]:
     return (*made, *(Made(t, (), (), "zeros") for t in want.values() if t.name not in given))
 
 
+class Averages(NamedTuple):
+    """Moving averages: how many, and whether it is open which the model is of.
+
+    Where a training is to go on it is that of the raw values.
+    """
+
+    number: int
+    is_open: bool
+
+    @property
+    def remark(self) -> str:
+        taken = f"{self.number} variables have moving averages too, which convert "
+        taken += "--moving-averages use takes"
+        return taken + (": is the model that of these, or of the raw values?" * self.is_open)
+
+
 def written(
     pairs: Sequence[Pair],
     left: Sequence[str],
@@ -137,7 +158,7 @@ def written(
     variables: Sequence[Tensor],
     tensors: Sequence[Tensor],
     counted: frozenset[str],
-    remark: str,
+    averages: Averages,
     one_by_one: bool,
 ) -> tuple[str, tuple[str, ...]]:
     pairs = sorted(pairs, key=lambda pair: pair.target.order)
@@ -146,11 +167,15 @@ def written(
     found = [*map(single, items)] if one_by_one else _generalised(items, counted, names)
     place = {id(item): i for i, item in enumerate(items)}
     found.sort(key=lambda general: min(place[id(item)] for item in general.items))
-    blocks = [_block(general, remark if i == 0 else "") for i, general in enumerate(found)]
+    is_open = averages.number > 0 and averages.is_open
+    blocks = [
+        _block(general, averages.remark if is_open and i == 0 else "")
+        for i, general in enumerate(found)
+    ]
     blocks += _fills(pairs, lacking, tensors)
     doubtful = [*(pair.target for pair in pairs if pair.doubts), *lacking]
     uncertain = tuple(t.name for layer in doubtful for t in layer.parts.values())
-    if remark:
+    if is_open:
         uncertain = tuple(tensor.name for tensor in tensors)
     head = [
         f"Suggested by tfreader: {len(tensors)} tensors of {len(variables)} variables, "
@@ -161,6 +186,8 @@ def written(
             "Look at each rule with `uncertain = true`, correct it or take the mark away; "
             "convert --accept-uncertain takes them as they are."
         )
+    if averages.number and not is_open:
+        head.append(averages.remark)
     lines = [line for text in head for line in comment(text)]
     if left:
         said = ", ".join(left[:12])
@@ -182,7 +209,6 @@ def _generalised(
 
 def _block(general: General, remark: str) -> str:
     kind, *form = general.items[0].form
-    doubts = bool(remark) or any(item.doubts for item in general.items)
     source: object = general.sources[0]
     keys: list[tuple[str, object]]
     if kind == "layer":
@@ -202,13 +228,19 @@ def _block(general: General, remark: str) -> str:
         keys = [("source", source), ("target", general.targets[0])]
         keys += [("ops", ops)] if ops else []
         keys += [("dtype", dtype)] if dtype else []
-    if doubts:
+    if remark or any(item.doubts for item in general.items):
         keys.append(("uncertain", True))
     more = [f"UNCERTAIN: {remark}"] if remark else []
     return table(str(kind), keys, [*evidence(general), *more])
 
 
 _BUFFER = "num_batches_tracked"
+_COUNTER: list[tuple[str, object]] = [
+    ("shape", []),
+    ("value", "zeros"),
+    ("dtype", "int64"),
+    ("reason", "TensorFlow does not count"),
+]
 
 
 def _fills(pairs: Sequence[Pair], lacking: Sequence[Layer], tensors: Sequence[Tensor]) -> list[str]:
@@ -220,21 +252,25 @@ def _fills(pairs: Sequence[Pair], lacking: Sequence[Layer], tensors: Sequence[Te
         for made in pair.reading.made
         if made.sources and made.target.name.endswith(_BUFFER)
     }
-    beside = [n for n in names if n.endswith(f".{_BUFFER}") and n not in given]
-    if beside:
+    counters = {n.removesuffix(_BUFFER): n for n in names if n.endswith(f".{_BUFFER}")}
+    of_fills = {
+        counter
+        for layer in lacking
+        for tensor in layer.parts.values()
+        if (counter := counters.get(tensor.name.removesuffix("running_mean")))
+    }
+    if {*counters.values()} - given - of_fills:
         blocks.append(
             table(
                 "fill",
                 [
                     ("like", r"(?P<norm>.*)\.running_mean"),
                     ("target", f"{{norm}}.{_BUFFER}"),
-                    ("shape", []),
-                    ("value", "zeros"),
-                    ("dtype", "int64"),
-                    ("reason", "TensorFlow does not count"),
+                    *_COUNTER,
                 ],
             )
         )
+    blocks += [table("fill", [("target", name), *_COUNTER]) for name in sorted(of_fills)]
     for pair in pairs:
         is_layer = _is_layer(pair)
         for made in _spelled_out(pair) if not is_layer else pair.reading.made:

@@ -37,7 +37,7 @@ def skeleton(variables: Sequence[Tensor]) -> str:
             keys.append(("forget_bias", 1.0))
         if kind == "rule" and form[0]:
             keys.append(("ops", [form[0]]))
-        blocks.append(table(str(kind), [*keys, ("uncertain", True)], [str(form[1])]))
+        blocks.append(table(str(kind), [*keys, ("uncertain", True)], general.items[0].why))
     return "\n".join([*lines, "", *blocks])
 
 
@@ -46,10 +46,9 @@ def _items(layer: Layer) -> list[Item]:
     kind = _kind(layer)
     if kind and leaves_fit(kind, layer):
         note = f"{kind}, such as {shapes}"
-        return [Item((layer.scope,), (_dots(layer.scope),), ("layer", kind, ""), (), note)]
+        return [Item((layer.scope,), (_dots(layer.scope),), ("layer", kind), why=(note,))]
     return [
-        Item((t.name,), (_dots(t.name),), ("rule", _op(role, t), ""), (), "")
-        for role, t in layer.parts.items()
+        Item((t.name,), (_dots(t.name),), ("rule", _op(role, t))) for role, t in layer.parts.items()
     ]
 
 

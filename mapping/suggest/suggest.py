@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 
 from tfreader.checkpoint import Checkpoint, TensorInfo
 from tfreader.errors import ConfigError, PlanError, RuleError
+from tfreader.meta_graph import read_graph
 
 from ..families import open_source
 from ..findings import Findings, some
@@ -21,16 +23,20 @@ from ..planning.variables import choose, look
 from ..rules.rule_file import parse_rules
 from ..target import Target, read_target
 from .judging import Judge
-from .layers import AVERAGE, Layer, Tensor, source_layers, target_layers, with_attention
-from .matching import Matcher, Pair, Read
+from .layers import MOMENT, Known, Layer, Tensor, source_layers, target_layers, with_attention
+from .matching import Matcher, Pair, Read, Signs
 from .names import counted_parts
+from .operations import Operations
+from .order import Order
 from .orient import orient
-from .readings import Made, Reading, sliced
-from .rendering import written
+from .reading import Made, Reading
+from .readings import sliced
+from .rendering import Averages, written
 from .skeleton import skeleton
 from .writing import table
 
 _PATH = "/.ATTRIBUTES/VARIABLE_VALUE"
+_MOST_READ = 1 << 20  # bytes of a variable whose values decide
 
 
 @dataclass
@@ -67,12 +73,13 @@ def suggest(
     """
     with open_source(path, "auto") as checkpoint:
         if target is None:
-            variables, _ = _variables(checkpoint, False)
+            variables, _ = _variables(checkpoint, [], False)
             return Suggestion(skeleton(variables[-1]), 0, ())
         given = {n: t for n, t in read_target(target).items() if t.same_as is None}
         tied = [(n, t.same_as) for n, t in read_target(target).items() if t.same_as]
         order = list(given)
-        if order == sorted(order):  # as safetensors sorts them, where 10 goes before 2
+        is_ordered = order != sorted(order)
+        if not is_ordered:  # as safetensors sorts them, where 10 goes before 2
             order.sort(key=_natural)
         tensors = [
             Tensor(name, tuple(given[name].shape), given[name].dtype, i)
@@ -82,11 +89,16 @@ def suggest(
             t.shape == () and _is_whole(t.dtype) and not t.name.endswith("num_batches_tracked")
             for t in tensors
         )
-        spellings, averages = _variables(checkpoint, counters)
+        operations, graph = Operations(read_graph(checkpoint.path)), checkpoint.object_graph
+        created = operations.created or (graph.in_order() if graph else [])
+        spellings, averages = _variables(checkpoint, created, counters)
+        evidence = Evidence(signs(checkpoint), operations, bool(created), is_ordered)
         ties = [table("tie", [("alias", name), ("target", same)]) for name, same in tied]
         wrong = ""
         for one_by_one in (False, True):
-            found = [_suggestion(each, tensors, averages, one_by_one) for each in spellings]
+            found = [
+                _suggestion(each, tensors, averages, evidence, one_by_one) for each in spellings
+            ]
             found.sort(key=lambda each: (len(each.uncertain), each.text.count("\n")))
             for each in found:
                 made = replace(each, text="\n".join([each.text, *ties]))
@@ -110,65 +122,65 @@ def _problem(checkpoint: Checkpoint, text: str, tensors: Sequence[Tensor]) -> st
     return f"{some(wrong)}: not as the model has it" if wrong else ""
 
 
-class Averages(NamedTuple):
-    """What to say of moving averages, and the variables whose places they take."""
+class Evidence(NamedTuple):
+    """What is known beside names and shapes.
 
-    remark: str
-    raw: list[str]
+    `is_created` says that the variables are in the order of their making, `is_ordered` that the
+    tensors are in that of the state dict.
+    """
+
+    is_negative: Signs
+    operations: Operations
+    is_created: bool
+    is_ordered: bool
 
 
 def _is_whole(dtype: str | None) -> bool:
     return (dtype or "").startswith("int")
 
 
-def _variables(checkpoint: Checkpoint, counters: bool) -> tuple[list[list[Tensor]], Averages]:
+def _variables(
+    checkpoint: Checkpoint, created: Sequence[str], counters: bool
+) -> tuple[list[list[Tensor]], Averages]:
     """The variables but for training state, by their own names, and by their paths if they differ.
 
-    They are in the order of their names, where numbers are counted. With `counters` whole numbers
-    that look like counters are among them. Moving averages are there in place of their variables
-    where an export for use has them; a remark says that there are any.
+    They are in the order of the keys in `created`, or else of their names, where numbers are
+    counted. With `counters` whole numbers that look like counters are among them.
     """
     seen = look(checkpoint, "", Findings())
     chosen = choose(seen, "drop", None, Findings())
     infos = dict(chosen.variables)
-    if counters:
-        kept = [key for key, state in seen.training.items() if state.kind == "integer scalar"]
-        infos |= {key: seen.infos[key] for key in kept}
+    kept = [
+        key
+        for key, state in seen.training.items()
+        if (counters and state.kind == "integer scalar") or MOMENT.fullmatch(key)
+    ]
+    infos |= {key: seen.infos[key] for key in kept if key in seen.infos}
     averages = {
         s.base: k for k, s in seen.training.items() if s.kind == "moving average" and s.base
     }
     averages = {base: key for base, key in averages.items() if base in infos}
-    remark, raw = "", []
-    if averages:
-        use = not any(state.kind == "slot" for state in seen.training.values())
-        use &= all(AVERAGE.search(key) for key in averages.values())
-        if use:
-            raw = list(averages)
-            infos = {averages.get(key, key): info for key, info in infos.items()}
-            infos = {key: seen.infos[key] for key in infos}
-        remark = (
-            f"{len(averages)} variables have moving averages too. "
-            + ("These are taken here" if use else "convert --moving-averages use takes these")
-            + ": is the model that of the averages, or of the raw values?"
-        )
+    is_training = any(state.kind == "slot" for state in seen.training.values())
     if not infos:
         raise PlanError(f"{checkpoint.path}: no variable in it may be a weight")
+    rank = {key: i for i, key in enumerate(created)}
     found: list[list[Tensor]] = []
     for by_path in (False, True):
-        named = {}
+        named, place = {}, {}
         for key, info in infos.items():
             names = seen.names_of(key)
             own = key.removesuffix(_PATH) if by_path else names[min(1, len(names) - 1)]
-            named[own if own in names or own == key else names[0]] = info
+            name = own if own in names or own == key else names[0]
+            named[name], place[name] = info, rank.get(key, len(rank))
         if len(named) != len(infos):  # several have one name
             continue
         tensors = [
             Tensor(name, tuple(named[name].shape), _dtype(named[name]), i)
-            for i, name in enumerate(sorted(named, key=_natural))
+            for i, name in enumerate(sorted(named, key=lambda n: (place[n], _natural(n))))
         ]
         if not found or [t.name for t in found[0]] != [t.name for t in tensors]:
             found.append(tensors)
-    return found, Averages(remark, raw)
+    return found, Averages(len(averages), not is_training)
 
 
 def _dtype(info: TensorInfo) -> str | None:
@@ -181,30 +193,48 @@ def _natural(name: str) -> list[object]:
     return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts]
 
 
+def signs(checkpoint: Checkpoint) -> Signs:
+    """Whether a variable has values below zero; None where it is too large to be read for that."""
+
+    @cache
+    def is_negative(name: str) -> bool | None:
+        if (checkpoint.info(name).nbytes or _MOST_READ) >= _MOST_READ:
+            return None
+        return bool((checkpoint[name] < 0).any())
+
+    return is_negative
+
+
 def _suggestion(
-    variables: Sequence[Tensor], tensors: Sequence[Tensor], averages: Averages, one_by_one: bool
+    variables: Sequence[Tensor],
+    tensors: Sequence[Tensor],
+    averages: Averages,
+    evidence: Evidence,
+    one_by_one: bool,
 ) -> Suggestion:
     counted = counted_parts([variable.name for variable in variables])
     targets = target_layers(tensors)
     sources = source_layers(variables)
+    for layer in sources:
+        layer.known = _known(layer, evidence.operations)
     if any(layer.kind == "attention" for layer in targets):
         sources = with_attention(sources)
-    pairs = _pairs(sources, targets, counted)
+    pairs = _pairs(sources, targets, counted, evidence)
     used = {id(pair.source) for pair in pairs}
     filled = {id(pair.target) for pair in pairs}
     heads = _pairs(
         [s for s in sources if id(s) not in used and s.kind == "kernel"],
         [t for t in targets if id(t) not in filled and t.kind == "kernel"],
         counted,
-        "what is left over",
-        sliced,
+        evidence,
+        read=sliced,
     )
     pairs += heads
     used |= {id(pair.source) for pair in heads}
     filled |= {id(pair.target) for pair in heads}
     rest = _singles([s for s in sources if id(s) not in used])
     missing = _singles([*(t for t in targets if id(t) not in filled), *_without_bias(pairs)])
-    more = _pairs(rest, missing, counted, doubt="by shape and order alone")
+    more = _pairs(rest, missing, counted, evidence, weak="by its shape alone")
     pairs += more
     used |= {id(pair.source) for pair in more}
     filled |= {id(pair.target) for pair in more}
@@ -214,11 +244,22 @@ def _suggestion(
     pairs += again
     filled = {id(pair.target) for pair in again}
     lacking = [layer for layer in lacking if id(layer) not in filled]
-    names = [layer.scope for layer in left] + averages.raw
+    names = [layer.scope for layer in left]
     text, uncertain = written(
-        pairs, names, lacking, variables, tensors, counted, averages.remark, one_by_one
+        pairs, names, lacking, variables, tensors, counted, averages, one_by_one
     )
     return Suggestion(text, len(tensors), uncertain)
+
+
+def _known(layer: Layer, operations: Operations) -> Known:
+    names = [tensor.name for tensor in layer.parts.values()]
+    kernel = layer.parts["kernel"].name if "kernel" in layer.parts else ""
+    cells = [operations.cells.get(name) for name in names]
+    return Known(
+        operations.flattened.get(kernel),
+        operations.unflattened.get(kernel),
+        next((cell for cell in cells if cell), None),
+    )
 
 
 def _without_bias(pairs: Iterable[Pair]) -> Iterator[Layer]:
@@ -275,20 +316,24 @@ def _pairs(
     sources: Sequence[Layer],
     targets: Sequence[Layer],
     counted: frozenset[str],
-    doubt: str = "",
+    evidence: Evidence,
+    weak: str = "",
     read: Read | None = None,
 ) -> list[Pair]:
     if not sources or not targets:
         return []
-    matcher = Matcher(sources, targets, counted, read)
+    matcher = Matcher(sources, targets, counted, evidence.is_negative, read)
     found = matcher.match()
-    doubts = [doubt] * len(found) if doubt else Judge(matcher, found).doubts()
+    order = Order(matcher.sources, evidence.is_created) if evidence.is_ordered else None
+    verdicts = Judge(matcher, found, order).verdicts()
     pairs = []
-    for (source, target), own in zip(found, doubts, strict=True):
+    for (source, target), (own, why) in zip(found, verdicts, strict=True):
         options = matcher.read(source.layer, target.layer)
-        pair = Pair(source.layer, target.layer, options[0])
+        pair = Pair(source.layer, target.layer, options[0], why=why)
         if own:
             pair.doubts.append(own)
+        elif weak and why == ("shape",) and not source.words & target.words:
+            pair.doubts.append(weak)
         pairs.append(pair)
     orient(pairs)
     for pair in pairs:

@@ -27,14 +27,11 @@ def printable(text: str) -> str:
 
 
 def evidence(general: General) -> list[str]:
-    """Why, and what else it may be."""
-    first = general.items[0]
-    said = list(dict.fromkeys(item.why for item in general.items if item.why))
+    """What tells it, and what else it may be."""
+    told = sorted({why for item in general.items for why in item.why})
     doubts = list(dict.fromkeys(doubt for item in general.items for doubt in item.doubts))
-    count = len(general.items)
-    lines = [f"{count} of them: {said[0]}" if count > 1 and said else said[0]] if said else []
-    if doubts:
-        lines += [f"UNCERTAIN: {doubt}" for doubt in doubts[:3]]
-        if len(doubts) > 3:
-            lines.append(f"UNCERTAIN: and {len(doubts) - 3} more of the kind")
-    return lines if first else []
+    lines = [f"Told by {', '.join(told)}"] if told and not doubts else []
+    lines += [f"UNCERTAIN: {doubt}" for doubt in doubts[:3]]
+    if len(doubts) > 3:
+        lines.append(f"UNCERTAIN: and {len(doubts) - 3} more of the kind")
+    return lines
