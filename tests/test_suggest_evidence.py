@@ -124,24 +124,39 @@ def test_order_of_a_sorted_file_tells_nothing(tmp_path):
     assert {*suggested(tmp_path, variables, tensors).uncertain} == {"net.b.weight", "net.g.weight"}
 
 
-def test_a_norm_follows_its_namesake(tmp_path):
+NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean"}
+NORM |= {"moving_variance": "running_var"}
+
+
+def shortcuts(first_norm: str) -> tuple[dict[str, np.ndarray], Shapes]:
+    """Blocks with a shortcut, whose norm comes last in Keras, and a norm that is certain."""
+    layers = [("stem", "conv1", "bn1", 9, 5)]
+    for i, width in enumerate((4, 6), 1):
+        scope = f"conv{i}_block1"
+        layers.append((f"{scope}_1", f"layer{i}.0.conv1", f"layer{i}.0.bn1", width, 3))
+        shortcut = f"layer{i}.0.downsample"
+        layers.append((f"{scope}_0", f"{shortcut}.0", f"{shortcut}.1", width, 1))
     variables, tensors = {}, {}
-    for block, width in enumerate((4, 6), 1):
-        for name in ("0", "1"):
-            scope = f"conv{block}_block1_{name}"
-            variables[f"{scope}_conv/kernel"] = values(1 if name == "0" else 3, 1, 4, width)
-            for leaf in ("gamma", "beta", "moving_mean", "moving_variance"):
-                variables[f"{scope}_bn/{leaf}"] = values(width)
-    for block, width in enumerate((4, 6), 1):
-        for name, target in (("0", "downsample.0"), ("1", "conv")):
-            module = f"layer{block}.0.{target}"
-            norm = f"layer{block}.0." + ("downsample.1" if name == "0" else "bn")
-            tensors[f"{module}.weight"] = (width, 4, 1 if name == "0" else 3, 1)
-            for leaf in ("weight", "bias", "running_mean", "running_var"):
-                tensors[f"{norm}.{leaf}"] = (width,)
-    found = suggested(tmp_path, variables, tensors)
+    for scope, module, norm, width, size in layers:
+        variables[f"{scope}_conv/kernel"] = values(size, 1, 4, width)
+        variables |= {f"{scope}_bn/{name}": values(width) for name in NORM}
+        tensors[f"{module}.weight"] = (width, 4, size, 1)
+        tensors |= {f"{norm}.{leaf}": (width,) for leaf in NORM.values()}
+    moved = {name: shape for name, shape in tensors.items() if name.startswith(first_norm)}
+    return variables, moved | tensors
+
+
+def test_a_norm_follows_its_namesake(tmp_path):
+    found = suggested(tmp_path, *shortcuts("conv1"))
     assert not found.uncertain
     assert "downsample.1" in found.text.split("_block1_0_bn")[1].split("[[")[0]
+
+
+def test_no_norm_follows_where_one_is_elsewhere(tmp_path):
+    found = suggested(tmp_path, *shortcuts("bn1"))
+    assert {name.rpartition(".")[0] for name in found.uncertain} == {
+        *(f"layer{i}.0.{norm}" for i in (1, 2) for norm in ("bn1", "downsample.1"))
+    }
 
 
 def test_kernels_without_a_role_of_their_own(tmp_path):

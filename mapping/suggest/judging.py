@@ -44,6 +44,11 @@ class Judge:
             for key in _keys(source, target):
                 groups[key].append((source, target))
         self._groups = groups
+        by_shape: dict[object, list[tuple[Named, Named]]] = defaultdict(list)
+        for s, t in pairs:
+            own, of = s.layer, t.layer
+            by_shape[own.kind, own.shapes, of.kind, of.end, of.shapes].append((s, t))
+        self._swappable = list(by_shape.values())  # what fits one of a group fits all of it
         self._elsewhere: dict[object, set[int]] = defaultdict(set)
         self._numbered = {key: self._numbers_tell(key) for key in groups}
         used = {source.index for source, _ in pairs}
@@ -53,7 +58,8 @@ class Judge:
         self._links: dict[str, set[str]] = {}
         self._certain: set[int] = set()  # the indices of the sources
         self._owners = owners(matcher.sources)
-        self._targets = {s.index: t.index for s, t in pairs}
+        self._targets = {s.index: t for s, t in pairs}
+        self._norms_follow = False
 
     def verdicts(self) -> list[Verdict]:
         """How certain each pair is; what is certain makes more certain."""
@@ -67,6 +73,7 @@ class Judge:
             self._numbered = {key: self._numbers_tell(key) for key in self._groups}
             if self._order:
                 self._order.learn(certain)
+                self._norms_follow = self._all_follow(certain)
             better = [
                 self._verdict(s, t) if own.doubt else own
                 for own, (s, t) in zip(found, self._pairs, strict=True)
@@ -78,13 +85,17 @@ class Judge:
     def _verdict(self, source: Named, target: Named) -> Verdict:
         fits = self._matcher.fits
         own, others, why = source.layer, [], set()
-        for s, t in self._pairs:
-            if t is target or not (fits(s.layer, target.layer) and fits(own, t.layer)):
+        for group in self._swappable:
+            (s, t), *_ = group
+            if not (fits(s.layer, target.layer) and fits(own, t.layer)):
                 continue
-            if told := self._told_apart(source, s, target, t):
-                why.add(told)
-            else:
-                others.append(s)
+            for s, t in group:
+                if t is target:
+                    continue
+                if told := self._told_apart(source, s, target, t):
+                    why.add(told)
+                else:
+                    others.append(s)
         for s in self._unused:
             if fits(s.layer, target.layer):
                 if told := self._told_from_unused(source, s, target):
@@ -137,7 +148,17 @@ class Judge:
     def _is_behind(self, s: Named, t: Named) -> bool:
         """Whether both are norms behind the same layer, which is certain."""
         owner = self._owners.get(s.index)
-        return owner in self._certain and self._targets.get(owner) == t.index - 1
+        return self._norms_follow and owner in self._certain and self._follows(owner, t)
+
+    def _follows(self, owner: int, t: Named) -> bool:
+        target = self._targets[owner]
+        return target.index == t.index - 1 and target.parent == t.parent
+
+    def _all_follow(self, certain: Sequence[tuple[Named, Named]]) -> bool:
+        """Whether each norm that is certain stands behind its layer in the model's order too."""
+        norms = [(self._owners[s.index], t) for s, t in certain if s.index in self._owners]
+        known = [(owner, t) for owner, t in norms if owner in self._certain]
+        return bool(known) and all(self._follows(owner, t) for owner, t in known)
 
     def _signs_tell(self, s: Named, s2: Named, t: Named) -> bool:
         """Whether s may be the variance t, and s2, which has negative values, cannot."""
@@ -193,7 +214,8 @@ class Judge:
             return False
         is_even = _is_even(numbers)
         is_whole = len(_like(target, of, self._matcher.targets, key)) == len(group)
-        if is_whole and not automatic and (is_even or _is_shifted(numbers)):
+        is_regular = is_even and len(group) > 2
+        if is_whole and not automatic and (is_regular or _is_shifted(numbers)):
             return True
         ordered = sorted(group, key=lambda pair: _at(pair[0], own))
         turned = zip((s for s, _ in ordered), (t for _, t in reversed(ordered)), strict=True)

@@ -18,7 +18,6 @@ from .images import contexts
 from .layers import Layer
 from .learned import Learned
 from .named import Named, named, ranked
-from .names import words
 from .reading import Context, Reading
 from .readings import readings
 
@@ -80,9 +79,11 @@ class Matcher:
 
     def fits(self, source: Layer, target: Layer) -> bool:
         key = (source.kind, source.shapes), (target.kind, target.end, target.shapes)
-        if key not in self._known:
-            self._known[key] = bool(self._read(source, target, Context(plain=self._plain)))
-        return self._known[key]
+        known = self._known.get(key)
+        if known is None:
+            known = bool(self._read(source, target, Context(plain=self._plain)))
+            self._known[key] = known
+        return known
 
     def read(self, source: Layer, target: Layer) -> list[Reading]:
         context = self._contexts.get(target.scope, Context(plain=self._plain))
@@ -229,12 +230,28 @@ def _likeness(source: Named, target: Named, weight: dict[str, float]) -> float:
 
 
 def _labelled(source: Named, target: Named) -> float:
-    """How far the numbers behind the same word are the same, or of the same rank."""
-    score = 0.0
-    for i, slot in enumerate(source.slots):
-        for j, other in enumerate(target.slots):
-            label = words(source.pieces.texts[slot])[-1:]
-            if label and label == words(target.pieces.texts[other])[-1:]:
-                same = source.numbers[i] == target.numbers[j] or source.ranks[i] == target.ranks[j]
-                score += 1.5 if same else -1.5
-    return score
+    """How far the numbers behind the same word are the same, or of the same rank.
+
+    Numbers of the model behind no such word are held against those between the same words.
+    """
+    own, of = source.pieces.labels, target.pieces.labels
+    score, start = 0.0, 0
+    unmatched: list[int] = []
+    for j, other in enumerate(target.slots):
+        found = [i for i in range(start, len(source.slots)) if own[source.slots[i]] == of[other]]
+        if not of[other] or not found:
+            unmatched.append(j)
+            continue
+        i = found[0]
+        score += _between(source, target, range(start, i), unmatched)
+        same = source.numbers[i] == target.numbers[j] or source.ranks[i] == target.ranks[j]
+        score += 1.5 if same else -1.5
+        start, unmatched = i + 1, []
+    return score + _between(source, target, range(start, len(source.slots)), unmatched)
+
+
+def _between(source: Named, target: Named, slots: range, unmatched: Sequence[int]) -> float:
+    """How many numbers of the model have the rank of one of the checkpoint's, in these places."""
+    sizes = source.pieces.sizes
+    ranks = {source.ranks[i] for i in slots if source.slots[i] not in sizes}
+    return sum(1 if target.ranks[j] in ranks else -1 for j in unmatched) if ranks else 0

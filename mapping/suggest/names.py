@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _RANK = re.compile(r"(?i)(conv|convolution|norm|dropout|pool|pooling)_?[123]d")
@@ -67,7 +67,7 @@ class Pieces:
     digits: tuple[str, ...]
     optional: frozenset[int]
 
-    @property
+    @cached_property
     def skeleton(self) -> str:
         """The name with # for each number."""
         marks = ["?" if i in self.optional else "#" for i in range(len(self.digits))]
@@ -80,7 +80,18 @@ class Pieces:
             end += 1
         return "#".join((*self.texts[:end], re.split("[/.]", self.texts[end])[0]))
 
-    @property
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The word before each number, in the one spelling that stands for all."""
+        return tuple((*words(text)[-1:], "")[0] for text in self.texts[:-1])
+
+    @cached_property
+    def sizes(self) -> frozenset[int]:
+        """The places of numbers that are the size of a kernel, 3x3."""
+        crosses = [i for i, text in enumerate(self.texts) if text == "x"]
+        return frozenset(slot for i in crosses for slot in (i - 1, i))
+
+    @cached_property
     def numbers(self) -> tuple[int, ...]:
         return tuple(int(text or 0) for text in self.digits)
 
