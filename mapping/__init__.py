@@ -5,7 +5,7 @@
 """
 
 from .convert import Report, convert, load_state_dict
-from .plan import Entry, Plan
+from .plan import Dtype, Entry, MovingAverages, Plan
 from .planning.planner import make_plan
 from .rules.dump import dump_rules
 from .rules.rule import Rule, RuleSet
@@ -13,7 +13,9 @@ from .rules.rule_file import load_rules
 from .suggest.suggest import suggest
 
 __all__ = [
+    "Dtype",
     "Entry",
+    "MovingAverages",
     "Plan",
     "Report",
     "Rule",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tfreader.checkpoint import Checkpoint
-from tfreader.checksum import HASHES
+from tfreader.checksum import HASHES, HashName
 from tfreader.errors import CheckpointNotFoundError, ConfigError, TFReaderError
 from tfreader.paths import AnyPath, as_path
 
@@ -104,7 +104,7 @@ def convert(
     memory_limit: str | int = MEMORY_LIMIT,
     progress: Callable[[Plan], Progress] | None = None,
     record: bool = False,
-    checksum: str = CHECKSUM,
+    checksum: HashName = CHECKSUM,
     resume: bool = False,
     dry_run: bool = False,
     **options: Unpack[PlanOptions],

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import ml_dtypes
 import numpy as np
@@ -17,6 +17,10 @@ from tfreader.dtypes import Array, name_of
 from .family import Beside, Config, Family
 from .rules.ops import Op, Read, Shape, follow
 from .rules.rule import Fill, RuleSet
+
+Dtype: TypeAlias = Literal["float16", "bfloat16", "float32", "keep"]
+"""What floating-point tensors become; "keep" leaves each as it is stored."""
+MovingAverages: TypeAlias = Literal["drop", "use"]
 
 FLOATS: dict[str, np.dtype[Any]] = {
     "float16": np.dtype(np.float16),

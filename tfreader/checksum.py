@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from crc32c import crc32c
@@ -48,6 +48,7 @@ class Crc32c:
         return f"{self._crc:08x}"
 
 
+HashName: TypeAlias = Literal["crc32c", "sha256"]
 HASHES: dict[str, Callable[[], Hash]] = {"crc32c": Crc32c, "sha256": sha256}
 """By the names that records have for them. The first finds accidents, the second deceit too."""
 

@@ -14,7 +14,7 @@ from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError, RuleError
 
 from ..findings import Findings, count, some
-from ..plan import FLOATS, Plan
+from ..plan import FLOATS, Dtype, MovingAverages, Plan
 from ..rules.rule import RuleSet
 from ..rules.rule_file import load_rules
 from ..target import Target, read_target
@@ -39,12 +39,12 @@ class PlanOptions(TypedDict, total=False):
     """The options of `make_plan` that `convert` and `load_state_dict` pass on to it."""
 
     architecture: str | None
-    dtype: str
+    dtype: Dtype
     overrides: Mapping[str, Any] | None
     scope: str
     ignore: Sequence[str]
     ignore_weights: Sequence[str]
-    moving_averages: str
+    moving_averages: MovingAverages
     finetuning_task_name: str | None
     target: Target | None
     accept_uncertain: bool
@@ -58,12 +58,12 @@ def make_plan(
     vocab: str | PathLike[str] | None = None,
     rules: str | PathLike[str] | RuleSet | None = None,
     architecture: str | None = None,
-    dtype: str = "keep",
+    dtype: Dtype = "keep",
     overrides: Mapping[str, Any] | None = None,
     scope: str = "",
     ignore: Sequence[str] = (),
     ignore_weights: Sequence[str] = (),
-    moving_averages: str = "drop",
+    moving_averages: MovingAverages = "drop",
     finetuning_task_name: str | None = None,
     target: Target | None = None,
     accept_uncertain: bool = False,

@@ -17,7 +17,7 @@ from typing import Any
 
 from tfreader import __version__
 from tfreader.checkpoint import Checkpoint
-from tfreader.checksum import HASHES
+from tfreader.checksum import HASHES, HashName
 from tfreader.errors import ConfigError, CorruptCheckpointError, RemoteError
 from tfreader.files import read_small
 from tfreader.paths import AnyPath, is_url, size_of
@@ -31,7 +31,7 @@ from ..writers.safetensors import Layout
 
 FORMAT_VERSION = 1
 LARGEST = 128 << 20  # bytes of a record, of some 300,000 tensors
-CHECKSUM = "crc32c"  # of tensors, unless another is asked for
+CHECKSUM: HashName = "crc32c"  # of tensors, unless another is asked for
 LIBRARIES = ("numpy", "protobuf", "ml_dtypes", "crc32c")
 
 Manifest = dict[str, Any]
