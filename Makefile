@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN ?= $(abspath $(VENV))/bin
 PYTHON = $(BIN)/python
 
-.PHONY: example test test-lowest fuzz lint types package bench proto data
+.PHONY: example test test-lowest fuzz lint types package bench proto data docs dist sbom image
 
 $(VENV)/installed: pyproject.toml  ## everything that development needs
 	python3 -m venv $(VENV)
@@ -43,6 +43,27 @@ types: $(VENV)/installed
 
 package: $(VENV)/installed  ## install as docker/Dockerfile does, and try it: no torch, no pip
 	rm -rf build/bare dist && $(PYTHON) tests/check_bare.py build/bare
+
+# What makes the docs and a release, and is needed for nothing else.
+build/tools/installed: pyproject.toml
+	python3 -m venv --clear build/tools
+	build/tools/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	build/tools/bin/python -m pip install --quiet --group docs --group release
+	touch $@
+
+docs: build/tools/installed  ## the site, in build/site; a link or an anchor that is not there is an error
+	NO_MKDOCS_2_WARNING=1 build/tools/bin/mkdocs build --strict --quiet
+
+dist: build/tools/installed  ## what is published, in dist/, checked as package indexes do
+	rm -rf dist && build/tools/bin/python -m build --outdir dist
+	build/tools/bin/twine check --strict dist/*
+
+sbom: dist  ## what the wheel brings along, as CycloneDX, in build/sbom.cdx.json
+	python3 -m venv --clear --without-pip build/sbom
+	build/tools/bin/python -m pip --python build/sbom/bin/python install --quiet dist/*.whl
+	rm build/sbom/lib/python*/site-packages/tfreader_torch-*/direct_url.json  # this machine's path
+	build/tools/bin/cyclonedx-py environment --output-reproducible \
+	  --output-file build/sbom.cdx.json build/sbom/bin/python
 
 bench: $(VENV)/installed  ## needs 6 GB of disk, 40 with ARGS=--large; see benchmarks/convert.py
 	$(PYTHON) benchmarks/convert.py $(ARGS)

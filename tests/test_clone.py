@@ -24,7 +24,7 @@ def run(folder: Path, *command: str, **environment: str) -> subprocess.Completed
     return subprocess.run(
         [sys.executable, *command],
         cwd=folder,
-        env=os.environ | environment,
+        env=os.environ | {"PYTHONSAFEPATH": ""} | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -51,7 +51,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("tfreader", "mapping", "cli"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("mapping", "cli"):  # which an sdist has not, and git on some systems makes a file
+        link = folder / "tfreader" / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path("..", name))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     return folder
 
