@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN ?= $(abspath $(VENV))/bin
 PYTHON = $(BIN)/python
 
-.PHONY: example test test-lowest fuzz lint types package bench proto data docs dist sbom image
+.PHONY: example test test-lowest fuzz lint types package bench proto data docs dist sbom
 
 $(VENV)/installed: pyproject.toml  ## everything that development needs
 	python3 -m venv $(VENV)

@@ -1,7 +1,7 @@
 """What mkdocs.yml cannot say: the site's address, and pages that do not lie in docs/.
 
-The pages link to each other as on GitHub, by paths in the repository. Here those of the root are pages
-as well, and what is none leads to the repository.
+The pages link to each other as on GitHub, by paths in the repository. Here those of the root are
+pages as well, and what is none leads to the repository.
 """
 
 from __future__ import annotations

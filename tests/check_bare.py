@@ -10,10 +10,12 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
+from servers import serving
+
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "bert-tiny"
-LARGEST = 130_000_000  # bytes installed
-ABSENT = ("torch", "tensorflow", "obstore", "distributed", "pip", "mapping", "cli")
+LARGEST = 125_000_000  # bytes installed, in both variants together: one is a layer upon the other
+ABSENT = ("torch", "tensorflow", "distributed", "pip", "mapping", "cli")
 # The program ends by os._exit, which would skip the record.
 RECORDED = """
 import os, runpy, sys
@@ -29,23 +31,32 @@ finally:
 """
 
 
-def install(environment: Path, context: Path) -> None:
-    """Run the Dockerfile's own commands on the files that Docker would be given."""
-    for name in re.findall(r"^!(.+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, context / name)
+def stages() -> dict[str, str]:
+    """The text of each stage of the Dockerfile, by its name; the unnamed last one's is ""."""
     dockerfile = (ROOT / "docker" / "Dockerfile").read_text().replace("\\\n", "")
-    _, build, image = re.split(r"^FROM ", dockerfile, flags=re.MULTILINE)
-    assert re.findall(r"^(?:COPY|ADD|RUN) .*", image, re.MULTILINE) == [
+    _, *found = re.split(r"^FROM ", dockerfile, flags=re.MULTILINE)
+    named = {text.partition(" AS ")[2].split("\n")[0]: text for text in found}
+    assert [text.split()[0] for text in found] == ["python:${PYTHON}"] * 2 + ["base"] * 2
+    assert list(named) == ["build", "base", "remote", ""]
+    assert re.findall(r"^(?:COPY|ADD|RUN) .*", named["base"] + named[""], re.MULTILINE) == [
         "COPY --from=build /opt/tfreader /opt/tfreader"
     ]
-    assert build.split()[0] == image.split()[0], "two different Pythons"
+    assert "\nUSER 10001:10001\n" in named["base"]
+    assert named["remote"].endswith("\nUSER 10001:10001\n\n# Where no target is named.\n")
+    return named
+
+
+def run_stage(text: str, environment: Path, context: Path) -> None:
+    """Run a stage's own commands on the files that Docker would be given."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    arguments = dict(re.findall(r"^ARG (\w+)=(.*)", build, re.MULTILINE))
+    arguments = dict(re.findall(r"^ARG (\w+)=(.*)", text, re.MULTILINE))
     variables = os.environ | arguments | {"PATH": path}
-    for line in re.findall(r"^RUN (.+)", build, re.MULTILINE):
-        command = ["sh", "-c", line.replace("/opt/tfreader", str(environment))]
-        subprocess.run(command, cwd=context, env=variables, check=True)
+    places = {"/opt/tfreader": str(environment), "(echo /dist/": f"(echo {context}/dist/"}
+    for line in re.findall(r"^RUN (.+)", text, re.MULTILINE):
+        command = line.removeprefix("--mount=from=build,source=/src/dist,target=/dist ").strip()
+        for inside, outside in places.items():
+            command = command.replace(inside, outside)
+        subprocess.run(["sh", "-c", command], cwd=context, env=variables, check=True)
 
 
 def check_size(environment: Path) -> None:
@@ -60,7 +71,7 @@ def check_size(environment: Path) -> None:
     assert sizes.total() <= LARGEST
 
 
-def check(environment: Path) -> None:
+def check(environment: Path, has_remote: bool) -> None:
     """Raise AssertionError unless the environment does its job, and that out of itself alone."""
 
     def run(code: int, *arguments: str) -> str:
@@ -73,7 +84,7 @@ def check(environment: Path) -> None:
         return run(code, RECORDED, str(environment / "bin" / "tfreader"), *arguments)
 
     with tempfile.TemporaryDirectory() as folder:
-        for module in ABSENT:
+        for module in (*ABSENT, *["obstore"] * (not has_remote)):
             assert "ModuleNotFoundError" in run(1, f"import {module}")
         assert "bert/pooler/dense/kernel" in tfreader(0, "inspect", str(EXAMPLE))
         assert "all in order" in tfreader(0, "verify", str(EXAMPLE))
@@ -84,7 +95,10 @@ def check(environment: Path) -> None:
         batch = ("batch", "--glob", f"{EXAMPLE}/*.index", "--output-root", "all")
         assert "1 done" in tfreader(0, *batch)
         assert "tfreader-torch[dask]" in tfreader(1, *batch, "--dask", "tcp://127.0.0.1:1")
-        assert "tfreader-torch[remote]" in tfreader(1, "inspect", "s3://bucket/model.ckpt")
+        with serving(EXAMPLE) as server:
+            fetch = ("convert", "--tf_checkpoint", f"{server.url}/bert_model.ckpt")
+            said = tfreader(1 - has_remote, *fetch, "--pytorch_dump_output", "fetched")
+            assert ("tfreader-torch[remote]" in said) != has_remote
         assert "tfreader-torch[torch]" in tfreader(1, *convert, "out.bin")
         assert not (Path(folder) / "out.bin").exists()
         imported = (Path(folder) / "imported").read_text().split()
@@ -102,18 +116,28 @@ def check(environment: Path) -> None:
 
 def main(environment: Path) -> None:
     """Install into `environment` and check; leave the wheel in dist/."""
-    with tempfile.TemporaryDirectory() as context:
-        install(environment, Path(context))
-        shutil.copytree(Path(context) / "dist", ROOT / "dist")
-    (wheel,) = (ROOT / "dist").glob("*.whl")
-    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"tfreader"}, tops
+    stage = stages()
+    with tempfile.TemporaryDirectory() as folder:
+        context = Path(folder)
+        for name in re.findall(r"^!(.+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE):
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, context / name)
+        run_stage(stage["build"], environment, context)
+        shutil.copytree(context / "dist", ROOT / "dist")
+        (wheel,) = (ROOT / "dist").glob("*.whl")
+        tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+        assert {top for top in tops if not top.endswith(".dist-info")} == {"tfreader"}, tops
+        check(environment, has_remote=False)
+        before = {file: file.stat().st_mtime_ns for file in environment.rglob("*.py")}
+        run_stage(stage["remote"], environment, context)
+    changed = [str(file) for file, time in before.items() if file.stat().st_mtime_ns != time]
+    assert not changed, changed  # else the layer would have it once more
     check_size(environment)
-    check(environment)
+    check(environment, has_remote=True)
     # Once more with the oldest protobuf that pyproject.toml allows.
     pip = (sys.executable, "-m", "pip", "--python", environment / "bin" / "python")
     subprocess.run([*pip, "install", "--quiet", "protobuf==4.25.*"], check=True)
-    check(environment)
+    check(environment, has_remote=True)
     print(f"{wheel.name}: all in order in {environment}")
 
 

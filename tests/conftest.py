@@ -23,8 +23,8 @@ if "mix_stderr" in inspect.signature(CliRunner).parameters:  # click before 8.2 
     Result.output = property(lambda result: result.stdout + result.stderr)  # type: ignore
 
 ROOT = Path(__file__).resolve().parent.parent
-# An sdist has no links tfreader/mapping and tfreader/cli: what is installed is tested, not what lies
-# here. Spawned processes find `tests` here, so it is not left out.
+# An sdist has no links tfreader/mapping and tfreader/cli: what is installed is tested, not what
+# lies here. Spawned processes find `tests` here, so it is not left out.
 if not (ROOT / "tfreader" / "mapping").is_dir():
     sys.path[:] = [*(entry for entry in sys.path if Path(entry).resolve() != ROOT), str(ROOT)]
     os.environ["PYTHONSAFEPATH"] = "1"
