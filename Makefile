@@ -22,8 +22,12 @@ build/lowest/installed: pyproject.toml tests/lowest.py
 	python3 tests/lowest.py build/lowest
 	touch $@
 
-test-lowest: build/lowest/installed  ## the tests with the lowest releases that pyproject.toml allows
-	build/lowest/bin/python -m pytest
+# What others get: the sdist, installed, and its own tests, away from the clone.
+test-lowest: build/lowest/installed dist  ## with the lowest releases that pyproject.toml allows
+	rm -rf build/sdist && mkdir build/sdist
+	tar -xzf dist/*.tar.gz -C build/sdist --strip-components 1
+	build/lowest/bin/python -m pip install --quiet --no-deps --force-reinstall build/sdist
+	cd build/sdist && ../lowest/bin/python -m pytest
 
 RUNS ?= 20000
 SECONDS ?= 20
@@ -52,7 +56,7 @@ build/tools/installed: pyproject.toml
 	touch $@
 
 docs: build/tools/installed  ## the site, in build/site; a link or an anchor that is not there is an error
-	NO_MKDOCS_2_WARNING=1 build/tools/bin/mkdocs build --strict --quiet
+	PYTHONDONTWRITEBYTECODE=1 NO_MKDOCS_2_WARNING=1 build/tools/bin/mkdocs build --strict --quiet
 
 dist: build/tools/installed  ## what is published, in dist/, checked as package indexes do
 	rm -rf dist && build/tools/bin/python -m build --outdir dist

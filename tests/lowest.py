@@ -31,7 +31,6 @@ def main(environment: Path) -> None:
     install("filelock", "jinja2", "networkx", "sympy", *lowest.values(), *tools)
     # PyPI's torch for Linux wants CUDA, which is gigabytes; torch alone is less than one.
     install("--no-deps", torch)
-    install("--no-deps", "--editable", ".")
     for folder in environment.glob("lib/python*/site-packages/torch/lib"):
         stand_in_for_cuda(folder)
     subprocess.run([python, "-m", "pip", "list"], check=True)
