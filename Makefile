@@ -56,7 +56,7 @@ build/tools/installed: pyproject.toml
 	touch $@
 
 docs: build/tools/installed  ## the site, in build/site; a link or an anchor that is not there is an error
-	PYTHONDONTWRITEBYTECODE=1 NO_MKDOCS_2_WARNING=1 build/tools/bin/mkdocs build --strict --quiet
+	PYTHONDONTWRITEBYTECODE=1 NO_MKDOCS_2_WARNING=1 build/tools/bin/mkdocs build --strict
 
 dist: build/tools/installed  ## what is published, in dist/, checked as package indexes do
 	rm -rf dist && build/tools/bin/python -m build --outdir dist
