@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from functools import partialmethod
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,12 @@ if not (ROOT / "tfreader" / "mapping").is_dir():
 DATA = ROOT / "tests" / "data"
 BERT = ROOT / "examples" / "bert-tiny"
 KERAS = ROOT / "examples" / "keras-regressor"
+
+
+def pytest_configure() -> None:
+    if find_spec("torch") is None:
+        needed = "what pyproject.toml lists as dev: pip install --group dev (pip 25.1 or later)"
+        raise pytest.UsageError(f"the tests need {needed}, or run `make test`")
 
 
 @pytest.fixture
