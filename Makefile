@@ -3,11 +3,12 @@ VENV ?= .venv
 BIN ?= $(abspath $(VENV))/bin
 PYTHON = $(BIN)/python
 
-.PHONY: example test test-lowest fuzz lint types package bench proto data docs dist sbom
+.PHONY: example test test-lowest fuzz lint types package bench proto data
 
 $(VENV)/installed: pyproject.toml  ## everything that development needs
 	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --editable '.[dev]'
+	$(PYTHON) -m pip install --quiet --upgrade 'pip>=25.1'
+	$(PYTHON) -m pip install --quiet --editable . --group dev
 	touch $@
 
 example: $(VENV)/installed  ## the main job on the bundled checkpoint
@@ -22,12 +23,8 @@ build/lowest/installed: pyproject.toml tests/lowest.py
 	python3 tests/lowest.py build/lowest
 	touch $@
 
-# What others get: the sdist, installed, and its own tests, away from the clone.
-test-lowest: build/lowest/installed dist  ## with the lowest releases that pyproject.toml allows
-	rm -rf build/sdist && mkdir build/sdist
-	tar -xzf dist/*.tar.gz -C build/sdist --strip-components 1
-	build/lowest/bin/python -m pip install --quiet --no-deps --force-reinstall build/sdist
-	cd build/sdist && ../lowest/bin/python -m pytest
+test-lowest: build/lowest/installed  ## the tests with the lowest releases that pyproject.toml allows
+	build/lowest/bin/python -m pytest
 
 RUNS ?= 20000
 SECONDS ?= 20
@@ -47,6 +44,18 @@ types: $(VENV)/installed
 
 package: $(VENV)/installed  ## install as docker/Dockerfile does, and try it: no torch, no pip
 	rm -rf build/bare dist && $(PYTHON) tests/check_bare.py build/bare
+
+bench: $(VENV)/installed  ## needs 6 GB of disk, 40 with ARGS=--large; see benchmarks/convert.py
+	$(PYTHON) benchmarks/convert.py $(ARGS)
+
+proto: $(VENV)/installed  ## regenerate tfreader/checkpoint_pb2.py from proto/
+	$(PYTHON) proto/generate.py
+
+data:  ## remake examples/ and tests/data/; BIN must have tensorflow-cpu 2.15.1
+	$(PYTHON) tests/make_data.py
+	$(PYTHON) examples/make_examples.py
+
+.PHONY: docs dist sbom test-sdist
 
 # What makes the docs and a release, and is needed for nothing else.
 build/tools/installed: pyproject.toml
@@ -69,12 +78,8 @@ sbom: dist  ## what the wheel brings along, as CycloneDX, in build/sbom.cdx.json
 	build/tools/bin/cyclonedx-py environment --output-reproducible \
 	  --output-file build/sbom.cdx.json build/sbom/bin/python
 
-bench: $(VENV)/installed  ## needs 6 GB of disk, 40 with ARGS=--large; see benchmarks/convert.py
-	$(PYTHON) benchmarks/convert.py $(ARGS)
-
-proto: $(VENV)/installed  ## regenerate tfreader/checkpoint_pb2.py from proto/
-	$(PYTHON) proto/generate.py
-
-data:  ## remake examples/ and tests/data/; BIN must have tensorflow-cpu 2.15.1
-	$(PYTHON) tests/make_data.py
-	$(PYTHON) examples/make_examples.py
+test-sdist: dist build/lowest/installed  ## test-lowest of what is published: the sdist, its tests, installed
+	rm -rf build/sdist && mkdir build/sdist
+	tar -xzf dist/*.tar.gz -C build/sdist --strip-components 1
+	build/lowest/bin/python -m pip install --quiet --no-deps --force-reinstall build/sdist
+	cd build/sdist && ../lowest/bin/python -m pytest -n auto --dist worksteal

@@ -31,6 +31,7 @@ def main(environment: Path) -> None:
     install("filelock", "jinja2", "networkx", "sympy", *lowest.values(), *tools)
     # PyPI's torch for Linux wants CUDA, which is gigabytes; torch alone is less than one.
     install("--no-deps", torch)
+    install("--no-deps", "--editable", ".")
     for folder in environment.glob("lib/python*/site-packages/torch/lib"):
         stand_in_for_cuda(folder)
     subprocess.run([python, "-m", "pip", "list"], check=True)
@@ -38,9 +39,10 @@ def main(environment: Path) -> None:
 
 def requirements() -> tuple[dict[str, str], list[str]]:
     """What each declared lower bound stands for, by name, and what the tests need."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = settings["project"]
     extras = project["optional-dependencies"]
-    tools = {name_of(requirement): requirement for requirement in extras.pop("dev")}
+    tools = {name_of(each): each for each in settings["dependency-groups"]["dev"]}
     declared = [*project["dependencies"], *(each for extra in extras.values() for each in extra)]
     lowest = {name_of(each): each.replace(">=", "==") for each in declared}
     unneeded = NOT_FOR_TESTS | lowest.keys()
