@@ -14,6 +14,9 @@ import pytest
 from conftest import ROOT
 from test_clone import BUILD, run
 
+import tfreader
+import tfreader.mapping
+
 URL = "https://github.com/someone/something"
 
 
@@ -104,3 +107,11 @@ def test_what_may_not_be_published(ready):
 
 def test_the_changelog_begins_with_this_version():
     assert next(iter(check_release.sections())).split()[0] == check_release.version()
+
+
+def test_the_site_has_every_public_name():
+    text = (ROOT / "docs" / "api.md").read_text()
+    shown = re.findall(r"^::: tfreader\.(mapping\.)?(?:\w+\.)*(\w+)$", text, re.MULTILINE)
+    for package, module in (("", tfreader), ("mapping.", tfreader.mapping)):
+        names = [name for inside, name in shown if inside == package]
+        assert sorted(names) == sorted(module.__all__)
