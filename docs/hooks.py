@@ -6,7 +6,6 @@ pages as well, and what is none leads to the repository.
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 import tomllib
@@ -37,17 +36,6 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     for source, page in PAGES.items():
         content = (ROOT / source).read_text("utf-8")
         files.append(File.generated(config, page, content=content))
-    files.append(File.generated(config, "schemas.md", content=schemas()))
-
-
-def schemas() -> str:
-    """The page of the JSON Schemas in docs/schemas, which tell themselves what they are."""
-    lines = ["# JSON Schemas", "", "What the command's JSON documents hold:", ""]
-    for path in sorted((ROOT / "docs" / "schemas").glob("*.json")):
-        schema = json.loads(path.read_text("utf-8"))
-        told = ". ".join(filter(None, (schema.get("title"), schema.get("description"))))
-        lines.append(f"- [`{path.name}`](schemas/{path.name}): {told}")
-    return "\n".join(lines)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:

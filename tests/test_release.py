@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import tarfile
+import tomllib
 from email.parser import Parser
 from pathlib import Path
 
@@ -115,3 +117,10 @@ def test_the_site_has_every_public_name():
     for package, module in (("", tfreader), ("mapping.", tfreader.mapping)):
         names = [name for inside, name in shown if inside == package]
         assert sorted(names) == sorted(module.__all__)
+
+
+def test_schemas_are_called_by_where_the_site_has_them():
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    for path in (ROOT / "docs" / "schemas").glob("*.json"):
+        schema = json.loads(path.read_text())
+        assert schema["$id"] == f"{urls['Documentation']}schemas/{path.name}"
