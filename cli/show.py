@@ -177,6 +177,7 @@ def failure_data(error: Exception, said: str) -> dict[str, Any]:
         "ok": False,
         "error": said,
         "error_type": type(error).__name__,
+        "code": getattr(error, "code", None),
         "problems": list(getattr(error, "problems", (said,))),
         **(plan.to_data() if plan is not None else {}),
     }

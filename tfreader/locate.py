@@ -67,7 +67,9 @@ def _by_file(path: str) -> Located | None:
 
 def _check_index(path: str) -> None:
     if path.endswith(INDEX) and not is_file(path):
-        raise CheckpointNotFoundError(f"{path}: missing, the index of shards; put it beside them")
+        raise CheckpointNotFoundError(
+            f"{path}: missing, the index of shards; put it beside them", code="missing-index"
+        )
 
 
 def is_left_over(folder: str) -> bool:
@@ -95,11 +97,13 @@ def _nothing(path: str) -> TFReaderError:
     if path.endswith(".meta"):
         return CheckpointNotFoundError(
             f"{path}: the graph, without values; they are in {prefix}.index and {prefix}.data-*, "
-            "which are missing"
+            "which are missing",
+            code="missing-index",
         )
     if prefix != path:
         return CheckpointNotFoundError(
-            f"{path}: its index file {prefix}.index is missing{but_it_is(path)}"
+            f"{path}: its index file {prefix}.index is missing{but_it_is(path)}",
+            code="missing-index",
         )
     hint = "if it is a data shard, the .index file that was saved with it is needed too"
     return CorruptCheckpointError(
@@ -131,7 +135,9 @@ def _model_in(folder: str, names: Set[str]) -> Located | None:
     path = os.path.join(folder, first.name)
     if not first.is_usual and len(models) > 1:
         several = [os.path.join(folder, model.name) for model in models]
-        raise CheckpointNotFoundError(f"{folder}: which model? {pass_one_of(several)}")
+        raise CheckpointNotFoundError(
+            f"{folder}: which model? {pass_one_of(several)}", code="several-checkpoints"
+        )
     _check_index(path)
     return Located(path, notes=_also_there(folder, path, names, models), kind=first.kind)
 
@@ -198,7 +204,8 @@ def _only(folder: str, problem: str, note: str | None) -> Located:
     """The only checkpoint in a folder, with a note on why it was taken."""
     here = prefixes(folder)
     if len(here) != 1:
-        raise CheckpointNotFoundError(f"{problem} {_candidates(folder)}")
+        code = "several-checkpoints" if here else None
+        raise CheckpointNotFoundError(f"{problem} {_candidates(folder)}", code=code)
     found = exact(os.path.join(folder, here[0]))
     assert found is not None
     notes = () if note is None else (f"{note}, using the only checkpoint there, {here[0]!r}",)

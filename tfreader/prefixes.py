@@ -54,7 +54,8 @@ def exact(path: str) -> Located | None:
     if len(complete) > 1:
         raise CheckpointNotFoundError(
             f"{path}: saved twice, in {' and '.join(str(int(count)) for count in complete)} "
-            f"shards; pass one of its files, such as {path}-00000-of-{complete[0]}"
+            f"shards; pass one of its files, such as {path}-00000-of-{complete[0]}",
+            code="several-checkpoints",
         )
     return _shards(path, (complete or sorted(counts))[0]) if counts else None
 
@@ -92,7 +93,9 @@ def _shards(prefix: str, count: str, check: bool = True) -> Located | None:
         if os.path.basename(file) not in present
     )
     raise CheckpointNotFoundError(
-        f"{absent}: missing, one of the {total} shards of a V1 checkpoint; {len(present)} are there"
+        f"{absent}: missing, one of the {total} shards of a V1 checkpoint; {len(present)} are "
+        "there",
+        code="missing-shard",
     )
 
 
@@ -106,7 +109,9 @@ def by_pattern(path: str, find: Callable[[str], Located | None]) -> Located | No
         if is_file(file) and (located := find(file)) is not None
     }
     if len(found) > 1:
-        raise CheckpointNotFoundError(f"{path}: matches several; {pass_one_of(sorted(found))}")
+        raise CheckpointNotFoundError(
+            f"{path}: matches several; {pass_one_of(sorted(found))}", code="several-checkpoints"
+        )
     return next(iter(found.values()), None)
 
 

@@ -173,7 +173,8 @@ def open_pth(path: AnyPath) -> Checkpoint | None:
         raise UnsupportedError(
             f"{path}: no XLM language model: expected 'model' with its weights, found "
             f"{', '.join(map(str, held[:8]))}"
-            + ("; a translation model has no class in transformers" if translation else "")
+            + ("; a translation model has no class in transformers" if translation else ""),
+            code="pytorch",
         )
     params = contents.get("params")
     if not isinstance(params, dict):

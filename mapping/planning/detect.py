@@ -52,7 +52,7 @@ def detect(
             return family, family.layouts[0], []
     else:
         if others := told_by(names):
-            raise PlanError(f"{seen.path}: {others[0]}")
+            raise PlanError(f"{seen.path}: {others[0]}", code="not-converted")
         fits = list(fitting(names, kind=seen.format, trained=bool(seen.training)))
     if len(fits) == 1:
         ((family, layout, evidence),) = fits
@@ -60,8 +60,8 @@ def detect(
     if fits:
         kinds = ", ".join(map(str, fits))
         hint = side_by_side(seen, chosen) or "choose with --model_type"
-        raise PlanError(f"{seen.path}: could be any of {kinds}; {hint}")
-    raise PlanError(_unknown(seen, names))
+        raise PlanError(f"{seen.path}: could be any of {kinds}; {hint}", code="several-model-types")
+    raise _unknown(seen, names)
 
 
 def _asked(model_type: str, rules: RuleSet | None, names: Sequence[str], kind: str) -> Family:
@@ -96,17 +96,22 @@ def fitting(
                 yield Fit(family, layout, evidence)
 
 
-def _unknown(seen: Seen, names: Sequence[str]) -> str:
-    """What to say of a checkpoint of no known family, with what would help."""
-    said = f"{seen.path}: no known family has variables like {some(seen.examples()) or 'these'}"
+def _unknown(seen: Seen, names: Sequence[str]) -> PlanError:
+    """The error for a checkpoint of no known family, with what would help."""
+    examples = seen.examples()
+    said = f"{seen.path}: no known family has variables like {some(examples) or 'these'}"
     averages = {base: key for base, key in averages_of(seen, seen.training) if base is not None}
     bases = [name for base in averages for name in seen.names_of(base)]
     if averages and (fit := next(fitting(bases), None)):
         raw = "no raw values" if not averages.keys() & seen.infos.keys() else "few raw values"
-        return (
+        return PlanError(
             f"{seen.path}: {fit} by {len(averages)} moving averages, and {raw}: pass "
-            "--moving-averages use"
+            "--moving-averages use",
+            code="averages-alone",
+            model_type=fit.family.model_type,
         )
+    if not examples and not averages:
+        return _nothing(seen)
     spelled = [seen.names_of(key) for key in seen.infos if key not in seen.training]
     averaged = [seen.names_of(base) for base in averages]
     outer = f"{seen.scope}/" if seen.scope else ""
@@ -116,11 +121,29 @@ def _unknown(seen: Seen, names: Sequence[str]) -> str:
             for scope, fit in under_scopes(found)
         ]
         if scopes:
-            return f"{said}\nIt is {' or '.join(scopes)}."
+            return PlanError(f"{said}\nIt is {' or '.join(scopes)}.", code="other-scope")
     if seen.scope and (whole := next(fitting([*seen.infos, *seen.shown.values()]), None)):
-        return f"{seen.path}: below {seen.scope}/ lies part of {whole}: leave out --scope"
-    known = ", ".join(families())
-    return f"{said}\nKnown: {known}. For another model, write a rule file and pass --rules."
+        return PlanError(
+            f"{seen.path}: below {seen.scope}/ lies part of {whole}: leave out --scope",
+            code="other-scope",
+        )
+    return PlanError(
+        f"{said}\nKnown: {', '.join(families())}. For another model, write a rule file and pass "
+        "--rules.",
+        code="unknown-model",
+    )
+
+
+def _nothing(seen: Seen) -> PlanError:
+    """The error for a checkpoint without a variable that could be a weight."""
+    if not seen.infos:
+        return PlanError(f"{seen.path}: holds no variables", code="no-variables")
+    return PlanError(
+        f"{seen.path}: holds no weights, only what training left beside them: "
+        f"{some([seen.shown[key] for key in seen.infos])}; pass the checkpoint that has the model, "
+        "or, if these are its weights, a rule file that names them by --rules",
+        code="training-state-alone",
+    )
 
 
 def under_scopes(spellings: Sequence[Sequence[str]]) -> list[tuple[str, Fit]]:

@@ -34,7 +34,8 @@ def refusal(
     if plan.family is not None and not plan.family.any_type:  # whose every layer looks like a model
         said += _other_families(plan.family.model_type, seen, chosen)
         said += _advice(seen, chosen, followed, matches, accounts, asked)
-    return PlanError("\n".join(said), findings.listed(), plan)
+    model_type = plan.family.model_type if plan.family else None
+    return PlanError("\n".join(said), findings.listed(), plan, model_type=model_type)
 
 
 def _other_families(model_type: str, seen: Seen, chosen: Chosen) -> list[str]:

@@ -206,7 +206,8 @@ def _refusal(path: TorchFile, message: str) -> TFReaderError:
             f"{path}: refused, and nothing of it was run: its pickle asks for {name[1]!r}, where "
             "a checkpoint has tensors, numbers, strings and their containers alone\n"
             "Do not load this file unless you know who made it. If it is your own, load it where "
-            "you trust it and save it again without that object"
+            "you trust it and save it again without that object",
+            code="unsafe-pickle",
         )
     reason = message.partition("WeightsUnpickler error: ")[2] or message
     return CorruptCheckpointError(

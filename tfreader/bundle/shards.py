@@ -79,7 +79,8 @@ class Shards:
         lie = f"and {others} more lie" if others else "lies"
         return CheckpointNotFoundError(
             f"{path}: shard {piece.shard} of {self._count} is missing, "
-            f"variable {piece.name!r} {lie} in it; {self._instead(piece, path)}"
+            f"variable {piece.name!r} {lie} in it; {self._instead(piece, path)}",
+            code="missing-shard",
         )
 
     def _instead(self, piece: Piece, path: str) -> str:
