@@ -48,6 +48,8 @@ class Command(click.Command):
         if ctx.parent is not None:  # which prints what fails, be it the arguments
             is_option = any(isinstance(p, click.Option) and "--json" in p.opts for p in self.params)
             ctx.parent.params["as_json"] = is_option and "--json" in args
+            ctx.parent.params["log_json"] = ctx.command.name == "batch" and "--log-json" in args
+        ctx.meta["arguments"] = list(args)
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))
         for parameter, count in Counter(order).items():
             if isinstance(parameter, click.Option) and count > 1 and not _may_repeat(parameter):
@@ -182,6 +184,12 @@ HOW: tuple[Decorator, ...] = (
         default="crc32c",
         show_default=True,
         help="What the record has of each tensor: crc32c finds accidents, sha256 deceit too.",
+    ),
+    click.option(
+        "--source-name",
+        "--source_name",
+        metavar="NAME",
+        help="What the record calls the checkpoint, as OWNER/NAME; by default its URL or name.",
     ),
 )
 # Those of them that decide whether a rule file fits.

@@ -105,6 +105,7 @@ def convert(
     progress: Callable[[Plan], Progress] | None = None,
     record: bool = False,
     checksum: HashName = CHECKSUM,
+    source_name: str | None = None,
     resume: bool = False,
     dry_run: bool = False,
     **options: Unpack[PlanOptions],
@@ -116,8 +117,11 @@ def convert(
     record of the conversion as conversion.json. `record` keeps one beside an output file too, and
     waits until all is on disk. `checksum` is what it has of each tensor: "crc32c", which finds what
     changed by accident, or "sha256", which finds what was changed on purpose too.
-    With `resume`, an output is left alone whose record says that it was made of the same files, by
-    the same rules and options. With `dry_run`, all is checked that can be before values are read.
+    `source_name` is what the record calls the checkpoint, by default its URL, or its name without
+    folders.
+    With `resume`, an output is left alone whose record says that it was made of the same contents,
+    by the same rules and options. With `dry_run`, all is checked that can be before values are
+    read.
 
     `memory_limit` bounds the values that are in memory at a time; larger tensors go through in
     parts. `progress` is called with the plan before the first byte is read, and gives a function
@@ -146,7 +150,14 @@ def convert(
             given: dict[str, Any] = {"model_type": model_type, "max_shard_size": size, **options}
             given.pop("target", None)  # it changes no tensor
             manifest = describe(
-                plan, checkpoint, given, target.weights, target.layouts, target.side, checksum
+                plan,
+                checkpoint,
+                given,
+                target.weights,
+                target.layouts,
+                target.side,
+                checksum,
+                source_name,
             )
             if resume and is_current(target.output, target.is_folder, manifest, checkpoint):
                 tidy(target.output)
@@ -284,10 +295,14 @@ def check_config(plan: Plan) -> None:
         raise ConfigError(
             f"{plan.path}: config.json needs {' and '.join(missing)}, which no shape tells\n"
             f"Pass {f'--config {files}, or ' if files else ''}"
-            + " ".join(f"--set {key}=VALUE" for key in missing)
+            + " ".join(f"--set {key}=VALUE" for key in missing),
+            code="missing-config",
+            model_type=plan.family.model_type,
         )
     if lacking := plan.family.lacking(plan.config):
-        raise ConfigError(f"{plan.path}: {lacking}")
+        raise ConfigError(
+            f"{plan.path}: {lacking}", code="missing-config", model_type=plan.family.model_type
+        )
 
 
 def _without_data(report: Report, checkpoint: Checkpoint) -> Report:

@@ -118,6 +118,7 @@ class Checkpoint(Mapping[str, Array]):
     notes: tuple[str, ...] = ()
     config: Mapping[str, Any] | None = None
     verified = "all in order"  # what it means that `verify` raised nothing
+    has_checksums = True  # whether the index has a checksum of each value
     _closed = False
     _variables: Mapping[str, Any]  # what each class keeps about a variable, by name, in name order
 

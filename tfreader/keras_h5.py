@@ -45,6 +45,7 @@ class KerasFile(Checkpoint):
     """
 
     format = "h5"
+    has_checksums = False
     verified = "all could be read; the format has no checksums of them"
 
     def __init__(self, path: str, notes: tuple[str, ...] = ()) -> None:

@@ -69,6 +69,7 @@ class TFSafetensors(Checkpoint):
     """
 
     format = "safetensors"
+    has_checksums = False
     verified = "sizes and places in order; the format has no checksums of values"
 
     def __init__(self, path: str, notes: tuple[str, ...] = ()) -> None:

@@ -72,6 +72,8 @@ class ShardedFiles(Checkpoint):
     a shard is missing, CorruptCheckpointError where index and shards do not fit.
     """
 
+    has_checksums = False
+
     def __init__(self, path: str, open_shard: Open, notes: tuple[str, ...] = ()) -> None:
         self.path = path
         self._arguments = absolute(path), open_shard, notes
@@ -108,7 +110,8 @@ class ShardedFiles(Checkpoint):
         if missing:
             raise CheckpointNotFoundError(
                 f"{missing[0]}: missing{', and others too' if len(missing) > 1 else ''}, of the "
-                f"{len(files)} shards that {self.path} lists; put all of them beside it"
+                f"{len(files)} shards that {self.path} lists; put all of them beside it",
+                code="missing-shard",
             )
         for path in paths:
             self._shards.append(open_shard(path))

@@ -111,6 +111,7 @@ class SliceFiles(Checkpoint):
     """
 
     format = "v1"
+    has_checksums = False
 
     def __init__(self, path: str, files: Sequence[str], notes: tuple[str, ...] = ()) -> None:
         self.path = path

@@ -1,7 +1,8 @@
 """The record of a conversion: what was made of what, how, and the checksum of every tensor.
 
 It lies in an output folder as conversion.json, or beside an output file. What it says before the
-first byte is read tells conversions apart: two that agree in it give the same bytes.
+first byte is read tells conversions apart: two that agree in it give the same bytes. As people
+publish it, it has no path of this machine and no time, which would tell nobody else anything.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -21,6 +23,7 @@ from tfreader.checksum import HASHES, HashName
 from tfreader.errors import ConfigError, CorruptCheckpointError, RemoteError
 from tfreader.files import read_small
 from tfreader.paths import AnyPath, is_url, size_of
+from tfreader.protocols import SourceFile
 
 from ..execute import Write
 from ..family import SideFiles
@@ -45,11 +48,13 @@ def describe(
     layouts: Mapping[str, Layout],
     side: SideFiles,
     checksum: str,
+    source_name: str | None = None,
 ) -> Manifest:
     """All that is known of a conversion before it is carried out, but for `add_contents`.
 
     `weights` gives the tensors of each file, `layouts` where they lie in those of safetensors,
-    `checksum` is one of HASHES. Raises ConfigError where no JSON can hold it.
+    `checksum` is one of HASHES, `source_name` what the checkpoint is called, by default its URL, or
+    its name without folders. Raises ConfigError where no JSON can hold it.
     """
     homes = {entry.target: name for name, entries in weights.items() for entry in entries}
     planned = plan.to_data()
@@ -60,20 +65,20 @@ def describe(
         "format_version": FORMAT_VERSION,
         "checksum": checksum,
         "source": {
-            "checkpoint": _absolute(plan.path),
+            "checkpoint": source_name or _public(plan.path),
             "format": checkpoint.format,
-            "files": [file._asdict() for file in checkpoint.files()],
+            "files": [_described(file, checkpoint) for file in checkpoint.files()],
             "index_sha256": checkpoint.index_sha256(),
         },
         "model_type": planned["model_type"],
         "architecture": plan.architecture,
-        "rules": {"name": plan.rules.name, "sha256": digest_of(rules.encode()), **given},
+        "rules": {"name": _base(plan.rules.name), "sha256": digest_of(rules.encode()), **given},
         "options": dict(options),
-        "config": {"path": _absolute(plan.config_path), "original": plan.original_config},
+        "config": {"path": _base(plan.config_path or "") or None, "original": plan.original_config},
         "tensors": [{"file": homes[t["target"]], **t} for t in planned["tensors"]],
         "ties": planned["ties"],
         "dropped": planned["dropped"],
-        "notes": [*plan.notes, *side.notes],
+        "notes": [_without_folders(note, plan) for note in (*plan.notes, *side.notes)],
         "files": {
             **{name: _header(layouts.get(name)) for name in weights},
             **{name: {"sha256": digest_of(contents)} for name, contents in side.contents.items()},
@@ -138,22 +143,32 @@ def is_current(
     kind = checksum_kind(found)
     return (
         kind in (manifest["checksum"], "sha256")
-        and _identity(found) == _identity(manifest)
+        and _identity(found, checkpoint) == _identity(manifest, checkpoint)
         and not wrong_sizes(path, found)
         and found["source"].get(f"contents_{kind}") == checkpoint.contents_checksum(kind)
     )
 
 
-def _identity(manifest: Manifest) -> Manifest:
-    """The record without checksums of values, sizes and the libraries' versions."""
+def _identity(manifest: Manifest, checkpoint: Checkpoint) -> Manifest:
+    """The record without names and what tells of them, checksums of values, sizes, versions.
+
+    A source that was moved, renamed or touched is the same by its checksums, or by what its server
+    calls its version where it has none.
+    """
+    source = manifest["source"]
+    etags = [] if checkpoint.has_checksums else [file.get("etag") for file in source["files"]]
     return {
         **manifest,
         "checksum": None,
         "source": {
-            key: value
-            for key, value in manifest["source"].items()
-            if not key.startswith("contents_")
+            "format": source["format"],
+            "index_sha256": source["index_sha256"],
+            "files": sorted(file["size"] for file in source["files"]),
+            "etags": etags,
         },
+        "rules": {**manifest["rules"], "name": None},
+        "config": manifest["config"]["original"],
+        "notes": None,
         "files": {
             name: {key: value for key, value in file.items() if key != "size"}
             for name, file in manifest["files"].items()
@@ -187,7 +202,7 @@ _TEXT = (str,)
 _TENSOR = dict.fromkeys(("file", "target", "dtype"), _TEXT) | {"shape": (list,)}
 _RECORD = {
     "format_version": (int,),
-    "source": {"index_sha256": _TEXT},
+    "source": {"index_sha256": _TEXT, "format": _TEXT, "files": [{"size": (int,)}]},
     "rules": {"name": _TEXT},
     "options": {"model_type": _TEXT, "max_shard_size": (int,)},
     "config": {"original": (dict, type(None))},
@@ -263,8 +278,32 @@ def wrong_sizes(path: AnyPath, manifest: Manifest) -> list[str]:
     return problems
 
 
-def _absolute(path: str | None) -> str | None:
-    return path if path is None or is_url(path) else os.path.abspath(path)
+def _public(path: str) -> str:
+    """A checkpoint's name: what a URL says but for credentials, of this machine without folders."""
+    if not is_url(path):
+        return _base(path.removesuffix("/variables/variables"))
+    return re.sub(r"(?<=://)[^/]*@|[?#].*", "", path)
+
+
+def _base(path: str) -> str:
+    return re.split(r"[/\\]", path.rstrip("/"))[-1]
+
+
+def _described(file: SourceFile, checkpoint: Checkpoint) -> dict[str, Any]:
+    """A source file by name and size, and by its version where no checksum tells its values."""
+    known = {"name": file.name, "size": file.size}
+    return known if checkpoint.has_checksums or not file.etag else {**known, "etag": file.etag}
+
+
+_FOLDERS = re.compile(r"""(?<![\w.:/\\~-])(?:[A-Za-z]:)?[/\\](?:[^/\\\s'",;:()]+[/\\])*""")
+
+
+def _without_folders(note: str, plan: Plan) -> str:
+    """A note with the names of files and folders, but not of where they lie."""
+    for folder in sorted(map(str, plan.beside.folders), key=len, reverse=True):
+        if os.path.isabs(folder) or is_url(folder):
+            note = note.replace(f"{folder}/", "").replace(folder, _base(folder))
+    return _FOLDERS.sub("", note)
 
 
 def digest_of(data: bytes) -> str:

@@ -58,6 +58,7 @@ class ParamsFiles(Checkpoint):
     """A folder of params_N.npy files. Raises CorruptCheckpointError unless they fit the shapes."""
 
     format = "npy"
+    has_checksums = False
 
     def __init__(self, folder: AnyPath) -> None:
         self.path = str(folder / "params")
