@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from glob import glob
+from itertools import takewhile
 from math import inf
+from os.path import commonprefix
 from pathlib import Path
 from signal import SIGINT, SIGTERM, default_int_handler, signal
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tfreader.errors import ConfigError, OutputError
+from tfreader.errors import ConfigError
+from tfreader.paths import absolute, as_path, is_dir, path_of
 
 from . import FAILED, INTERRUPTED
 from .options import HOW, Command, debug_option, options
 
 if TYPE_CHECKING:
-    from tfreader.mapping.batch import Batch, Job, Workers
+    from tfreader.mapping.batch import Batch, Job, Outcome, Workers
+
+LINES = 40  # of a summary that goes to no terminal
 
 
 def _resources(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, float]:
@@ -39,15 +48,15 @@ def _resources(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, float]:
 
 
 @click.command(cls=Command)
-@click.argument("jobs_file", metavar="[JOBS]", required=False)
+@click.argument("sources", metavar="[FOLDER | JOBS]", nargs=-1)
 @click.option(
     "--glob",
     "patterns",
     multiple=True,
     metavar="PATTERN",
-    help="Convert every checkpoint that matches. May be repeated.",
+    help="Convert every checkpoint that matches, in quotes. May be repeated.",
 )
-@click.option("--output-root", metavar="DIR", help="Where the outputs of --glob go.")
+@click.option("--output-root", metavar="DIR", help="Where the outputs of FOLDER or --glob go.")
 @click.option(
     "--jobs",
     "-j",
@@ -86,9 +95,9 @@ def _resources(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, float]:
 @click.option(
     "--report",
     "report_file",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    type=click.Path(dir_okay=False, writable=True),
     metavar="FILE",
-    help="Write every job's outcome to this JSON file.",
+    help="Write every job's outcome to this JSON file, or URL, as the run goes.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the same document on stdout.")
 @click.option("--log-json", is_flag=True, help="Log one JSON object a line on stderr.")
@@ -99,7 +108,7 @@ def _resources(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, float]:
 def batch(
     ctx: click.Context,
     /,
-    jobs_file: str | None,
+    sources: tuple[str, ...],
     patterns: tuple[str, ...],
     output_root: str | None,
     count: int,
@@ -109,7 +118,7 @@ def batch(
     retries: int,
     dask: str | None,
     resources: dict[str, float],
-    report_file: Path | None,
+    report_file: str | None,
     as_json: bool,
     log_json: bool,
     quiet: bool,
@@ -117,25 +126,30 @@ def batch(
 ) -> None:
     """Convert many checkpoints.
 
-    JOBS is a .jsonl, .toml or .csv file, a job a row: its keys are the flags of `tfreader convert`,
-    its relative paths are relative to the file. Flags given here hold for the rows that do not say
-    otherwise. An output that is there already, made of the same files by the same rules and
-    options, is left alone: start the command again to go on after an interruption.
+    FOLDER is searched for checkpoints of every kind. JOBS is a .jsonl, .toml or .csv file, a job a
+    row: its keys are the flags of `tfreader convert`, its relative paths are relative to the file.
+    Flags given here hold for the rows that do not say otherwise. An output that is there already,
+    made of the same contents by the same rules and options, is left alone: start the command again
+    to go on after an interruption.
     """
     from tfreader.mapping.batch import Batch
 
-    from .jobs import from_file, from_glob, given_flags
-    from .progress import reporter, summary_data, summary_lines
+    from .jobs import LINK
+    from .progress import log_event, reporter, summary_lines
+    from .report import BatchReport, kept, now
 
-    if (jobs_file is not None) == bool(patterns) or bool(patterns) != bool(output_root):
-        raise click.UsageError("give a file of jobs, or --glob with --output-root")
-    if report_file is not None and not os.access(report_file.parent, os.W_OK):
-        raise click.UsageError(f"--report {report_file}: its folder cannot be written to")
-    given = given_flags(ctx)
-    if jobs_file is not None:
-        jobs = from_file(jobs_file, given)
-    else:
-        jobs = from_glob(patterns, str(output_root), given)
+    if log_json:
+        ctx.with_resource(_without_warnings())
+    if report_file is not None:
+        _check_report(report_file)
+    passed_over: list[Outcome] = []
+    jobs, root = _jobs(ctx, sources, patterns, output_root, passed_over.append)
+    for outcome in passed_over:
+        if log_json:
+            log_event("passed over", **outcome.to_data())
+        elif patterns:  # which its author may correct
+            click.echo(f"note: {outcome.job.tf_checkpoint}: {outcome.error}", err=True)
+    passed_over = [outcome for outcome in passed_over if outcome.code != LINK]
     try:
         workers, share = _workers(jobs, count, memory_limit, dask, resources, retries)
     except ConfigError as error:
@@ -148,24 +162,91 @@ def batch(
         resume=not force,
         dry_run=dry_run,
     )
-    outcomes = []
-    with _stopped_by_signals(run), reporter(run, log_json, quiet) as report:
-        for outcome in run.run():
-            outcomes.append(outcome)
-            report(outcome)
-    data = summary_data(outcomes, run)
-    document = json.dumps(data, indent=2)
-    if report_file is not None:
-        _write(report_file, document + "\n")
+    command = shlex.join(["tfreader", "batch", *ctx.meta["arguments"]])
+    report = BatchReport(command, root, len(jobs) + len(passed_over))
+    for outcome in passed_over:
+        report.add(outcome)
+    with kept(report_file, report.to_json) as changed:
+        with _stopped_by_signals(run), reporter(run, report, log_json, quiet) as tell:
+            for outcome in run.run():
+                report.add(outcome)
+                changed()
+                tell(outcome)
+        report.interrupted = run.is_stopped
+        report.end = now()
     if as_json:
-        click.echo(document)
+        click.echo(report.to_json(), nl=False)
     elif not log_json:
-        for line in summary_lines(outcomes, run):
+        width, height = shutil.get_terminal_size()
+        for line in summary_lines(report, width, height if sys.stdout.isatty() else LINES):
             click.echo(line)
     if run.is_stopped:
         ctx.exit(INTERRUPTED)
-    if data["failed"]:
+    if report.counts()["failed"]:
         ctx.exit(FAILED)
+
+
+def _jobs(
+    ctx: click.Context,
+    sources: tuple[str, ...],
+    patterns: tuple[str, ...],
+    output_root: str | None,
+    pass_over: Callable[[Outcome], None],
+) -> tuple[list[Job], str]:
+    """The jobs, and the folder in which all their checkpoints lie."""
+    from .jobs import from_file, from_folder, from_glob, given_flags
+
+    if len(sources) > 1 or (sources and patterns):
+        raise click.UsageError(_unquoted([*patterns, *sources]))
+    source = sources[0] if sources else None
+    is_folder = source is not None and is_dir(source)
+    if source is not None and output_root and not is_folder:
+        raise click.UsageError(
+            f"{source}: no folder there; for what a path matches: --glob {shlex.quote(source)}"
+        )
+    if bool(source) == bool(patterns) or (is_folder or bool(patterns)) != bool(output_root):
+        raise click.UsageError(
+            "give a file of jobs, or a folder or --glob 'PATTERN' with --output-root"
+        )
+    given = given_flags(ctx)
+    if source is None:
+        jobs = from_glob(patterns, str(output_root), given, pass_over)
+    elif is_folder:
+        folder = absolute(path_of(source)).rstrip("/")
+        return from_folder(folder, str(output_root), given, pass_over), folder
+    else:
+        jobs = from_file(source, given)
+    return jobs, _common([job.tf_checkpoint for job in jobs])
+
+
+def _common(paths: Sequence[str]) -> str:
+    """The innermost folder in which all of these lie; empty where there is none."""
+    folders = zip(*(path.split("/")[:-1] for path in paths), strict=False)
+    return "/".join(parts[0] for parts in takewhile(lambda parts: len({*parts}) == 1, folders))
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """No warning of a library gets among the lines of a log, of a process of the pool neither."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sys.warnoptions.append("ignore")  # which new processes are given
+        try:
+            yield
+        finally:
+            sys.warnoptions.remove("ignore")
+
+
+def _unquoted(names: Sequence[str]) -> str:
+    """What to say where a shell has put the names of files in the place of a pattern."""
+    start = commonprefix(names)  # noqa: RUF071 - of letters, which stand around the *
+    end = commonprefix([name[len(start) :][::-1] for name in names])[::-1]  # noqa: RUF071
+    guess = f"{start}*{end}"
+    pattern = shlex.quote(guess) if sorted(glob(guess)) == sorted(names) else "'PATTERN'"
+    return (
+        f"{len(names)} names where one is taken: the shell has put them in the place of a pattern; "
+        f"quote it: --glob {pattern}"
+    )
 
 
 @contextmanager
@@ -184,17 +265,13 @@ def _stopped_by_signals(run: Batch) -> Iterator[None]:
             signal(number, handler)
 
 
-def _write(path: Path, text: str) -> None:
-    """A file that appears whole; a device or a pipe is written to."""
-    try:
-        if path.exists() and not path.is_file():
-            path.write_text(text, "utf-8")
-            return
-        part = path.with_name(f".{path.name}.tmp")
-        part.write_text(text, "utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from None
+def _check_report(file: str) -> None:
+    """Raise click.UsageError where a report can never be written there."""
+    path = as_path(file)
+    if isinstance(path, Path) and not os.access(path.parent, os.W_OK):
+        raise click.UsageError(f"--report {file}: its folder cannot be written to")
+    if not isinstance(path, Path) and path.is_web:
+        raise click.UsageError(f"--report {file}: cannot be written to; name a file, or s3://…")
 
 
 def _workers(

@@ -8,7 +8,8 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -20,17 +21,21 @@ from tfreader.files import read_small
 from tfreader.json_text import parse_json
 from tfreader.kinds import USUAL, models_in
 from tfreader.locate import checkpoint_of, is_left_over
-from tfreader.mapping.batch import Job
+from tfreader.mapping.batch import Job, Outcome, scan
 from tfreader.mapping.target import is_callable
 from tfreader.paths import as_path, glob, is_url
 
 from .options import HOW, PATHS, Command, options, pairs
 
 Row = Mapping[str, Any]
+PassOver = Callable[[Outcome], None]
+"""Told of what looks like a checkpoint and gets no job."""
 
 _ARE_PATHS = {"tf_checkpoint", "pytorch_dump_output", "config", "vocab", "rules", "target"}
 _ARE_LISTS = {"ignore", "ignore_weights", "set"}
 LARGEST_FILE = 64 << 20  # bytes, of some 200,000 jobs
+LINK = "link"
+_INTERRUPTED = "partial-file", "left by a save that was interrupted"
 _MAGIC = re.compile(r"[*?[]")
 
 
@@ -67,44 +72,90 @@ def from_file(file: str, given: Row) -> list[Job]:
     return _jobs(file, ((f"{file}, {where}", _joined(folder, row)) for where, row in rows), given)
 
 
-def from_glob(patterns: Sequence[str], output_root: str, given: Row) -> list[Job]:
+def from_folder(
+    folder: str, output_root: str, given: Row, pass_over: PassOver = lambda _: None
+) -> list[Job]:
+    """A job for each checkpoint below a folder; outputs lie to each other as they do.
+
+    Raises click.UsageError where there is none.
+    """
+    found = scan(folder, output_root)
+    if not found.checkpoints:
+        others = "".join(f"; {path}: {why}" for path, _, why in found.passed_over[:3])
+        raise click.UsageError(f"{folder}: no checkpoint below it{others}")
+    for left in found.passed_over:
+        pass_over(Outcome.passed_over(*left))
+    roots = dict.fromkeys(found.checkpoints, folder)
+    jobs = _into(output_root, roots, folder, given, pass_over)
+    return [replace(job, is_guess=True) for job in jobs]
+
+
+def from_glob(
+    patterns: Sequence[str], output_root: str, given: Row, pass_over: PassOver = lambda _: None
+) -> list[Job]:
     """A job for each checkpoint of which a file matches; outputs lie to each other as they do.
 
     Raises click.UsageError where a pattern matches none.
     """
-    outputs: dict[str, str] = {}  # by the checkpoint
+
+    def pass_link(link: str) -> None:
+        pass_over(Outcome.passed_over(link, LINK, "a link to a folder, which ** does not follow"))
+
+    roots: dict[str, str] = {}  # by the checkpoint
     for pattern in patterns:
         root = _MAGIC.split(pattern)[0].rpartition("/")[0]
         found = False
-        for file in glob(pattern, _passed_over):
+        for file in glob(pattern, pass_link):
             if any(map(is_left_over, file.split("/")[:-1])):
-                click.echo(f"note: {file}: left of an interrupted save, passed over", err=True)
+                pass_over(Outcome.passed_over(file, *_INTERRUPTED))
                 continue
-            checkpoint = checkpoint_of(file)
-            outputs.setdefault(checkpoint, os.path.join(output_root, _output(checkpoint, root)))
+            roots.setdefault(checkpoint_of(file), root)
             found = True
         if not found:
             raise click.UsageError(f"{pattern}: no jobs there")
-    places: dict[str, list[str]] = {}
-    for checkpoint, output in outputs.items():
-        places.setdefault(output, []).append(checkpoint)
+    return _into(output_root, roots, " ".join(patterns), given, pass_over)
+
+
+def _into(
+    output_root: str, roots: Mapping[str, str], source: str, given: Row, pass_over: PassOver
+) -> list[Job]:
+    """Jobs for checkpoints, each of which lies below its root."""
+    names = {checkpoint: _name(checkpoint, root) for checkpoint, root in roots.items()}
+    groups: dict[str, list[str]] = {}
+    for checkpoint, name in names.items():
+        groups.setdefault(name, []).append(checkpoint)
+    taken = [
+        checkpoint
+        for checkpoints in groups.values()
+        for checkpoint in _of_one_folder(checkpoints, pass_over)
+    ]
+    # Names that are short for people must not be those of several, nor lie in one another.
+    counts = Counter(names[checkpoint] for checkpoint in taken)
+    outer = {folder for name in counts for folder in _above(name)}
+    for checkpoint in taken:
+        name = names[checkpoint]
+        if counts[name] > 1 or name in outer or not name:
+            names[checkpoint] = checkpoint.removeprefix(roots[checkpoint]).strip("/")
     rows = {
-        checkpoint: {"tf_checkpoint": checkpoint, "pytorch_dump_output": output}
-        for output, checkpoints in places.items()
-        for checkpoint in _of_one_folder(checkpoints)
+        checkpoint: {
+            "tf_checkpoint": checkpoint,
+            "pytorch_dump_output": os.path.join(output_root, names[checkpoint]),
+        }
+        for checkpoint in taken
     }
-    jobs = _jobs(" ".join(patterns), rows.items(), given)
+    jobs = _jobs(source, rows.items(), given)
     return [replace(job, is_folder=True) for job in jobs]
 
 
-def _output(checkpoint: str, root: str) -> str:
-    """Where an output lies below all outputs: as its checkpoint does below the pattern's root."""
-    name = checkpoint.removeprefix(root).strip("/").removesuffix("/variables/variables")
+def _name(checkpoint: str, root: str) -> str:
+    """What an output is called below all outputs: as its checkpoint is below its root."""
+    name = checkpoint.removeprefix(root).strip("/")
+    name = name.removesuffix("variables/variables").rstrip("/")
     folder, base = os.path.split(name)
     return os.path.join(folder, base.partition(".")[0] if base in USUAL else base)
 
 
-def _of_one_folder(checkpoints: list[str]) -> list[str]:
+def _of_one_folder(checkpoints: list[str], pass_over: PassOver) -> list[str]:
     """Of several models that lie in a folder under usual names the one that would be found."""
     folder = os.path.dirname(checkpoints[0])
     names = [os.path.basename(checkpoint) for checkpoint in checkpoints]
@@ -114,12 +165,9 @@ def _of_one_folder(checkpoints: list[str]) -> list[str]:
     first = next((model.name for model in models_in(folder, set(names))), min(names))
     for name in names:
         if name != first:
-            click.echo(f"note: {os.path.join(folder, name)}: passed over for {first}", err=True)
+            why = f"passed over for {first} beside it"
+            pass_over(Outcome.passed_over(os.path.join(folder, name), "same-model", why))
     return [os.path.join(folder, first)]
-
-
-def _passed_over(link: str) -> None:
-    click.echo(f"note: {link}: a link to a folder, which ** does not follow", err=True)
 
 
 def _jobs(source: str, rows: Iterable[tuple[str, Row]], given: Row) -> list[Job]:

@@ -41,27 +41,40 @@ class Program(click.Group):
             _print_failure(ctx, error, str(error))
             if ctx.params.get("debug"):
                 raise
-            click.echo(_safe(f"tfreader: {error}"), err=True)
+            _tell(ctx, error, str(error))
             ctx.exit(USAGE if isinstance(error, UnknownModelTypeError) else FAILED)
         except KeyboardInterrupt:
-            click.echo("Aborted!", err=True)
+            _tell(ctx, KeyboardInterrupt(), "Aborted!")
             ctx.exit(INTERRUPTED)
         except Exception as error:
             is_click = isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort)
             if isinstance(error, click.ClickException):
                 _print_failure(ctx, error, error.format_message())
+                if ctx.params.get("log_json"):
+                    _tell(ctx, error, error.format_message())
+                    ctx.exit(error.exit_code)
             if ctx.params.get("debug") or is_click or isinstance(error, BrokenPipeError):
                 raise
             if isinstance(error, OSError) and error.errno in CANNOT_PRINT and not error.filename:
-                click.echo(f"tfreader: cannot print any more: {error.strerror}", err=True)
+                _tell(ctx, error, f"cannot print any more: {error.strerror}")
                 ctx.exit(FAILED)
-            _print_failure(ctx, error, f"unexpected {type(error).__name__}: {error}")
-            click.echo(
-                f"tfreader: unexpected {type(error).__name__}: {error}\n"
-                "This is a bug: please report it with the output of --debug.",
-                err=True,
+            said = f"unexpected {type(error).__name__}: {error}"
+            _print_failure(ctx, error, said)
+            _tell(
+                ctx, error, f"{said}\nThis is a bug: please report it with the output of --debug."
             )
             ctx.exit(FAILED)
+
+
+def _tell(ctx: click.Context, error: BaseException, said: str) -> None:
+    """Say on stderr what failed; in a log of JSON as a line of it."""
+    if ctx.params.get("log_json"):
+        from .progress import log_event
+
+        code = error.code if isinstance(error, TFReaderError) else None
+        log_event("failed", error=said, error_type=type(error).__name__, code=code)
+    else:
+        click.echo(_safe(f"tfreader: {said}"), err=True)
 
 
 def _print_failure(ctx: click.Context, error: Exception, said: str) -> None:

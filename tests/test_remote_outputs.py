@@ -331,3 +331,22 @@ def test_a_batch_from_bucket_to_bucket(buckets, bucket):
     again = batch()
     assert [output for output, status in again.items() if status == "done"] == [damaged]
     assert there(root) == made
+
+
+def test_a_batch_of_a_bucket_reports_into_it(buckets, tmp_path, monkeypatch):
+    """A folder of a bucket is searched, and the report lies there from the start."""
+    home = f"s3://models/{tmp_path.name}"
+    client = boto3.client("s3")
+    for name in ("a/bert", "b"):
+        for file in BERT.iterdir():
+            client.upload_file(str(file), "models", f"{tmp_path.name}/in/{name}/{file.name}")
+    for key in ("c/lost.data-00000-of-00001", "d/m_temp_01ab/part.index"):
+        client.put_object(Bucket="models", Key=f"{tmp_path.name}/in/{key}", Body=b"x")
+    arguments = [f"{home}/in", "--output-root", f"{home}/out", "--report", f"{home}/report.json"]
+    for status_now in ("done", "skipped"):
+        result = CliRunner().invoke(main, ["batch", *arguments])
+        assert result.exit_code == 0, result.output
+        report = json.loads(read_small(RemotePath(f"{home}/report.json")))
+        assert (report[status_now], report["passed_over"], report["root"]) == (2, 2, f"{home}/in")
+        assert report["end"] is not None
+    assert RemotePath(f"{home}/out/a/bert/bert_model.ckpt/{RECORD}").is_file()

@@ -63,7 +63,7 @@ KINDS = (
 # from_pretrained looks for it (modeling_tf_utils.py).
 USUAL = ("model.safetensors", "model.safetensors" + INDEX, "tf_model.h5", "tf_model.h5" + INDEX)
 SAVED_MODEL = "saved_model/1/variables/variables"  # save_pretrained(saved_model=True)
-_OTHERS = (".h5", ".hdf5", ".keras", ".safetensors")
+MODEL_ENDINGS = (".h5", ".hdf5", ".keras", ".safetensors")
 _TORCH = re.compile(
     r"pytorch_model(-\d{5}-of-\d{5})?\.bin(\.index\.json)?|"
     r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?"
@@ -117,7 +117,7 @@ def models_in(folder: str, names: Set[str]) -> list[Model]:
     if "saved_model" in names and is_file(os.path.join(folder, SAVED_MODEL + ".index")):
         found.append(Model(SAVED_MODEL))
     shards = {index: name for name in names if (index := index_of(name)) is not None}
-    others = {name for name in names if name.endswith(_OTHERS) and not index_of(name)}
+    others = {name for name in names if name.endswith(MODEL_ENDINGS) and not index_of(name)}
     rest = sorted((others | shards.keys()).difference(USUAL))
     for name in rest[:LOOKED_AT] if is_url(folder) else rest:
         found.append(Model(name, kind_of(os.path.join(folder, name))))

@@ -6,21 +6,25 @@ by another worker, or by a later run, wherever the first was stopped.
 """
 
 from .batch import Batch
-from .jobs import DONE, FAILED, PLANNED, SKIPPED, Job, Outcome, run_job
+from .jobs import DONE, FAILED, PASSED_OVER, PLANNED, SKIPPED, Job, Outcome, run_job
+from .scan import PassedOver, scan
 from .workers import Cluster, Pool, Workers, needs_torch, shares
 
 __all__ = [
     "DONE",
     "FAILED",
+    "PASSED_OVER",
     "PLANNED",
     "SKIPPED",
     "Batch",
     "Cluster",
     "Job",
     "Outcome",
+    "PassedOver",
     "Pool",
     "Workers",
     "needs_torch",
     "run_job",
+    "scan",
     "shares",
 ]

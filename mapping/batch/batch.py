@@ -119,7 +119,12 @@ class Batch:
             outcome: Outcome = error.args[0]
             return outcome
         return Outcome(
-            attempt.job, FAILED, 0.0, error=_why_lost(error), error_type=type(error).__name__
+            attempt.job,
+            FAILED,
+            0.0,
+            error=_why_lost(error),
+            error_type=type(error).__name__,
+            code="worker-lost",
         )
 
 

@@ -17,27 +17,33 @@ from tfreader.errors import (
 from ..convert import convert
 
 DONE, SKIPPED, PLANNED, FAILED = "done", "skipped", "planned", "failed"
+PASSED_OVER = "passed_over"
+# Causes that make of a file, which was found by its name alone, none that was to be converted.
+NO_CHECKPOINT = ("jax", "not-a-checkpoint", "pytorch", "training-state-alone")
 
 
 @dataclass(frozen=True)
 class Job:
     """One conversion. The paths must mean the same to every worker; `options` are `convert`'s.
 
-    `is_folder` says that the output is to be a folder, were its name that of a checkpoint.
+    `is_folder` says that the output is to be a folder, were its name that of a checkpoint,
+    `is_guess` that the checkpoint was told by its name alone, and may be something else.
     """
 
     tf_checkpoint: str
     pytorch_dump_output: str
     options: Mapping[str, Any] = field(default_factory=dict)
     is_folder: bool = False
+    is_guess: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of a job.
 
-    `status` is "done", "skipped" (it was done before), "planned" (a dry run) or "failed". `nbytes`
-    are those of its tensors, `seconds` what the last attempt took.
+    `status` is "done", "skipped" (it was done before), "planned" (a dry run), "failed" or
+    "passed_over" (there is nothing to convert). `nbytes` are those of its tensors, `seconds` what
+    the last attempt took. `code` is that of the error, the same for all of one cause.
     """
 
     job: Job
@@ -52,13 +58,19 @@ class Outcome:
     notes: tuple[str, ...] = ()
     error: str | None = None
     error_type: str | None = None
+    code: str | None = None
 
     def to_data(self) -> dict[str, Any]:
         """The outcome as plain data, for JSON."""
         data = asdict(self)
         job = data.pop("job")
-        del job["is_folder"]
+        del job["is_folder"], job["is_guess"]
         return {**job, **data}
+
+    @classmethod
+    def passed_over(cls, path: str, code: str, why: str) -> Outcome:
+        """That of a file for which there is no job."""
+        return cls(Job(path, ""), PASSED_OVER, 0.0, error=why, code=code)
 
 
 class TemporaryError(Exception):
@@ -83,7 +95,14 @@ def run_job(
         return Outcome(job, status, round(time.perf_counter() - start, 3), **found)
 
     def failed(error: Exception, message: str) -> Outcome:
-        return outcome(FAILED, error=message, error_type=type(error).__name__)
+        code = error.code if isinstance(error, TFReaderError) else "unexpected"
+        return outcome(
+            PASSED_OVER if job.is_guess and code in NO_CHECKPOINT else FAILED,
+            model_type=getattr(error, "model_type", None),
+            error=message,
+            error_type=type(error).__name__,
+            code=code,
+        )
 
     try:
         report = convert(
@@ -105,7 +124,7 @@ def run_job(
     except Exception as error:  # a fault of ours must not take the other jobs with it
         return failed(error, f"unexpected {type(error).__name__}: {error}; please report it")
     if report.missing:
-        return failed(CheckpointNotFoundError(), report.missing)
+        return failed(CheckpointNotFoundError(code="missing-shard"), report.missing)
     plan = report.plan
     return outcome(
         SKIPPED if report.skipped else PLANNED if dry_run else DONE,

@@ -1,0 +1,157 @@
+"""All checkpoints below a folder, told by the names of files, and what looks like one and is none.
+
+What a file really holds is for who opens it. Only files with any ending are looked at, as V1
+checkpoints may have it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tfreader.files import is_table
+from tfreader.kinds import MODEL_ENDINGS, SAVED_MODEL, USUAL, jax_files, torch_files
+from tfreader.locate import checkpoint_of, is_left_over
+from tfreader.paths import entries, glob, is_url
+from tfreader.prefixes import V1_SHARD, prefix_of
+from tfreader.sharded import INDEX
+
+from ..sources.npy import SHAPES_FILE
+
+_PARTIAL = re.compile(
+    r".+\.(tempstate\d+|part|partial|crdownload|download|incomplete|aria2|tmp)", re.DOTALL
+)
+_INTERRUPTED = "left by a save that was interrupted"
+# What PyTorch's trainers write beside the weights.
+_TORCH_STATE = re.compile(
+    r"(optimizer|scheduler|scaler|rng_state(_\d+)?|training_args)\.(pt|pth|bin)"
+)
+
+
+class PassedOver(NamedTuple):
+    """A file or folder that is not converted: a code for the cause, and a clause."""
+
+    path: str
+    code: str
+    why: str
+
+
+@dataclass
+class Found:
+    """What lies below a folder, by the names of the folders."""
+
+    checkpoints: list[str] = field(default_factory=list)
+    passed_over: list[PassedOver] = field(default_factory=list)
+
+
+def scan(root: str, outputs: str = "") -> Found:
+    """The checkpoints of every kind below `root`, a folder here or behind a URL.
+
+    Hidden folders and `outputs` are not looked into. A link to a folder is followed where it leads
+    out of `root`, each folder once. Raises RemoteError.
+    """
+    found = Found()
+    folders = _remote(root, found) if is_url(root) else dict(_local(root, outputs, found))
+    for folder, names in sorted(folders.items()):
+        seen: set[str | tuple[str, str]] = set()
+        for name in sorted(names):
+            verdict = _verdict(folder, name, folders)
+            if verdict is None or verdict in seen:
+                continue
+            if isinstance(verdict, str):
+                found.checkpoints.append(os.path.join(folder, verdict))
+                seen.add(verdict)
+            else:
+                found.passed_over.append(PassedOver(os.path.join(folder, name), *verdict))
+    return found
+
+
+def _verdict(
+    folder: str, name: str, folders: Mapping[str, set[str]]
+) -> str | tuple[str, str] | None:
+    """The checkpoint that a file belongs to, why it is passed over, or None where it is no matter.
+
+    `folders` has the names of all files by their folder.
+    """
+    beside = folders[folder]
+    prefix = prefix_of(name)
+    if name.endswith(".index"):
+        copied = folder.removesuffix("/" + os.path.dirname(SAVED_MODEL))
+        usual = sorted({*USUAL} & folders[copied]) if copied in folders.keys() - {folder} else []
+        if not usual:
+            return prefix
+        return "same-model", f"save_pretrained wrote it beside {usual[0]}, which is converted"
+    if name == SHAPES_FILE:
+        return "params"
+    if _PARTIAL.fullmatch(name):
+        return "partial-file", "left by a download or a save that was interrupted"
+    if name.endswith(".meta") and prefix != name:
+        has_values = any(other.startswith(prefix) and other != name for other in beside)
+        return None if has_values else ("graph-alone", "a graph without values")
+    if prefix != name:  # values
+        alone = f"values without {prefix}.index, which says what they are"
+        return None if f"{prefix}.index" in beside else ("lone-shard", alone)
+    if re.fullmatch(r"params_\d+\.npy", name):
+        alone = f"values without {SHAPES_FILE}, which says what they are"
+        return None if SHAPES_FILE in beside else ("lone-shard", alone)
+    if name == "saved_model.pb":
+        has_values = "variables.index" in folders.get(os.path.join(folder, "variables"), ())
+        return None if has_values else ("graph-alone", "a SavedModel's graph without variables")
+    if _TORCH_STATE.fullmatch(name):
+        return "pytorch", "training state of PyTorch"
+    if name.endswith((*MODEL_ENDINGS, *(ending + INDEX for ending in MODEL_ENDINGS), ".pth")):
+        return checkpoint_of(name)
+    if name.endswith(".pt") or torch_files({name}, ()):
+        return "pytorch", "PyTorch weights, which need no conversion"
+    if jax_files({name}):
+        return "jax", "of JAX (Flax, T5X, Orbax), which is not read"
+    shard = V1_SHARD.fullmatch(name)
+    whole = shard["prefix"] if shard else name
+    is_named = re.search(r"ckpt(-\d+)?$", whole) is not None
+    is_v1 = is_named or (not is_url(folder) and is_table(os.path.join(folder, name)))
+    return whole if is_v1 else None
+
+
+def _local(root: str, outputs: str, found: Found) -> Iterator[tuple[str, set[str]]]:
+    """The folders below one, each with the names of its files."""
+    home = os.path.realpath(root)
+    seen = {os.path.realpath(outputs)} if outputs else set()
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        place = os.path.realpath(folder)
+        if place in seen:
+            continue
+        seen.add(place)
+        here = entries(folder)
+        yield folder, {name for name, is_folder in here if not is_folder}
+        inner = {name for name, is_folder in here if is_folder and not name.startswith(".")}
+        if "snapshots" in inner:  # the Hub's cache: links there lead to what lies in blobs
+            inner.discard("blobs")
+        for name in inner:
+            path = os.path.join(folder, name)
+            if is_left_over(name):
+                found.passed_over.append(PassedOver(path, "partial-file", _INTERRUPTED))
+            elif not os.path.islink(path) or _leads_out(path, home):
+                waiting.append(path)
+
+
+def _leads_out(link: str, home: str) -> bool:
+    """Whether a link leads to where the scan does not come by itself, nor round in a circle."""
+    place = os.path.realpath(link)
+    return os.path.commonpath([home, place]) not in (home, place)
+
+
+def _remote(root: str, found: Found) -> dict[str, set[str]]:
+    """The folders of a bucket or of a web server, each with the names of its files."""
+    folders: dict[str, set[str]] = {}
+    for file in glob(f"{root.rstrip('/')}/**"):
+        folder, _, name = file.rpartition("/")
+        folders.setdefault(folder, set()).add(name)
+    for folder in [folder for folder in folders if any(map(is_left_over, folder.split("/")))]:
+        del folders[folder]
+        found.passed_over.append(PassedOver(folder, "partial-file", _INTERRUPTED))
+    return folders

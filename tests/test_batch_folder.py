@@ -1,0 +1,402 @@
+"""`tfreader batch FOLDER`: every kind of checkpoint is found, what is none is told of, by cause."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundle_writer import write_bundle
+from click.testing import CliRunner
+from conftest import BERT, DATA, KERAS, ROOT
+from tf_weights import some_variables, write_h5, write_safetensors, write_sharded
+
+import tfreader
+from tfreader.cli.main import main
+from tfreader.mapping import convert
+from tfreader.mapping.batch import scan
+from tfreader.mapping.records.audit import verify_against, verify_output
+
+TFREADER = Path(sys.executable).parent / "tfreader"
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 440000000\n"
+
+
+def batch(*arguments, code=0):
+    result = CliRunner().invoke(main, ["batch", *map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def report_of(*arguments, code=0):
+    return json.loads(batch(*arguments, "--json", "--quiet", code=code).stdout)
+
+
+def below(folder, path):
+    return os.path.relpath(path, folder)
+
+
+def test_checkpoints_of_every_kind_are_found(tmp_path):
+    root = tmp_path / "models"
+    for source, target in {
+        BERT: "a/bert",
+        DATA / "v1": "v1",
+        DATA / "keras3" / "export": "saved",
+        DATA / "xlm" / "causal": "xlm",
+        DATA / "gpt": "gpt",
+        DATA / "keras": "keras",
+    }.items():
+        shutil.copytree(source, root / target)
+    for name in ("hub", "shards", "both"):
+        (root / name).mkdir()
+    variables = some_variables()
+    write_safetensors(root / "hub" / "model.safetensors", variables, {"format": "tf"})
+    write_sharded(root / "shards", variables, "h5")
+    shutil.copytree(DATA / "keras3" / "export", root / "both" / "saved_model" / "1")
+    write_h5(root / "both" / "tf_model.h5", variables)
+    found = scan(str(root))
+    assert [below(root, path) for path in found.checkpoints] == [
+        "a/bert/bert_model.ckpt",
+        "both/tf_model.h5",
+        "gpt/params",
+        "hub/model.safetensors",
+        *sorted(
+            f"keras/{path.name}" for path in (DATA / "keras").iterdir() if path.suffix != ".npz"
+        ),
+        "saved/variables/variables",
+        "shards/tf_model.h5.index.json",
+        "v1/dtypes",
+        "v1/model.ckpt",
+        "xlm/best-valid_en_clm_ppl.pth",
+    ]
+    assert [(below(root, path), code) for path, code, _ in found.passed_over] == [
+        ("both/saved_model/1/variables/variables.index", "same-model")
+    ]
+
+
+def test_outputs_lie_as_checkpoints_do_and_not_in_one_another(tmp_path):
+    """What has the same short name, or would lie in the output of another, gets a longer one."""
+    root = tmp_path / "models"
+    shutil.copytree(DATA / "keras3" / "export", root / "saved")
+    for name in ("saved/more", "one", "two"):
+        shutil.copytree(BERT, root / name)
+    write_h5(root / "two" / "tf_model.h5", some_variables())
+    (root / "two" / "tf_model.index").write_bytes(b"")
+    outcomes = report_of(root, "--output-root", tmp_path / "out", "--dry-run", code=1)["outcomes"]
+    assert {
+        below(root, o["tf_checkpoint"]): below(tmp_path / "out", o["pytorch_dump_output"])
+        for o in outcomes
+    } == {
+        "saved/variables/variables": "saved/variables/variables",
+        "saved/more/bert_model.ckpt": "saved/more/bert_model.ckpt",
+        "one/bert_model.ckpt": "one/bert_model.ckpt",
+        "two/bert_model.ckpt": "two/bert_model.ckpt",
+        "two/tf_model": "two/tf_model",
+        "two/tf_model.h5": "two/tf_model.h5",
+    }
+
+
+def test_links_are_followed_out_of_the_folder_and_never_in_circles(tmp_path):
+    root = tmp_path / "models"
+    shutil.copytree(BERT, tmp_path / "elsewhere" / "bert")
+    shutil.copytree(BERT, root / "a")
+    for name, target in {
+        "b": "../elsewhere",
+        "c": "../elsewhere",
+        "circle": ".",
+        "up": "..",
+        "own": "a",
+    }.items():
+        (root / name).symlink_to(target)
+    (tmp_path / "elsewhere" / "back").symlink_to(root)
+    found = [below(root, path) for path in scan(str(root)).checkpoints]
+    assert len(found) == 2
+    assert found[0] == "a/bert_model.ckpt"
+    assert re.fullmatch("[bc]/bert/bert_model.ckpt", found[1])
+
+
+def test_outputs_in_the_folder_are_not_searched(tmp_path):
+    shutil.copytree(BERT, tmp_path / "bert")
+    for status in ("done", "skipped"):
+        report = report_of(tmp_path, "--output-root", tmp_path / "out")
+        assert (report["jobs"], report[status]) == (1, 1)
+
+
+def damaged(root):
+    """A folder of models, most of which fail, and of what is none; the good ones' number."""
+    shutil.copytree(BERT, root / "good")
+    for i in range(11):
+        folder = root / "clones" / f"model-{i:02}"
+        folder.mkdir(parents=True)
+        (folder / "tf_model.h5").write_text(POINTER)
+    for i in range(35):
+        folder = Path(shutil.copytree(DATA / "electra" / "tied", root / "electra" / f"run-{i:02}"))
+        for file in folder.glob("*.json"):
+            file.unlink()
+    for i in range(5):
+        folder = Path(shutil.copytree(BERT, root / "shards" / str(i)))
+        next(folder.glob("*.data-*")).unlink()
+    write_bundle(root / "own", {"mine/weights": np.ones((2, 2), np.float32)})
+    (root / "cut.index").write_bytes((BERT / "bert_model.ckpt.index").read_bytes()[:-9])
+    (root / "none.index").write_bytes(b"")
+
+
+def left_over(root):
+    """What is no checkpoint to convert, with its cause."""
+    folder = root / "left"
+    folder.mkdir()
+    state = {"global_step": np.int64(3), "beta1_power": np.float32(0.9)}
+    write_bundle(folder / "optimizer", state)
+    write_safetensors(folder / "model.safetensors", {"a": np.ones(2, np.float32)}, {"format": "pt"})
+    (folder / "pytorch_model.bin").write_bytes(b"PK")
+    (folder / "optimizer.pt").write_bytes(b"PK")
+    (folder / "flax_model.msgpack").write_bytes(b"\x81\xa1a\xc0")
+    (folder / "tf_model.h5.part").write_bytes(b"\x89HDF")
+    (folder / "lost.data-00000-of-00001").write_bytes(bytes(9))
+    (folder / "graph.meta").write_bytes(b"x")
+    (folder / "model.ckpt-9_temp_0123abc").mkdir()
+    (folder / "saved_model.pb").write_bytes(b"x")
+    return {
+        "optimizer": "training-state-alone",
+        "model.safetensors": "pytorch",
+        "pytorch_model.bin": "pytorch",
+        "optimizer.pt": "pytorch",
+        "flax_model.msgpack": "jax",
+        "tf_model.h5.part": "partial-file",
+        "lost.data-00000-of-00001": "lone-shard",
+        "graph.meta": "graph-alone",
+        "model.ckpt-9_temp_0123abc": "partial-file",
+        "saved_model.pb": "graph-alone",
+    }
+
+
+def test_what_fails_and_what_is_passed_over_has_a_cause(tmp_path):
+    damaged(tmp_path / "models")
+    expected = left_over(tmp_path / "models")
+    report = report_of(tmp_path / "models", "--output-root", tmp_path / "out", code=1)
+    assert report["root"] == str(tmp_path / "models")
+    assert report["causes"] == {
+        "missing-config": 35,
+        "git-lfs-pointer": 11,
+        "missing-shard": 5,
+        "unknown-model": 1,
+        "corrupt": 1,
+        "empty-file": 1,
+    }
+    outcomes = report["outcomes"]
+    assert Counter(o["code"] for o in outcomes if o["status"] == "failed") == report["causes"]
+    assert {o["model_type"] for o in outcomes if o["code"] == "missing-config"} == {"electra"}
+    passed = {
+        Path(o["tf_checkpoint"]).name: o["code"] for o in outcomes if o["status"] == "passed_over"
+    }
+    assert passed == expected
+    assert (report["done"], report["failed"], report["passed_over"]) == (1, 54, len(expected))
+    assert report["jobs"] == len(outcomes) == 55 + len(expected)
+    assert "training-state-alone" not in (tmp_path / "out").iterdir()
+
+
+def test_leftovers_alone_are_no_failure(tmp_path):
+    shutil.copytree(BERT, tmp_path / "models" / "bert")
+    left_over(tmp_path / "models")
+    result = batch(tmp_path / "models", "--output-root", tmp_path / "out")
+    assert "11 jobs: 1 done, 10 passed over" in result.stdout
+    assert "3 pytorch" in result.stdout
+    shutil.rmtree(tmp_path / "models" / "bert")
+    (tmp_path / "models" / "left" / "optimizer.index").unlink()
+    (tmp_path / "models" / "left" / "model.safetensors").unlink()
+    said = batch(tmp_path / "models", "--output-root", tmp_path / "out", code=2).output
+    assert "no checkpoint below it; " in said
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(80, 24), (60, 40), (200, 60)])
+def test_failures_fit_the_screen_grouped_by_cause(tmp_path, columns, lines, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("tfreader.cli.batch.LINES", lines)
+    root = tmp_path / "models"
+    damaged(root)
+    said = batch(root, "--output-root", tmp_path / "out", "--quiet", code=1).stdout
+    shown = said.splitlines()
+    assert max(map(len, shown)) <= columns
+    assert len(shown) < lines
+    groups = [line.split(":")[0] for line in shown if re.match(r"\d+ ", line)]
+    assert groups == [
+        "35 electra missing-config",
+        "11 git-lfs-pointer",
+        "5 missing-shard",
+        "1 corrupt",
+        "1 empty-file",
+        "1 unknown-model",
+        "55 jobs",
+    ]
+    assert shown[-1].startswith("55 jobs: 1 done, 54 failed, ")
+    paths = [
+        *(f"electra/run-{i:02}/" for i in range(35)),
+        *(f"clones/model-{i:02}/" for i in range(11)),
+        *(f"shards/{i}/" for i in range(5)),
+    ]
+    counts = [said.count(path) for path in paths]
+    hidden = sum(map(int, re.findall(r"… and (\d+) more", said)))
+    assert set(counts) <= {0, 1}
+    assert counts.count(0) == hidden
+    assert (hidden == 0) == (lines > 40)
+    assert said.count(f"{root}/") == 0
+
+
+def test_names_that_would_break_a_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    for name in ("a\nb\x1b[2J", "中" * 40, "x" * 90):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "tf_model.h5").write_text(POINTER)
+    said = batch(tmp_path / "models", "--output-root", tmp_path / "out", "--quiet", code=1).stdout
+    from rich.cells import cell_len
+
+    assert max(map(cell_len, said.splitlines())) <= 40
+    assert "\x1b" not in said
+
+
+def test_a_pattern_that_the_shell_expanded(tmp_path):
+    for name in ("bert-a", "bert-b", "bert-c"):
+        shutil.copytree(BERT, tmp_path / name)
+    wrong = f"{TFREADER} batch --glob {tmp_path}/bert*/*.index --output-root {tmp_path}/out"
+    done = subprocess.run(wrong, shell=True, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "quote it: --glob" in done.stderr
+    wrong = f"{TFREADER} batch {tmp_path}/bert-? --output-root {tmp_path}/out"
+    done = subprocess.run(wrong, shell=True, check=False, capture_output=True, text=True)
+    hint = re.search(r"--glob (.*)", done.stderr.replace("\n", ""))
+    (pattern,) = shlex.split(hint[1])
+    report = report_of("--glob", pattern, "--output-root", tmp_path / "out")
+    assert report["done"] == 3
+
+
+def test_a_killed_run_leaves_a_report_of_what_was_done(tmp_path):
+    root, file = tmp_path / "models", tmp_path / "report.json"
+    for i in range(40):
+        shutil.copytree(BERT, root / f"{i:02}")
+    command = [TFREADER, "batch", root, "--output-root", tmp_path / "out", "--report", file]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        lines = [process.stderr.readline() for _ in range(12)]
+        process.send_signal(signal.SIGKILL)
+    report = json.loads(file.read_text())
+    assert report["end"] is None
+    assert report["version"] == tfreader.__version__
+    assert report["host"]
+    assert shlex.split(report["command"]) == ["tfreader", *map(str, command[1:])]
+    assert report["jobs"] == 40
+    assert len(lines) // 2 <= report["done"] == len(report["outcomes"]) <= 40
+    for outcome in report["outcomes"]:
+        verify_output(outcome["pytorch_dump_output"])
+    assert batch(*command[2:]).stdout.startswith("40 jobs: ")
+    report = json.loads(file.read_text())
+    assert report["start"] <= report["end"]
+    assert report["done"] + report["skipped"] == 40
+
+
+def test_a_log_of_json_is_nothing_else(tmp_path):
+    root = tmp_path / "models"
+    damaged(root)
+    left_over(root)
+    (root / "link").symlink_to(BERT)
+    for arguments, code in (
+        ([root, "--output-root", tmp_path / "out"], 1),
+        (["--glob", f"{root}/**/*.index", "--output-root", tmp_path / "out"], 1),
+        ([root, "--glob", "x", "--output-root", tmp_path / "out"], 2),
+        ([root, "--nonsense"], 2),
+        (["nothing.jsonl"], 2),
+        ([root, "--output-root", tmp_path / "out", "--report", "s3://nowhere/r.json"], 1),
+        ([root, "--output-root", tmp_path / "out", "--dask", "nonsense://x"], 1),
+    ):
+        command = [TFREADER, "batch", *map(str, arguments), "--log-json"]
+        environment = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+        assert done.returncode == code, done.stderr
+        events = [json.loads(line) for line in done.stderr.splitlines()]
+        assert events[-1]["event"] in ("batch finished", "failed")
+        assert done.stdout == ""
+
+
+def test_a_source_that_was_moved_and_touched_is_known_by_its_contents(tmp_path):
+    for sources, options in (
+        ([BERT, DATA / "classifier", DATA / "xlm" / "causal"], []),
+        ([DATA / "gpt"], ["--set", "n_head=1"]),
+    ):
+        root = tmp_path / "models"
+        for source in sources:
+            shutil.copytree(source, root / source.name)
+        options += ["--output-root", tmp_path / f"out-{len(sources)}"]
+        assert report_of(root, *options)["done"] == len(sources)
+        moved = root.rename(tmp_path / f"moved-{len(sources)}")
+        for file in moved.rglob("*"):
+            os.utime(file, (1, 1))
+        assert report_of(moved, *options)["skipped"] == len(sources)
+    values = moved / "gpt" / "params_3.npy"
+    values.write_bytes(values.read_bytes()[:-4] + bytes(4))
+    os.utime(values, (1, 1))
+    assert report_of(moved, *options)["done"] == 1
+
+
+@pytest.mark.parametrize("source", [BERT, DATA / "keras3" / "export", DATA / "classifier"])
+def test_a_record_tells_nothing_of_this_machine(tmp_path, source):
+    """Neither where files lay nor when; two machines give the same bytes."""
+    records = []
+    for name in ("one", "two/deeper"):
+        folder = Path(shutil.copytree(source, tmp_path / name / "my model"))
+        rules = tmp_path / name / "rules.toml"
+        rules.write_text('[[rule]]\nsource = "(?P<n>.*)"\ntarget = "{n}"\n')
+        for file in folder.rglob("*"):
+            os.utime(file, (len(name), len(name)))
+        own = {"rules": rules} if source.name == "export" else {}
+        convert(folder, tmp_path / name / "out", **own)
+        records.append((tmp_path / name / "out" / "conversion.json").read_bytes())
+        verify_against(tmp_path / name / "out", folder)
+    assert records[0] == records[1]
+    text = records[0].decode()
+    assert str(tmp_path) not in text
+    assert str(tmp_path.parent.parent) not in text
+    assert "modified" not in text
+
+
+def test_what_a_record_calls_its_source(tmp_path):
+    named = tmp_path / "named"
+    convert(KERAS, named, rules=KERAS / "rules.toml", source_name="hub.example/keras-regressor")
+    record = json.loads((named / "conversion.json").read_text())
+    assert record["source"]["checkpoint"] == "hub.example/keras-regressor"
+    assert record["rules"]["name"] == "rules.toml"
+    assert convert(KERAS, named, rules=KERAS / "rules.toml", resume=True).skipped
+    report = report_of(BERT, "--output-root", tmp_path / "out", "--source-name", "google/bert")
+    (outcome,) = report["outcomes"]
+    record = json.loads((Path(outcome["pytorch_dump_output"]) / "conversion.json").read_text())
+    assert record["source"]["checkpoint"] == "google/bert"
+
+
+def test_every_code_is_in_the_docs():
+    files = [
+        file for part in ("tfreader", "mapping", "cli") for file in (ROOT / part).rglob("*.py")
+    ]
+    text = "".join(file.read_text() for file in files)
+    codes = set(re.findall(r'\b(?:code|cause) = "([a-z-]+)"|code="([a-z-]+)"', text))
+    listed = (ROOT / "docs" / "batch.md").read_text()
+    assert {
+        code for found in codes for code in found if code and f"`{code}`" not in listed
+    } == set()
+
+
+def test_errors_keep_their_code_in_a_pickle():
+    error = tfreader.CheckpointNotFoundError("gone", code="missing-shard")
+    assert pickle.loads(pickle.dumps(error)).code == "missing-shard"
+    for said, code in (
+        ("m: no checkpoint; m.index is a Git LFS pointer, not the file itself", "git-lfs-pointer"),
+        ("m: damaged", "corrupt"),
+    ):
+        assert tfreader.CorruptCheckpointError(said).code == code
