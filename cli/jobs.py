@@ -86,6 +86,13 @@ def from_folder(
     for left in found.passed_over:
         pass_over(Outcome.passed_over(*left))
     roots = dict.fromkeys(found.checkpoints, folder)
+    usual: dict[str, list[str]] = {}
+    for checkpoint in found.checkpoints:
+        if os.path.basename(checkpoint) in USUAL:
+            usual.setdefault(os.path.dirname(checkpoint), []).append(checkpoint)
+    for checkpoints in usual.values():
+        for other in {*checkpoints} - {*_of_one_folder(checkpoints, pass_over)}:
+            del roots[other]
     jobs = _into(output_root, roots, folder, given, pass_over)
     return [replace(job, is_guess=True) for job in jobs]
 

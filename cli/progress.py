@@ -76,10 +76,10 @@ def _shown(job: Job, report: BatchReport) -> str:
 
 
 def why(outcome: Outcome) -> str:
-    """The error's first line, without the paths that stand beside it."""
+    """The error in one line, without the paths that stand beside it."""
     path, output = outcome.job.tf_checkpoint, outcome.job.pytorch_dump_output
     folder = os.path.dirname(path)
-    said = str(outcome.error).partition("\n")[0]
+    said = "; ".join(filter(None, str(outcome.error).split("\n")))
     said = said.removeprefix(f"{path}: ").removeprefix(f"{path} ")
     for long, short in ((output, "the output"), (f"{folder}/", ""), (folder, "its folder")):
         said = said.replace(long, short) if long.strip("/") else said

@@ -131,6 +131,25 @@ def test_outputs_in_the_folder_are_not_searched(tmp_path):
         assert (report["jobs"], report[status]) == (1, 1)
 
 
+def test_of_the_usual_files_in_a_folder_one_is_taken(tmp_path):
+    """As a clone without Git LFS has them: what is a pointer is not what would be converted."""
+    variables = some_variables()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_h5(tmp_path / name / "tf_model.h5", variables)
+    (tmp_path / "a" / "model.safetensors").write_text(POINTER)
+    write_safetensors(tmp_path / "b" / "model.safetensors", variables, {"format": "tf"})
+    outcomes = report_of(tmp_path, "--output-root", tmp_path / "out", "--dry-run", code=1)[
+        "outcomes"
+    ]
+    assert {below(tmp_path, o["tf_checkpoint"]): o["status"] for o in outcomes} == {
+        "a/tf_model.h5": "failed",  # no model that is known
+        "a/model.safetensors": "passed_over",
+        "b/model.safetensors": "failed",
+        "b/tf_model.h5": "passed_over",
+    }
+
+
 def damaged(root):
     """A folder of models, most of which fail, and of what is none; the good ones' number."""
     shutil.copytree(BERT, root / "good")

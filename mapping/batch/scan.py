@@ -118,7 +118,7 @@ def _verdict(
 def _local(root: str, outputs: str, found: Found) -> Iterator[tuple[str, set[str]]]:
     """The folders below one, each with the names of its files."""
     home = os.path.realpath(root)
-    seen = {os.path.realpath(outputs)} if outputs else set()
+    seen = {os.path.realpath(outputs)} - {home} if outputs else set()
     waiting = [root]
     while waiting:
         folder = waiting.pop()
