@@ -20,7 +20,7 @@ from tfreader.errors import OutputError, TFReaderError
 from tfreader.mapping.batch import DONE, FAILED, PASSED_OVER, PLANNED, SKIPPED, Outcome
 from tfreader.paths import as_path
 
-SHARE = 20  # one part of so many of the time goes into writing
+SHARE = 10  # one part of so many of the time goes into writing
 REMOTE_PAUSE = 10.0  # seconds between two uploads at least
 STATUSES = (DONE, SKIPPED, PLANNED, FAILED, PASSED_OVER)
 
@@ -87,7 +87,7 @@ class BatchReport:
 def kept(file: str | None, text: Callable[[], str]) -> Iterator[Callable[[], None]]:
     """Keep a file, here or behind a URL, as `text` gives it; yields what to call on a change.
 
-    It is there from the start, and whole at any time. Writing takes a twentieth of the time at
+    It is there from the start, and whole at any time. Writing takes a tenth of the time at
     most. What is no regular file, such as a pipe, is written to once, at the end.
     Raises OutputError, RemoteError.
     """
