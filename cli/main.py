@@ -19,7 +19,7 @@ from tfreader.errors import PlanError, RuleError, TFReaderError, UnknownModelTyp
 
 from . import FAILED, INTERRUPTED, USAGE
 from .batch import batch
-from .options import HOW, PATHS, Command, debug_option, options
+from .options import HOW, MAKING, PATHS, Command, debug_option, options
 from .rules import rules
 
 if TYPE_CHECKING:
@@ -188,26 +188,34 @@ def _filter(regex: str) -> re.Pattern[str]:
 @click.option(
     "--against",
     metavar="CHECKPOINT",
-    help="Also make the tensors of the converted PATH again from its checkpoint, and compare.",
+    help="Make the tensors of the model PATH, whoever converted it, again from its checkpoint, and "
+    "compare. The options below say how, where that is to be told.",
 )
+@options(*MAKING)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @debug_option
-def verify(path: str, against: str | None, as_json: bool) -> None:
+@click.pass_context
+def verify(
+    ctx: click.Context, /, path: str, against: str | None, as_json: bool, **options: Any
+) -> None:
     """Check every checksum of a checkpoint, or of what was converted."""
     import tfreader
 
     from .show import failure_data, size
 
+    default = click.core.ParameterSource.DEFAULT
+    given = {name: options[name] for name in options if ctx.get_parameter_source(name) != default}
+    if given and against is None:
+        raise click.UsageError(f"--{next(iter(given))} goes with --against")
+    if against is not None:
+        _compare(path, against, as_json, given)
+        return
     try:
-        if against is not None or _is_converted(path):
-            from tfreader.mapping.records.audit import verify_against, verify_output
+        if _is_converted(path):
+            from tfreader.mapping.records.audit import verify_output
 
             report = verify_output(path)
-            said = "as recorded"
-            if against is not None:
-                verify_against(path, against)
-                said += f", and as {against} gives them"
-            line = f"{path}: {report.tensors} tensors, {size(report.nbytes)}: {said}"
+            line = f"{path}: {report.tensors} tensors, {size(report.nbytes)}: as recorded"
         else:
             with _open(path, salvage=True) as checkpoint:
                 report = checkpoint.verify()
@@ -221,6 +229,17 @@ def verify(path: str, against: str | None, as_json: bool) -> None:
                 click.echo(_safe(f"tfreader: {problem}"), err=True)
         sys.exit(FAILED)
     _print({"ok": True, "problems": [], **report._asdict()}, [line], as_json)
+
+
+def _compare(model: str, checkpoint: str, as_json: bool, given: dict[str, Any]) -> None:
+    from tfreader.mapping.records.audit import compare_output
+
+    from .show import comparison_lines
+
+    found = compare_output(model, checkpoint, **given)
+    _print(found.to_data(), comparison_lines(found), as_json)
+    if not found.ok:
+        sys.exit(FAILED)
 
 
 def _is_converted(path: str) -> bool:

@@ -122,42 +122,47 @@ _SET = click.option(
     callback=settings,
     help="Set a key of the written config. May be repeated.",
 )
+_MODEL_TYPE = click.option(
+    "--model_type",
+    "--model-type",
+    default="auto",
+    show_default=True,
+    help="The model's family, or auto to tell it from the variable names.",
+)
+_ARCHITECTURE = click.option(
+    "--architecture",
+    metavar="CLASS",
+    help="The model class to write, such as BertForMaskedLM; the heads found decide else.",
+)
+_RULES = click.option(
+    "--rules",
+    metavar="FILE",
+    help="A rule file (TOML), in place of the family's rules or extending them.",
+)
+_ACCEPT_UNCERTAIN = click.option(
+    "--accept-uncertain",
+    "--accept_uncertain",
+    is_flag=True,
+    help="Follow rules that are marked uncertain = true, as `tfreader suggest` marks them.",
+)
+_TASK = click.option(
+    "--finetuning_task_name",
+    "--finetuning-task-name",
+    metavar="T",
+    help="The task whose head is meant, of several; recorded in config.json.",
+)
 HOW: tuple[Decorator, ...] = (
-    click.option(
-        "--model_type",
-        "--model-type",
-        default="auto",
-        show_default=True,
-        help="The model's family, or auto to tell it from the variable names.",
-    ),
+    _MODEL_TYPE,
     _CONFIG,
     click.option(
         "--vocab",
         metavar="FILE",
         help="The vocabulary's file, or its folder; by default the one beside the checkpoint.",
     ),
-    click.option(
-        "--finetuning_task_name",
-        "--finetuning-task-name",
-        metavar="T",
-        help="The task whose head is meant, of several; recorded in config.json.",
-    ),
-    click.option(
-        "--architecture",
-        metavar="CLASS",
-        help="The model class to write, such as BertForMaskedLM; the heads found decide else.",
-    ),
-    click.option(
-        "--rules",
-        metavar="FILE",
-        help="A rule file (TOML), in place of the family's rules or extending them.",
-    ),
-    click.option(
-        "--accept-uncertain",
-        "--accept_uncertain",
-        is_flag=True,
-        help="Follow rules that are marked uncertain = true, as `tfreader suggest` marks them.",
-    ),
+    _TASK,
+    _ARCHITECTURE,
+    _RULES,
+    _ACCEPT_UNCERTAIN,
     _TARGET,
     _IGNORE,
     _IGNORE_WEIGHTS,
@@ -194,6 +199,11 @@ HOW: tuple[Decorator, ...] = (
 )
 # Those of them that decide whether a rule file fits.
 FITTING = (_CONFIG, _TARGET, _IGNORE, _IGNORE_WEIGHTS, _SCOPE, _MOVING_AVERAGES, _SET)
+# And those that decide which tensors a checkpoint gives.
+MAKING = (
+    *(_MODEL_TYPE, _CONFIG, _TASK, _ARCHITECTURE, _RULES, _ACCEPT_UNCERTAIN),
+    *(_IGNORE, _IGNORE_WEIGHTS, _SCOPE, _MOVING_AVERAGES, _SET),
+)
 
 
 def options(*decorators: Decorator) -> Decorator:

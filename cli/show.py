@@ -16,6 +16,7 @@ from tfreader.training import training_state
 if TYPE_CHECKING:
     from tfreader import Checkpoint, ObjectGraph, TensorInfo
     from tfreader.mapping import Plan, Report
+    from tfreader.mapping.records.compare import Comparison, Row
 
 _NUMBER = re.compile(r"\d+")
 _OWNED = re.compile(
@@ -168,6 +169,33 @@ def plan_lines(plan: Plan, notes: Sequence[str]) -> Iterator[str]:
         yield f"tied: {alias} = {target}"
     yield from dropped_lines(plan)
     yield f"{len(plan.entries)} tensors, {size(plan.nbytes)}"
+
+
+def comparison_lines(found: Comparison) -> Iterator[str]:
+    """A model against its checkpoint, tensors that differ only in numbers folded into one line."""
+    kind = found.architecture or "state dict"
+    yield f"{found.model} against {found.checkpoint}, as {kind}"
+    yield from (f"note: {note}" for note in found.notes)
+    groups: dict[tuple[object, ...], list[Row]] = defaultdict(list)
+    for row in found.rows:
+        detail = without_numbers(row.detail)
+        groups[row.ok, row.status, without_numbers(row.tensor), detail].append(row)
+    rows = [("", "tensor", "largest difference", "")]
+    for (ok, status, *_), alike in sorted(groups.items(), key=lambda group: not group[0][0]):
+        largest = max(row.largest_difference or 0 for row in alike)
+        mark = str(status) if ok else f"{status} !"
+        name, detail = (printable(fold(each)) for each in _columns(alike))
+        rows.append((mark, name, f"{largest:.3g}" if largest else "", detail))
+    yield from table(rows)
+    yield from (f"problem: {problem}" for problem in found.others)
+    counts = ", ".join(f"{number} {status}" for status, number in found.counts.items() if number)
+    wrong = len(found.problems)
+    verdict = "the model is the checkpoint's" if found.ok else f"{wrong} of them are not right"
+    yield f"{len(found.rows)} tensors, {size(found.nbytes)}: {counts}: {verdict}"
+
+
+def _columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    return [row.tensor for row in rows], [row.detail for row in rows]
 
 
 def failure_data(error: Exception, said: str) -> dict[str, Any]:

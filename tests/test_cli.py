@@ -73,7 +73,7 @@ def test_json_is_one_document(tmp_path):
         (["inspect", BERT, "--filter", "a{9999999999}"], 2, "--filter"),
         (["inspect", BERT, "--filter", "(" * 5000 + ")" * 5000], 2, "--filter"),
         (["verify", "nowhere"], 1, "no checkpoint there"),
-        (["verify", BERT, "--against", BERT], 1, "no record"),
+        (["verify", BERT, "--against", BERT], 1, "no PyTorch weights"),
         (["convert", "--tf_checkpoint", BERT, "--pytorch_dump_output", ""], 1, "no letter"),
         (["verify"], 2, "PATH"),
         (["batch", "--glob", "nothing/*", "--output-root", "out"], 2, "no jobs there"),

@@ -1,4 +1,4 @@
-"""safetensors files that transformers' TensorFlow classes wrote.
+"""safetensors files, such as transformers' TensorFlow classes wrote.
 
 Layout as the safetensors format says (huggingface/safetensors, README): the header's length (8
 bytes, little-endian), the header (JSON), then all tensors without gaps. There are no checksums.
@@ -19,7 +19,7 @@ from .paths import absolute
 from .protocols import SourceFile
 from .runs import RunReader
 from .shapes import MAX_ELEMENTS, MAX_RANK
-from .sniff import safetensors_format
+from .sniff import is_safetensors, safetensors_format
 
 DTYPE_NAMES = {
     "bool": "BOOL",
@@ -59,13 +59,10 @@ class _Stored(NamedTuple):
     end: int
 
 
-class TFSafetensors(Checkpoint):
-    """A safetensors file with metadata `format: tf`.
+class Safetensors(Checkpoint):
+    """A safetensors file, whoever's tensors it has. Types that numpy does not have cannot be read.
 
-    Names are those of the TensorFlow variables without `:0`; transformers leaves their outermost
-    scope out, except of those that contain `model.` (modeling_tf_utils.py,
-    strip_model_name_and_prefix). Types that TensorFlow does not have cannot be read.
-    Raises CheckpointNotFoundError, CorruptCheckpointError also where the format is another.
+    Raises CheckpointNotFoundError, CorruptCheckpointError.
     """
 
     format = "safetensors"
@@ -78,15 +75,17 @@ class TFSafetensors(Checkpoint):
         self._arguments = absolute(path), notes
         self._file = open_file(path)
         try:
-            if not is_tf_safetensors(bytes(self._file.read(0, min(HEAD, self._file.size)))):
-                raise CorruptCheckpointError(
-                    f"{path}: no safetensors file of TensorFlow (format tf){but_it_is(path)}"
-                )
+            self._check_kind(bytes(self._file.read(0, min(HEAD, self._file.size))))
             self._start = 8 + int.from_bytes(self._file.read(0, 8), "little")
             self._variables = self._tensors()
         except BaseException:
             self._file.close()
             raise
+
+    def _check_kind(self, head: bytes) -> None:
+        """Raise CorruptCheckpointError where a file that starts so is not of this class."""
+        if not is_safetensors(head):
+            raise CorruptCheckpointError(f"{self.path}: no safetensors file{but_it_is(self.path)}")
 
     def _tensors(self) -> Mapping[str, _Stored]:
         if self._start > min(LARGEST_HEADER, self._file.size):
@@ -97,7 +96,7 @@ class TFSafetensors(Checkpoint):
         text = self._file.read(8, self._start - 8)
         try:
             header = parse_json(text.decode("utf-8"))
-            del header["__metadata__"]
+            header.pop("__metadata__", None)
             found = {name: self._stored(name, entry) for name, entry in header.items()}
             _check_layout(found, self._start, self._file.size)
         except ValueError as error:
@@ -172,7 +171,7 @@ class TFSafetensors(Checkpoint):
         self._file.close()
 
     def __reduce__(self) -> Any:
-        return reopen, (TFSafetensors, self._arguments, self.index_sha256())
+        return reopen, (type(self), self._arguments, self.index_sha256())
 
     def _load(self, info: TensorInfo, rows: range | None) -> Array:
         box = whole(info.shape)
@@ -182,6 +181,21 @@ class TFSafetensors(Checkpoint):
         return CorruptCheckpointError(
             f"{self.path}: damaged safetensors file: {problem}; fetch it again"
         )
+
+
+class TFSafetensors(Safetensors):
+    """One with metadata `format: tf`.
+
+    Names are those of the TensorFlow variables without `:0`; transformers leaves their outermost
+    scope out, except of those that contain `model.` (modeling_tf_utils.py,
+    strip_model_name_and_prefix).
+    """
+
+    def _check_kind(self, head: bytes) -> None:
+        if not is_tf_safetensors(head):
+            raise CorruptCheckpointError(
+                f"{self.path}: no safetensors file of TensorFlow (format tf){but_it_is(self.path)}"
+            )
 
 
 def _check_layout(tensors: Mapping[str, _Stored], start: int, size: int) -> None:

@@ -1,7 +1,8 @@
-"""Check what was converted: the output against its record, the record against the checkpoint."""
+"""Check what was converted: against its record, and against the checkpoint that it was made of."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -9,13 +10,13 @@ from tfreader.checkpoint import VerifyReport
 from tfreader.errors import CheckpointNotFoundError, ChecksumError
 from tfreader.paths import AnyPath
 
-from ..execute import stream
 from ..families import open_source
 from ..places import RECORD, find_record, overrules
-from ..planning.planner import PlanOptions, make_plan
+from ..planning.planner import PlanOptions
 from ..rules.rule_file import parse_rules
-from .manifest import Hashed, Manifest, checksum_kind, load
-from .recorded import Recorded, differences
+from .compare import Comparison, compare
+from .manifest import Manifest, load
+from .recorded import Recorded
 
 
 def verify_output(output: str | PathLike[str]) -> VerifyReport:
@@ -35,46 +36,57 @@ def verify_output(output: str | PathLike[str]) -> VerifyReport:
     return VerifyReport(len(manifest["tensors"]), nbytes)
 
 
-def verify_against(output: str | PathLike[str], checkpoint: str | PathLike[str]) -> VerifyReport:
-    """Make the tensors of a conversion again from its checkpoint, and compare them to its record.
+def compare_output(
+    model: str | PathLike[str],
+    checkpoint: str | PathLike[str],
+    model_type: str = "auto",
+    **options: Any,
+) -> Comparison:
+    """Compare a model to its checkpoint; one that was converted here to its record too.
 
-    Raises ChecksumError, whose `problems` lists every tensor that comes out otherwise, and what
-    `make_plan` and reading the checkpoint raise.
+    Such a model's record says how it was made, as far as the `options` of `compare` leave that
+    open. Raises what `compare` raises.
     """
-    _, manifest = _record(output)
-    recorded = manifest["options"]
-    model_type = recorded["model_type"]
-    options: Any = {key: recorded[key] for key in PlanOptions.__annotations__ if key in recorded}
-    rules = manifest["rules"]
+    record = find_record(model)
+    if record is None:
+        return compare(model, checkpoint, model_type, **options)
+    manifest = load(record)
+    problems: list[str] = []
+    try:
+        verify_output(model)
+    except ChecksumError as error:
+        problems += error.problems
     with open_source(checkpoint, model_type) as source:
-        plan = make_plan(
-            source,
-            model_type,
-            config=manifest["config"]["original"],
-            rules=parse_rules(rules["text"], rules["name"]) if "text" in rules else None,
-            **options,
-        )
-        kind = checksum_kind(manifest)
-        made = Hashed(plan.entries, lambda *_: None, kind)
-        stream(plan, source, made)
-        digests = made.digests()
-        planned = plan.to_data()
-        found = {
-            tensor["target"]: {**tensor, kind: digests[tensor["target"]]}
-            for tensor in planned["tensors"]
-        }
-        expected = {
-            tensor["target"]: {key: value for key, value in tensor.items() if key != "file"}
-            for tensor in manifest["tensors"]
-        }
-        problems = differences(str(checkpoint), expected, found)
-        if problems and source.index_sha256() != manifest["source"]["index_sha256"]:
+        if source.index_sha256() != manifest["source"]["index_sha256"]:
             problems.insert(
                 0, f"{checkpoint}: not the checkpoint that was converted: another index"
             )
-    if problems:
-        raise ChecksumError.of(str(output), problems)
-    return VerifyReport(len(found), plan.nbytes)
+    given = options if model_type == "auto" else {**options, "model_type": model_type}
+    found = compare(model, checkpoint, **{**_as_recorded(manifest), **given})
+    return replace(found, others=(*problems, *found.others))
+
+
+def verify_against(output: str | PathLike[str], checkpoint: str | PathLike[str]) -> VerifyReport:
+    """Make the tensors of a model again from its checkpoint, and compare them.
+
+    Raises ChecksumError, whose `problems` lists every tensor that differs, and what
+    `compare_output` raises.
+    """
+    found = compare_output(output, checkpoint)
+    if not found.ok:
+        raise ChecksumError.of(str(output), found.problems)
+    return VerifyReport(len(found.rows), found.nbytes)
+
+
+def _as_recorded(manifest: Manifest) -> dict[str, Any]:
+    """The arguments with which a model was converted."""
+    recorded, rules = manifest["options"], manifest["rules"]
+    return {
+        "model_type": recorded["model_type"],
+        "config": manifest["config"]["original"],
+        "rules": parse_rules(rules["text"], rules["name"]) if "text" in rules else None,
+        **{key: recorded[key] for key in PlanOptions.__annotations__ if key in recorded},
+    }
 
 
 def _record(output: str | PathLike[str]) -> tuple[AnyPath, Manifest]:

@@ -198,17 +198,22 @@ def _names_in_archive(path: TorchFile, archive: zipfile.ZipFile) -> set[str]:
     return names
 
 
+def refused(path: str, name: str) -> UnsupportedError:
+    """The error of a pickle that asks for something else than tensors and plain data."""
+    return UnsupportedError(
+        f"{path}: refused, and nothing of it was run: its pickle asks for {name!r}, where "
+        "a checkpoint has tensors, numbers, strings and their containers alone\n"
+        "Do not load this file unless you know who made it. If it is your own, load it where "
+        "you trust it and save it again without that object",
+        code="unsafe-pickle",
+    )
+
+
 def _refusal(path: TorchFile, message: str) -> TFReaderError:
     """Why torch refused, without its advice to load the file unrestricted."""
     name = re.search(r"GLOBAL (\S+)", message)
     if name is not None:
-        return UnsupportedError(
-            f"{path}: refused, and nothing of it was run: its pickle asks for {name[1]!r}, where "
-            "a checkpoint has tensors, numbers, strings and their containers alone\n"
-            "Do not load this file unless you know who made it. If it is your own, load it where "
-            "you trust it and save it again without that object",
-            code="unsafe-pickle",
-        )
+        return refused(str(path), name[1])
     reason = message.partition("WeightsUnpickler error: ")[2] or message
     return CorruptCheckpointError(
         f"{path}: refused, and nothing of it was run: torch's restricted loader cannot read its "
