@@ -16,7 +16,8 @@ from tfreader.training import training_state
 if TYPE_CHECKING:
     from tfreader import Checkpoint, ObjectGraph, TensorInfo
     from tfreader.mapping import Plan, Report
-    from tfreader.mapping.records.compare import Comparison, Row
+    from tfreader.mapping.records.compare import Comparison
+    from tfreader.mapping.records.rows import Row
 
 _NUMBER = re.compile(r"\d+")
 _OWNED = re.compile(

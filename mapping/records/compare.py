@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Unpack
 
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError, PlanError, TFReaderError, UnknownModelTypeError
-from tfreader.files import SMALL, read_small
-from tfreader.json_text import parse_json
 from tfreader.paths import AnyPath, as_path
 
 from ..families import open_source
@@ -23,6 +20,7 @@ from ..rules.rule import RuleSet
 from ..sources.weights import open_weights
 from .pairing import Pairing, pair
 from .rows import EQUAL, STATUSES, Row, rows_of
+from .settings import CONFIG, differences, read_config
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Comparison:
     rows: tuple[Row, ...]
     nbytes: int
     notes: tuple[str, ...] = ()
-    others: tuple[str, ...] = field(default=())
+    others: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -95,10 +93,12 @@ def compare(
     ):
         shapes = {info.name: info.shape for info in weights.infos}
         options.setdefault("dtype", "keep")
-        kinds = _classes_of(as_path(model)) if options.get("architecture") is None else []
-        plan, made = _nearest(source, shapes, kinds, model_type, config, rules, options)
+        settings = read_config(as_path(model))
+        planned = _planned(source, shapes, settings, model_type, config, rules, options)
+        plan, made = min(planned, key=lambda one: one[1].distance(one[0], shapes))
         source.check_shards([name for entry in plan.entries for name in entry.sources])
         rows = tuple(rows_of(plan, made, source, weights))
+        others, notes = _beside(planned[0][0], plan, settings, as_path(model))
         return Comparison(
             model=str(model),
             checkpoint=str(checkpoint),
@@ -106,57 +106,88 @@ def compare(
             architecture=plan.architecture,
             rows=rows,
             nbytes=sum(info.nbytes or 0 for info in weights.infos if info.name not in made.copies),
-            notes=(*plan.notes, *weights.notes, *_told(made, rows)),
+            notes=(*plan.notes, *weights.notes, *_told(made, rows), *notes),
+            others=others,
         )
 
 
-def _classes_of(model: AnyPath) -> list[str]:
-    """The classes that the config beside the weights names."""
-    folder = model if model.is_dir() else model.parent
-    with suppress(OSError, ValueError, TFReaderError):
-        config = parse_json(read_small(folder / "config.json", SMALL).decode("utf-8"))
-        named = config.get("architectures") if isinstance(config, dict) else None
-        return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
-    return []
-
-
-def _nearest(
+def _planned(
     source: Checkpoint,
     shapes: Mapping[str, Shape],
-    kinds: Sequence[str],
+    settings: Mapping[str, Any] | None,
     model_type: str,
     config: Any,
     rules: Any,
     options: PlanOptions,
-) -> tuple[Plan, Pairing]:
-    """The plan whose tensors are the nearest to the model's.
+) -> list[tuple[Plan, Pairing]]:
+    """Plans of the classes that the model may have, up to one whose tensors are the model's.
 
-    First comes the class that the checkpoint's heads tell, then those of the model's config, then
-    the others of the family. Raises what `make_plan` raises where no class can be planned.
+    First comes the class that the checkpoint's heads tell, then those that the model's config
+    names, then the others of the family; one that is asked for stands alone. Raises what
+    `make_plan` raises where no class can be planned.
     """
-    found: list[tuple[Plan, Pairing]] = []
+    planned: list[tuple[Plan, Pairing]] = []
     failed: TFReaderError | None = None
-    own = options.get("architecture")
-    wanted: list[str | None] = [own, *kinds]
+    asked = options.get("architecture")
+    wanted = [asked] if asked is not None else [None, *_classes(settings)]
     for kind in wanted:  # which grows as the family's classes are known
         options["architecture"] = kind
         try:
             plan = make_plan(source, model_type, config=config, rules=rules, **options)
         except (PlanError, ConfigError, UnknownModelTypeError) as error:
             failed = failed or error
-            plan = getattr(error, "plan", None)
+            tried: Plan | None = getattr(error, "plan", None)
         else:
-            made = pair(plan, shapes)
+            tried, made = plan, pair(plan, shapes)
+            planned.append((plan, made))
             if not made.distance(plan, shapes):
-                return plan, made
-            found.append((plan, made))
-        if own is None and plan is not None:
-            others = (kind.name for kind in plan.rules.architectures)
-            wanted += [name for name in others if name not in (*wanted, plan.architecture)]
-    if not found:
+                return planned
+        if asked is None and tried is not None:
+            others = (kind.name for kind in tried.rules.architectures)
+            wanted += [name for name in others if name not in (*wanted, tried.architecture)]
+    if not planned:
         assert failed is not None
         raise failed
-    return min(found, key=lambda one: one[1].distance(one[0], shapes))
+    return planned
+
+
+def _classes(settings: Mapping[str, Any] | None) -> list[str]:
+    """The classes that a config names."""
+    named = (settings or {}).get("architectures")
+    return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+
+
+def _beside(
+    first: Plan, plan: Plan, settings: Mapping[str, Any] | None, model: AnyPath
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What is wrong but for the tensors, and what the user should know.
+
+    The head that a checkpoint was fine-tuned with must not get lost; those of pre-training may.
+    """
+    problems, notes = [], []
+    heads, own = _heads(first), _heads(plan)
+    usual = first.rules.architectures[:1]
+    if lost := sorted(heads - own):
+        said = (
+            f"the checkpoint's {' and '.join(lost)} head is not in it: compared as "
+            f"{plan.architecture}, where the checkpoint is a {first.architecture}"
+        )
+        if {*lost} <= {head for kind in usual for head in (*kind.heads, *kind.beside)}:
+            notes.append(said)
+        else:
+            problems.append(
+                f"{model}: {said} (--architecture {plan.architecture} if that is meant)"
+            )
+    if settings is not None and plan.family is not None and plan.config is not None:
+        for said, is_wrong in differences(plan.family.model_type, plan.config, settings):
+            where = f"{model / CONFIG}: {said}"
+            (problems if is_wrong else notes).append(where)
+    return tuple(problems), tuple(notes)
+
+
+def _heads(plan: Plan) -> set[str]:
+    kind = plan.rules.architecture(plan.architecture or "")
+    return set(kind.heads) if kind is not None else set()
 
 
 def _told(made: Pairing, rows: Sequence[Row]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfreader.checkpoint import Checkpoint
+from tfreader.checkpoint import Checkpoint, VariableReader, whole
 from tfreader.dtypes import Array, name_of
 
 from ..execute import stream
@@ -73,7 +73,7 @@ def rows_of(plan: Plan, made: Pairing, source: Checkpoint, weights: Checkpoint) 
             elif difference is not None and difference.is_equal:
                 yield _equal(row, difference, entry, plan)
             else:
-                yield _unequal(row, difference, entry, source, weights)
+                yield _unequal(row, difference, entry, source, weights.reader(name))
     for name in made.extra:
         yield _extra(name, weights)
 
@@ -171,15 +171,14 @@ def _unequal(
     difference: Difference | None,
     entry: Entry,
     source: Checkpoint,
-    weights: Checkpoint,
+    found: VariableReader,
 ) -> Row:
     """One whose values are others, or the same with their axes in another order."""
-    assert row.found is not None
     row = row._replace(status=DIFFERENT, ok=False)
     if entry.fill is not None:
         is_unread = _UNREAD.fullmatch(entry.target) is not None
         row = row._replace(ok=is_unread).told(f"no variable gives it: {entry.fill.reason}")
-    axes = axes_between(entry, source, weights.reader(row.found))
+    axes = axes_between(entry, source, found)
     if axes is not None:
         order = "" if len(axes) == 2 else f"its axes are {list(axes)} of the plan's"
         return row._replace(status=TRANSPOSED).told(order)
@@ -192,7 +191,7 @@ def _unequal(
         row = row.told(f"rounded to {' or '.join(map(name_of, difference.rounded))}")
     if not math.isfinite(difference.largest):
         return row.told("infinite, or no numbers, in one of both")
-    seen = looks(weights.info(row.found), lambda: weights.read(row.found or ""))
+    seen = looks(found.info, lambda: found.read(whole(found.info.shape)))
     row = row.told(seen if seen.startswith("all ") else "")
     return row._replace(largest_difference=difference.largest)
 
