@@ -80,7 +80,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "mobilenet_v2": {**_MOBILENET, "first_layer_is_expansion": True, "finegrained_output": True},
     "openai-gpt": {"n_head": 12, "layer_norm_epsilon": 1e-5, "afn": "gelu"},
     "pegasus": {**_PEGASUS, "activation_function": "gelu", "scale_embedding": False},
-    "rembert": {**_BERT, "num_attention_heads": 18},
+    "rembert": {**_BERT, "num_attention_heads": 18, "tie_word_embeddings": False},
     "roformer": {**_BERT, "rotary_value": False},
     "t5": {"num_heads": 8, "layer_norm_epsilon": 1e-6, "feed_forward_proj": "relu"},
     "tapas": {

@@ -111,6 +111,8 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> 
 
 _KNOWN: Mapping[str, Any] = {
     "collections OrderedDict": OrderedDict,
+    "builtins set": set,
+    "__builtin__ set": set,
     "torch._utils _rebuild_tensor": _tensor,
     "torch._utils _rebuild_tensor_v2": _tensor,
     "torch._utils _rebuild_tensor_v3": _tensor,
