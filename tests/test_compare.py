@@ -14,6 +14,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from bundle_writer import write_bundle
 from click.testing import CliRunner
 from conftest import BERT, DATA, KERAS
 from safetensors.torch import save_file
@@ -273,6 +274,17 @@ def test_what_is_wrong_is_told(tensors, against, harm, status, difference, said,
         assert row.largest_difference == pytest.approx(difference, abs=1e-3)
     assert len(found.problems) == len(status)
     json.dumps(found.to_data(), allow_nan=False)
+
+
+def test_a_scalar_is_compared_too(tmp_path):
+    source = write_bundle(tmp_path / "m", {"s": np.float32(2.5), "k": np.ones((2, 3), np.float32)})
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nsource = "(?P<n>.)"\ntarget = "{n}"\n')
+    for value, status in ((2.5, {}), (2.0, {"s": "different"})):
+        save({"s": torch.tensor(value), "k": torch.ones(2, 3)}, tmp_path / "m.pt")
+        found = compare(tmp_path / "m.pt", source, rules=rules)
+        assert wrong(found) == status
+        assert rows(found)["s"].largest_difference == 2.5 - value
 
 
 def test_a_vocabulary_without_its_padding_is_equal_as_far_as_it_goes(tensors, against):

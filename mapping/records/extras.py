@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tfreader.checkpoint import TensorInfo
-from tfreader.dtypes import Array, name_of
+from tfreader.dtypes import Array
 
 LARGEST = 64 << 20  # bytes of a tensor that is looked into
 _Fits = Callable[[Array], bool]
@@ -72,13 +72,18 @@ def looks(info: TensorInfo, read: Callable[[], Array]) -> str:
     if not _can_be_read(info) or not info.nbytes:
         return ""
     values = read()
-    if "float" in name_of(values.dtype):
-        values = values.astype(np.float64)
-    lowest, highest = values.min(), values.max()
-    if lowest == highest:
-        return f"all {lowest:g}"
+    if said := constant(values):
+        return said
+    values = values.astype(np.float64)
     return f"mean {values.mean():.2g}, standard deviation {values.std():.2g}"
 
 
+def constant(values: Array) -> str:
+    """What all values are, where they are the same: as a class starts with, most likely."""
+    first = values.reshape(-1)[:1]
+    return f"all {first[0]:g}" if len(first) and bool((values == first).all()) else ""
+
+
 def _can_be_read(info: TensorInfo) -> bool:
-    return info.dtype.numpy is not None and (info.nbytes or 0) <= LARGEST
+    kind = info.dtype.numpy
+    return kind is not None and kind.kind != "c" and (info.nbytes or 0) <= LARGEST

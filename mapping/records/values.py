@@ -19,6 +19,7 @@ from ..rules.ops import Changed, Elementwise, Read, Shape, within
 
 HELD = 64 << 20  # bytes of a variable that is read as a whole where it is read again
 MOST_AXES = 5  # of tensors that are tried in every order of their axes
+SAMPLE = 1000  # values that are looked at before all are
 ROUNDING = 1e-6  # of values that are computed: by how much of the largest they may differ
 TABLES = ("frequencies", "sinusoids", "timing_signal")
 NARROW = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
@@ -45,7 +46,7 @@ class Difference:
 
     def add(self, planned: Array, found: Array) -> None:
         """Count a part of both, the plan's in the type in which it would be written."""
-        made, found = _comparable(planned, found)
+        made, found = map(np.atleast_1d, _comparable(planned, found))
         if np.array_equal(_bits(made), _bits(found)):
             return
         is_other = ~((made == found) | _nan(made) & _nan(found))
@@ -54,12 +55,21 @@ class Difference:
             return
         self.count += count
         self.rounded = tuple(kind for kind in self.rounded if _is_rounded(made, found, kind))
-        wide = np.complex128 if found.dtype.kind == "c" else np.float64
-        ours, theirs = made[is_other].astype(wide), found[is_other].astype(wide)
         with np.errstate(over="ignore", invalid="ignore"):
-            self.largest = float(np.maximum(self.largest, np.max(np.abs(ours - theirs))))
-        sizes = np.abs(ours[np.isfinite(ours)])
-        self.scale = max(self.scale, float(sizes.max(initial=0.0)))
+            ours, theirs = _wide(made), _wide(found)
+            gaps = np.abs(ours - theirs)
+            gaps[~is_other] = 0  # also where both are infinite, or no numbers
+            self.largest = float(np.maximum(self.largest, gaps.max()))
+        if self.allowed:
+            self.scale = max(self.scale, float(np.abs(ours).max()))
+
+
+def _wide(values: Array) -> Array:
+    """The values in a type in which differences are taken: single precision for what it holds."""
+    if values.dtype.kind == "c":
+        return values
+    is_short = "float" in name_of(values.dtype) and values.dtype.itemsize <= 4
+    return values.astype(np.float32 if is_short else np.float64, copy=False)
 
 
 def _comparable(planned: Array, found: Array) -> tuple[Array, Array]:
@@ -84,8 +94,12 @@ def _nan(values: Array) -> Any:
 def _is_rounded(made: Array, found: Array, kind: np.dtype[Any]) -> bool:
     if made.dtype not in (np.float32, np.float64):
         return False
+    first = made.reshape(-1)[:SAMPLE], found.reshape(-1)[:SAMPLE]
     with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.array_equal(made.astype(kind).astype(made.dtype), found))
+        return all(
+            np.array_equal(ours.astype(kind).astype(made.dtype), theirs)
+            for ours, theirs in (first, (made, found))
+        )
 
 
 def computed(entry: Entry) -> float:
