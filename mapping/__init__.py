@@ -7,12 +7,15 @@
 from .convert import Report, convert, load_state_dict
 from .plan import Dtype, Entry, MovingAverages, Plan
 from .planning.planner import make_plan
+from .records.audit import compare_output as compare
+from .records.compare import Comparison
 from .rules.dump import dump_rules
 from .rules.rule import Rule, RuleSet
 from .rules.rule_file import load_rules
 from .suggest.suggest import suggest
 
 __all__ = [
+    "Comparison",
     "Dtype",
     "Entry",
     "MovingAverages",
@@ -20,6 +23,7 @@ __all__ = [
     "Report",
     "Rule",
     "RuleSet",
+    "compare",
     "convert",
     "dump_rules",
     "load_rules",

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import shutil
 import sys
 from collections import OrderedDict
 
@@ -16,7 +19,7 @@ import pytest
 import torch
 from bundle_writer import write_bundle
 from click.testing import CliRunner
-from conftest import BERT, DATA, KERAS
+from conftest import BERT, DATA, KERAS, ROOT
 from safetensors.torch import save_file
 from transformers import CONFIG_MAPPING
 
@@ -419,6 +422,19 @@ def test_what_else_lies_there_is_told(tmp_path, tensors):
     save_file(tensors, tmp_path / "model.safetensors")
     note = "compared: model.safetensors; also there, not compared: pytorch_model.bin"
     assert note in compare(tmp_path, BERT).notes
+
+
+def test_the_page_about_it_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "verify.md").read_text()
+    for language, text in re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        if language == "python":
+            exec(compile(text, "verify.md", "exec"), {})
+            continue
+        for line in text.splitlines():
+            result = CliRunner().invoke(main, shlex.split(line)[1:])
+            assert result.exit_code == 0, result.output
 
 
 def run(*arguments):
