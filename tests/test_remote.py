@@ -18,6 +18,7 @@ from pathlib import Path
 import boto3
 import numpy as np
 import pytest
+import torch
 from boto3.s3.transfer import TransferConfig
 from bundle_writer import write_bundle
 from click.testing import CliRunner
@@ -30,7 +31,7 @@ import tfreader
 from tfreader import files
 from tfreader.cli.main import main
 from tfreader.files import read_small
-from tfreader.mapping import convert, load_rules
+from tfreader.mapping import compare, convert, load_rules, load_state_dict
 from tfreader.mapping.families import open_source
 from tfreader.mapping.places import RECORD
 from tfreader.remote import RemoteFile, RemotePath, stores
@@ -660,3 +661,16 @@ def test_threads_share_a_file(web):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_model_there_is_compared_to_a_checkpoint_there(upload, tmp_path):
+    tensors = load_state_dict(BERT)
+    (tmp_path / "model").mkdir()
+    torch.save(tensors, tmp_path / "model" / "pytorch_model.bin")
+    (tmp_path / "model" / "config.json").write_text('{"num_attention_heads": 4}')
+    model, source = upload(tmp_path / "model"), upload(BERT)
+    found = compare(f"{model}/", f"{source}/bert_model.ckpt")
+    assert found.counts["equal"] == len(tensors)
+    (problem,) = found.problems
+    assert "config.json: num_attention_heads = 4; the checkpoint's is 3" in problem
+    assert compare(f"{model}/pytorch_model.bin", f"{source}/bert_model.ckpt").ok

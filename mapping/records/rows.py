@@ -109,6 +109,7 @@ def _differences(
                     planned[:count] if box else planned, weights.reader(name).read(there)
                 )
 
+    weights.prefetch([name for _, name in differences])
     stream(plan, source, write)
     weights.check_unchanged()
     return differences

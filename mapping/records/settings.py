@@ -119,7 +119,7 @@ _GELUS = ("gelu", "gelu_new", "gelu_python", "gelu_fast", "gelu_pytorch_tanh")
 def read_config(folder: AnyPath) -> Mapping[str, Any] | None:
     """A model's config.json; None where it has none. Raises ConfigError, RemoteError."""
     path = folder / CONFIG
-    if not folder.is_dir() or not path.is_file():
+    if folder.is_file() or not path.is_file():
         return None
     try:
         config = parse_json(read_small(path, SMALL).decode("utf-8"))

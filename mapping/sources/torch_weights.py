@@ -286,6 +286,10 @@ class TorchWeights(Checkpoint):
     def check_shards(self, names: Sequence[str]) -> None:
         """The file is open and has all that its pickle says."""
 
+    def prefetch(self, names: Sequence[str]) -> None:
+        stored = [self._variables[name].stored for name in names]
+        self._file.expect([(info.offset or 0, info.nbytes or 0) for info in stored])
+
     def check_unchanged(self) -> None:
         self._file.check_unchanged()
 

@@ -38,9 +38,7 @@ def open_weights(path: AnyPath) -> Checkpoint:
     """
     if isinstance(path, Path):
         check_access(str(path))
-    file, notes = _in_folder(path) if path.is_dir() else (_index_of(path), ())
-    if not file.is_file():
-        raise CheckpointNotFoundError(f"{file}: not there; {_EXPECTED}")
+    file, notes = (_index_of(path), ()) if path.is_file() else _in_folder(path)
     if file.name.endswith(INDEX):
         return ShardedFiles(str(file), _open, notes)
     weights = _open(str(file))
@@ -78,9 +76,11 @@ def _in_folder(folder: AnyPath) -> tuple[AnyPath, tuple[str, ...]]:
     """The weights that from_pretrained would load, or the only ones; what else lies there."""
     folder = _snapshot(folder)
     usual = [folder / name for name in USUAL if (folder / name).is_file()]
-    found = usual or sorted(_others(folder), key=str)
+    is_there = folder.is_dir()  # which a web server may not tell
+    found = usual or (sorted(_others(folder), key=str) if is_there else [])
     if not found:
-        raise CheckpointNotFoundError(f"{folder}: no PyTorch weights in it; {_EXPECTED}")
+        what = "no PyTorch weights in it" if is_there else "not there"
+        raise CheckpointNotFoundError(f"{folder}: {what}; {_EXPECTED}")
     if not usual and len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise CheckpointNotFoundError(f"{folder}: any of {names} could be meant: name the file")
