@@ -29,7 +29,7 @@ test-lowest: build/lowest/installed  ## the tests with the lowest releases that 
 RUNS ?= 20000
 SECONDS ?= 20
 SEED ?= 1
-TARGET ?= v1,v2,graph,state keras rules,jobs,beside,settings,records,folders
+TARGET ?= v1,v2,graph,state keras rules,jobs,beside,settings,records,folders,models
 fuzz: $(VENV)/installed  ## damaged input of all kinds, for longer if SECONDS says so; see tests/fuzz.py
 	mkdir -p build && cd build && for target in $(TARGET); do TARGET=$$target $(PYTHON) \
 	  ../tests/fuzz.py -runs=$(RUNS) -max_total_time=$(SECONDS) -seed=$(SEED) || exit 1; done

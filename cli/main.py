@@ -198,7 +198,7 @@ def _filter(regex: str) -> re.Pattern[str]:
 def verify(
     ctx: click.Context, /, path: str, against: str | None, as_json: bool, **options: Any
 ) -> None:
-    """Check every checksum of a checkpoint, or of what was converted."""
+    """Check a checkpoint, or what was converted; any model against its checkpoint."""
     import tfreader
 
     from .show import failure_data, size

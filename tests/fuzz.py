@@ -28,6 +28,7 @@ from unittest.mock import patch
 import fuzz_files
 import h5py
 import numpy as np
+import torch
 from bundle_writer import entry, header, table
 from fuzz_files import DATA, refused
 from ml_dtypes import bfloat16
@@ -38,6 +39,7 @@ import tfreader.keras_h5  # which is only loaded for such a file, to be seen fro
 from tfreader.checkpoint import TensorInfo
 from tfreader.dtypes import DTYPES
 from tfreader.hdf5.ahead import SUPERBLOCK, follow
+from tfreader.mapping.sources.weights import open_weights
 from tfreader.object_graph import ObjectGraph
 from tfreader.training import training_state
 
@@ -101,10 +103,29 @@ def shards(data: bytes, folder: Path) -> None:
     read(index, data)
 
 
+def models(data: bytes, folder: Path) -> None:
+    """A file with weights of a PyTorch model, as torch or safetensors saves it."""
+    (folder / "m.bin").write_bytes(data)
+    with refused(), open_weights(folder / "m.bin") as found:
+        read_all(found)
+
+
+def state_dicts() -> Iterator[bytes]:
+    """Small ones, in both of torch's containers: a view, an expanded tensor, training state."""
+    values = torch.arange(12.0).reshape(3, 4)
+    tensors = {"a": values, "b": values.t(), "c": torch.ones(1).expand(3), "d": values.half()[1:]}
+    for is_new in (True, False):
+        file = io.BytesIO()
+        contents = {"model": tensors, "step": 3}
+        torch.save(contents, file, _use_new_zipfile_serialization=is_new)
+        yield file.getvalue()
+
+
 SHARDED = some_variables()
 TARGETS: tuple[Target, ...] = (
     *(v1, v2, graph, state, keras, fuzz_files.rules, fuzz_files.jobs, fuzz_files.beside),
     *(fuzz_files.settings, fuzz_files.records, fuzz_files.folders, weights, shards),
+    models,
 )
 
 
@@ -152,7 +173,9 @@ def seeds() -> Iterator[bytes]:
 
 
 def reader_seeds() -> Iterator[tuple[Target, bytes]]:
-    """From the files that TensorFlow wrote."""
+    """From the files that TensorFlow wrote, and some of torch."""
+    for data in state_dicts():
+        yield models, data
     for file in ("v1/dtypes", "v1/model.ckpt-00000-of-00002"):
         yield v1, (DATA / file).read_bytes()
     for prefix in ("reader/dtypes", "objects/model.ckpt-1", "keras3/compiled", "reader/slices"):

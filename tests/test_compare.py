@@ -397,6 +397,13 @@ def test_a_torch_file_that_is_no_state_dict_is_refused(
 
 
 @pytest.mark.parametrize("is_legacy", [False, True])
+def test_a_few_bytes_do_not_become_any_number_of_values(tmp_path, is_legacy):
+    save({"x": torch.ones(1).expand(1 << 30)}, tmp_path / "m.bin", is_legacy)
+    with pytest.raises(tfreader.CorruptCheckpointError, match="more values than are stored"):
+        compare(tmp_path / "m.bin", BERT)
+
+
+@pytest.mark.parametrize("is_legacy", [False, True])
 def test_whatever_is_lost_of_a_torch_file_the_error_is_one_of_ours(tmp_path, tensors, is_legacy):
     sound = save(tensors, tmp_path / "m.bin", is_legacy).read_bytes()
     for size in range(0, len(sound), 997):

@@ -76,7 +76,12 @@ def lists_that_grew():
     return b"\x80\x02](" + items + b"ctorch\nSize\nh\x00\x85R" * 3000 + b"e."
 
 
-@pytest.mark.parametrize("make", [nested_tuples, chained_calls, lists_that_grew])
+def one_name_of_many():
+    """An object that is named as if a billion had been before; Python keeps a table of names."""
+    return b"\x80\x02}r\xff\xff\xff\x3f."
+
+
+@pytest.mark.parametrize("make", [nested_tuples, chained_calls, lists_that_grew, one_name_of_many])
 def test_a_pickle_that_costs_more_than_it_holds_is_refused_before_torch_reads_it(tmp_path, make):
     with pytest.raises(TooCostlyError):
         names_in(BytesIO(make()))

@@ -61,6 +61,8 @@ def names_in(file: BinaryIO) -> set[str]:
         elif name == "STACK_GLOBAL":
             names.add(" ".join(texts))
         if name in _PUTS:
+            if argument is not None and argument > position - start:  # Python has a table of them
+                raise TooCostlyError(f"its pickle asks for a table of {argument} objects")
             memo[len(memo) if name == "MEMOIZE" else argument] = _pop(stack[-1:])
         elif name in _GETS:
             if argument not in memo:

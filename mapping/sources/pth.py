@@ -48,10 +48,10 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05]")  # how pickles of protocol 2 and later
 _DTYPES = {str(dtype): dtype for dtype in DTYPES.values()}
 
 
-class _Inert:
+class Inert:
     """What the pickle believes to build with numpy: takes any values, keeps none."""
 
-    def __new__(cls, *_: Any) -> _Inert:
+    def __new__(cls, *_: Any) -> Inert:
         return super().__new__(cls)
 
     def __setstate__(self, _: Any) -> None:
@@ -61,7 +61,7 @@ class _Inert:
 # Arrays and scalars of numpy are pickled as calls of these, whose module numpy 2 has renamed.
 # torch knows a class on its list by the module and the name that the class gives itself.
 _STAND_INS = {
-    f"{module} {name}": type(name, (_Inert,), {"__module__": module})
+    f"{module} {name}": type(name, (Inert,), {"__module__": module})
     for module, name in (
         ("numpy", "ndarray"),
         ("numpy", "dtype"),

@@ -37,8 +37,9 @@ from tfreader.runs import RunReader
 from tfreader.shapes import MAX_ELEMENTS, MAX_RANK
 
 from .pickle_cost import TooCostlyError, names_in
-from .pth import LEGACY_PICKLES, MAX_PICKLE_SIZE, refused
+from .pth import LEGACY_PICKLES, MAX_PICKLE_SIZE, Inert, refused
 
+MOST_REPEATED = 1 << 26  # bytes of a tensor of which fewer are stored
 _LOCAL_HEADER = 30  # bytes before a record's name, the last four being two lengths
 _DTYPES = {str(dtype): dtype for dtype in DTYPES.values()}
 _STORAGES = {
@@ -86,16 +87,6 @@ class _Place(NamedTuple):
     strides: tuple[int, ...]
 
 
-class _Inert:
-    """What stands for an object of numpy, in the training state beside the weights."""
-
-    def __new__(cls, *_: Any) -> _Inert:
-        return super().__new__(cls)
-
-    def __setstate__(self, _: Any) -> None:
-        pass
-
-
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> _Tensor:
     """What `_rebuild_tensor_v2`, and v3 with its own dtype, would build."""
     own = next((value for value in rest if isinstance(value, DType)), None)
@@ -121,11 +112,11 @@ _KNOWN: Mapping[str, Any] = {
     **{f"torch {name}": _DTYPES[kind] for name, kind in _STORAGES.items()},
     **{f"torch.storage {name}": _DTYPES[kind] for name, kind in _STORAGES.items()},
     **{f"torch {name}": dtype for name, dtype in _DTYPES.items()},
-    "numpy ndarray": _Inert,
-    "numpy dtype": _Inert,
-    "_codecs encode": _Inert,  # of the bytes of numpy's scalars
+    "numpy ndarray": Inert,
+    "numpy dtype": Inert,
+    "_codecs encode": Inert,  # of the bytes of numpy's scalars
     **{
-        f"numpy.{core}.multiarray {name}": _Inert
+        f"numpy.{core}.multiarray {name}": Inert
         for core in ("core", "_core")
         for name in ("_reconstruct", "scalar")
     },
@@ -262,6 +253,11 @@ class TorchWeights(Checkpoint):
             raise CorruptCheckpointError(
                 f"{self.path}: tensor {name[:80]!r} {list(shape)}: its values are not all in the "
                 "file (truncated?); get it anew"
+            )
+        if prod(shape) * itemsize > max(size, MOST_REPEATED):
+            # By strides of zero a few bytes can claim to be any number of values.
+            raise CorruptCheckpointError(
+                f"{self.path}: tensor {name[:80]!r} {list(shape)}: more values than are stored"
             )
         begin = start + offset * itemsize
         info = TensorInfo(name, dtype, shape, prod(shape) * itemsize, shard=0, offset=begin)
