@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from conftest import BERT, DATA, KERAS, ROOT
 from jsonschema import Draft202012Validator
 
 from tfreader.cli.main import main
+from tfreader.cli.report import BatchReport
 from tfreader.mapping import convert, load_state_dict
+from tfreader.mapping.batch import Outcome
 
 SCHEMAS = {
     path.name.removesuffix(".schema.json"): json.loads(path.read_text())
@@ -118,6 +121,28 @@ def test_a_comparison_with_every_status(tmp_path):
     found = printed("verify", tmp_path / "model.bin", "--against", BERT, code=1)
     fits("verify-1", found)
     assert all(found["counts"].values())
+
+
+def test_reports_of_batches(tmp_path):
+    """Of each status, of a dry run, and of one that was killed."""
+    folder, report = tmp_path / "in", tmp_path / "report.json"
+    shutil.copytree(BERT, folder / "bert")
+    shutil.copytree(KERAS, folder / "keras")
+    (folder / "model.h5").write_text("version https://git-lfs.github.com/spec/v1\n")
+    (folder / "x.pth").write_bytes(b"PK\x03\x04")
+    torch.save({"a": torch.ones(2)}, folder / "own.pth")
+    out = ("--output-root", tmp_path / "out", "--jobs", 1)
+    seen = set()
+    for more, code in ((["--dry-run"], 1), ([], 1), (["--report", report], 1)):
+        found = printed("batch", folder, *out, *more, code=code)
+        fits("batch-report-1", found)
+        seen |= {outcome["status"] for outcome in found["outcomes"]}
+    fits("batch-report-1", json.loads(report.read_text()))
+    assert seen >= {"done", "skipped", "planned", "failed"}
+    running = BatchReport("tfreader batch", "/x", 3)
+    running.add(Outcome.passed_over("/x/y", "jax", "of Flax"))
+    fits("batch-report-1", json.loads(running.to_json()))
+    assert json.loads(running.to_json())["end"] is None
 
 
 def test_a_damaged_output(tmp_path):
