@@ -206,7 +206,8 @@ def verify(
     default = click.core.ParameterSource.DEFAULT
     given = {name: options[name] for name in options if ctx.get_parameter_source(name) != default}
     if given and against is None:
-        raise click.UsageError(f"--{next(iter(given))} goes with --against")
+        flag = next(each.opts[0] for each in ctx.command.params if each.name in given)
+        raise click.UsageError(f"{flag} goes with --against")
     if against is not None:
         _compare(path, against, as_json, given)
         return

@@ -174,6 +174,8 @@ def plan_lines(plan: Plan, notes: Sequence[str]) -> Iterator[str]:
 
 def comparison_lines(found: Comparison) -> Iterator[str]:
     """A model against its checkpoint, tensors that differ only in numbers folded into one line."""
+    from tfreader.mapping.findings import count
+
     kind = found.architecture or "state dict"
     yield f"{found.model} against {found.checkpoint}, as {kind}"
     yield from (f"note: {note}" for note in found.notes)
@@ -190,9 +192,11 @@ def comparison_lines(found: Comparison) -> Iterator[str]:
     yield from table(rows)
     yield from (f"problem: {problem}" for problem in found.others)
     counts = ", ".join(f"{number} {status}" for status, number in found.counts.items() if number)
-    wrong = len(found.problems)
-    verdict = "the model is the checkpoint's" if found.ok else f"{wrong} of them are not right"
-    yield f"{len(found.rows)} tensors, {size(found.nbytes)}: {counts}: {verdict}"
+    verdict = "the model is" if found.ok else f"{count(found.problems, 'problem')}: it is not"
+    yield (
+        f"{count(found.rows, 'tensor')}, {size(found.nbytes)}: {counts}: {verdict} what the "
+        "checkpoint gives"
+    )
 
 
 def _columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:

@@ -56,13 +56,13 @@ def compare_output(
         verify_output(model)
     except ChecksumError as error:
         problems += error.problems
-    with open_source(checkpoint, model_type) as source:
-        if source.index_sha256() != manifest["source"]["index_sha256"]:
-            problems.insert(
-                0, f"{checkpoint}: not the checkpoint that was converted: another index"
-            )
     given = options if model_type == "auto" else {**options, "model_type": model_type}
-    found = compare(model, checkpoint, **{**_as_recorded(manifest), **given})
+    arguments = {**_as_recorded(manifest), **given}
+    found = compare(model, checkpoint, **arguments)
+    with open_source(checkpoint, arguments["model_type"]) as source:
+        is_other = source.index_sha256() != manifest["source"]["index_sha256"]
+    if is_other and (problems or not found.ok):
+        problems.insert(0, f"{checkpoint}: not the checkpoint that was converted: another index")
     return replace(found, others=(*problems, *found.others))
 
 

@@ -63,7 +63,7 @@ class Comparison:
             "tensors": len(self.rows),
             "nbytes": self.nbytes,
             "counts": self.counts,
-            "table": [row._asdict() for row in self.rows],
+            "table": [row.to_data() for row in self.rows],
             "problems": list(self.problems),
             "notes": list(self.notes),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,6 +44,11 @@ class Row(NamedTuple):
     expected_dtype: str | None = None
     largest_difference: float | None = None
     detail: str = ""
+
+    def to_data(self) -> dict[str, Any]:
+        """The row as plain data, for JSON."""
+        data = self._asdict()
+        return {key: list(each) if isinstance(each, tuple) else each for key, each in data.items()}
 
     def told(self, more: str) -> Row:
         """The row with more to say of it."""
