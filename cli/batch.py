@@ -21,6 +21,7 @@ import click
 
 from tfreader.errors import ConfigError
 from tfreader.paths import absolute, as_path, is_dir, path_of
+from tfreader.system import processors
 
 from . import FAILED, INTERRUPTED
 from .options import HOW, Command, debug_option, options
@@ -62,7 +63,7 @@ def _resources(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, float]:
     "-j",
     "count",
     type=click.IntRange(1),
-    default=lambda: len(os.sched_getaffinity(0)),
+    default=processors,
     show_default="one for each processor",
     help="How many conversions run at a time.",
 )

@@ -23,7 +23,7 @@ from tfreader.kinds import USUAL, models_in
 from tfreader.locate import checkpoint_of, is_left_over
 from tfreader.mapping.batch import Job, Outcome, scan
 from tfreader.mapping.target import is_callable
-from tfreader.paths import as_path, glob, is_url
+from tfreader.paths import as_path, glob, is_url, join, path_of, place, slashes
 
 from .options import HOW, PATHS, Command, options, pairs
 
@@ -110,7 +110,7 @@ def from_glob(
 
     roots: dict[str, str] = {}  # by the checkpoint
     for pattern in patterns:
-        root = _MAGIC.split(pattern)[0].rpartition("/")[0]
+        root = _MAGIC.split(slashes(path_of(pattern)))[0].rpartition("/")[0]
         found = False
         for file in glob(pattern, pass_link):
             if any(map(is_left_over, file.split("/")[:-1])):
@@ -146,7 +146,7 @@ def _into(
     rows = {
         checkpoint: {
             "tf_checkpoint": checkpoint,
-            "pytorch_dump_output": os.path.join(output_root, names[checkpoint]),
+            "pytorch_dump_output": join(output_root, names[checkpoint]),
         }
         for checkpoint in taken
     }
@@ -159,22 +159,22 @@ def _name(checkpoint: str, root: str) -> str:
     name = checkpoint.removeprefix(root).strip("/")
     name = name.removesuffix("variables/variables").rstrip("/")
     folder, base = os.path.split(name)
-    return os.path.join(folder, base.partition(".")[0] if base in USUAL else base)
+    return join(folder, base.partition(".")[0] if base in USUAL else base)
 
 
 def _of_one_folder(checkpoints: list[str], pass_over: PassOver) -> list[str]:
     """Of several models that lie in a folder under usual names the one that would be found."""
     folder = os.path.dirname(checkpoints[0])
     names = [os.path.basename(checkpoint) for checkpoint in checkpoints]
-    others = [os.path.join(folder, name) for name in names] != checkpoints
+    others = {folder} != {os.path.dirname(checkpoint) for checkpoint in checkpoints}
     if len(checkpoints) == 1 or others or not set(names) <= set(USUAL):
         return checkpoints
     first = next((model.name for model in models_in(folder, set(names))), min(names))
     for name in names:
         if name != first:
             why = f"passed over for {first} beside it"
-            pass_over(Outcome.passed_over(os.path.join(folder, name), "same-model", why))
-    return [os.path.join(folder, first)]
+            pass_over(Outcome.passed_over(join(folder, name), "same-model", why))
+    return [join(folder, first)]
 
 
 def _jobs(source: str, rows: Iterable[tuple[str, Row]], given: Row) -> list[Job]:
@@ -188,7 +188,7 @@ def _jobs(source: str, rows: Iterable[tuple[str, Row]], given: Row) -> list[Job]
         except click.ClickException as error:
             raise click.UsageError(f"{where}: {error.format_message()}") from None
         job = Job(options.pop("tf_checkpoint"), options.pop("pytorch_dump_output"), options)
-        other = outputs.setdefault(_place(job.pytorch_dump_output), where)
+        other = outputs.setdefault(place(job.pytorch_dump_output), where)
         if other is not where:
             raise click.UsageError(
                 f"{where}: its output {job.pytorch_dump_output} is that of {other} too"
@@ -203,16 +203,9 @@ def _jobs(source: str, rows: Iterable[tuple[str, Row]], given: Row) -> list[Job]
     return jobs
 
 
-def _place(output: str) -> str:
-    """Where an output lies, however it is spelled."""
-    if is_url(output):
-        return output.rstrip("/")
-    return os.path.realpath(output) if "\0" not in output else output
-
-
 def _above(path: str) -> Iterator[str]:
     """The folders that a path lies in."""
-    while (folder := path.rpartition("/")[0]) and folder != path:
+    while (folder := os.path.dirname(path)) and folder != path:
         yield folder
         path = folder
 
@@ -220,7 +213,7 @@ def _above(path: str) -> Iterator[str]:
 def _joined(folder: str, row: Row) -> Row:
     """A row whose relative paths start from that folder."""
     return {
-        key: os.path.join(folder, value)
+        key: join(folder, value)
         if key in _ARE_PATHS
         and isinstance(value, str)
         and not is_url(value)

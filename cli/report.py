@@ -127,13 +127,13 @@ def write(file: str, text: str) -> None:
         if not isinstance(path, Path):
             with tempfile.TemporaryDirectory(prefix="tfreader.") as folder:
                 copy = Path(folder) / "report"
-                copy.write_text(text, "utf-8")
+                copy.write_text(text, "utf-8", newline="\n")
                 path.put(copy)
         elif path.exists() and not path.is_file():
-            path.write_text(text, "utf-8")
+            path.write_text(text, "utf-8", newline="\n")
         else:
             part = path.with_name(f".{path.name}.tmp")
-            part.write_text(text, "utf-8")
+            part.write_text(text, "utf-8", newline="\n")
             part.replace(path)
     except OSError as error:
         if isinstance(error, TFReaderError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import secrets
@@ -17,15 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfreader.errors import CorruptCheckpointError, OutputError, TFReaderError
-from tfreader.paths import AnyPath, as_path
+from tfreader.paths import AnyPath, as_path, impossible_name
+from tfreader.system import replace, sync
 
 from .places import TORCH_SUFFIXES, overrules, record_of
 from .records.manifest import load
 from .records.recorded import Recorded
 
 if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
     from tfreader.remote import RemotePath
 
+_LOCK = ".tfreader.lock"  # of the folder that it lies in, while its files are moved
 _OLD = ".old"  # where what is replaced waits until all is done
 ATTEMPTS = 100  # to make a temporary folder while others tidy up
 # Of files with weights that other programs write; a folder of such a name is no good guess. But
@@ -44,6 +47,8 @@ def output_path(output: str | PathLike[str]) -> AnyPath:
     path = as_path(output)
     if not isinstance(path, Path) and path.is_web:
         raise OutputError(f"{output}: cannot be written to; name a folder, or a bucket as s3://…")
+    if isinstance(path, Path) and (part := impossible_name(path)):
+        raise OutputError(f"{output}: Windows has no file or folder named {part!r}; name another")
     known = (*TORCH_SUFFIXES, ".safetensors")
     is_meant_as_file = path.suffix.lower() in (*OTHER_SUFFIXES, *known) and path.suffix not in known
     if is_meant_as_file and not str(output).endswith("/"):
@@ -89,7 +94,7 @@ def check_place(output: AnyPath, is_folder: bool, names: Collection[str]) -> Non
         if not isinstance(home, Path):
             _survey(output, is_folder, names)
         elif home.is_dir():
-            with _locked(home):
+            with _locked(home / _LOCK):
                 _survey(output, is_folder, names)
     except OSError as error:
         if isinstance(error, TFReaderError):
@@ -141,56 +146,55 @@ def _stage_beside(output: Path, is_folder: bool) -> Iterator[Path]:
     """A temporary folder on the output's file system; those of killed conversions go."""
     home = output if is_folder and output.is_dir() else output.parent
     made = [path for path in (home, *home.parents) if not path.exists()]
-    stage: Path | None = None
+    stage = home / f".{output.name}.{secrets.token_hex(4)}.tmp"
     try:
-        stage, lock = _locked_folder(home, output.name)
-        try:
-            tidy(output)
-            yield stage
-        finally:
-            os.close(lock)
+        # Not inside of the folder: Windows moves none in which a file is open.
+        with _locked(stage.with_suffix(".lock")):
+            try:
+                stage.mkdir()
+                tidy(output)
+                yield stage
+            finally:
+                shutil.rmtree(stage, ignore_errors=True)
         made = []
     finally:
-        if stage is not None:
-            shutil.rmtree(stage, ignore_errors=True)
         with suppress(OSError):  # another conversion may be using them by now
             for folder in made:
                 folder.rmdir()
 
 
-def _locked_folder(home: Path, name: str) -> tuple[Path, int]:
-    """A new folder with a lock that ends with this process, however it ends."""
-    for attempt in count(1):
-        folder = home / f".{name}.{secrets.token_hex(4)}.tmp"
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()
-            lock = _lock(folder)
-        except FileNotFoundError:  # other conversions tidy up: what they made, what has no lock
-            if attempt == ATTEMPTS:
-                raise
-            continue
-        if folder.exists():
-            return folder, lock
-        os.close(lock)
-    raise AssertionError
-
-
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    lock = _lock(folder)
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file that is there as long; it ends with this process, however that ends.
+
+    Where the file system has no locks, or may only be read, nothing is held.
+    """
+    from filelock import FileLock
+
+    lock = FileLock(path)
+    for attempt in count(1):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except FileNotFoundError:  # other conversions tidy up the folders that they made
+            if attempt < ATTEMPTS:
+                continue
+            raise
+        except OSError:
+            pass
+        break
     try:
         yield
     finally:
-        os.close(lock)
+        _unlock(lock)
 
 
-def _lock(folder: Path) -> int:
-    """A lock on a folder, which ends when the descriptor is closed."""
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    with suppress(OSError):  # a file system without locks
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
+def _unlock(lock: BaseFileLock) -> None:
+    """Let go of a lock, without its file: who waits for one that is removed makes another."""
+    if lock.is_locked:
+        with suppress(OSError):  # Windows removes no open file; there `release` does
+            os.unlink(lock.lock_file)
+        lock.release()
 
 
 def tidy(output: AnyPath) -> None:
@@ -201,41 +205,40 @@ def tidy(output: AnyPath) -> None:
 
 
 def _sweep(home: Path, name: str) -> None:
-    """Remove the temporary folders that no living conversion holds."""
-    stage = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}\.tmp")
-    found: list[str] = []
-    with (
-        suppress(OSError),
-        os.scandir(home) as entries,
-    ):  # no folder, or closed to reading
-        found = [entry.path for entry in entries if stage.fullmatch(entry.name)]
-    for path in found:
-        with suppress(OSError):  # it is in use, or gone, or no lock can tell
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path)
-            finally:
-                os.close(lock)
+    """Remove the temporary folders that no living conversion holds, and their locks."""
+    stage = re.compile(rf"(\.{re.escape(name)}\.[0-9a-f]{{8}})\.(tmp|lock)")
+    found: set[str] = set()
+    with suppress(OSError):  # no folder, or closed to reading
+        found = {match[1] for match in map(stage.fullmatch, os.listdir(home)) if match}
+    if not found:
+        return
+    from filelock import FileLock
+
+    for path in (home / name for name in found):
+        lock = FileLock(f"{path}.lock", timeout=0)
+        with suppress(OSError):  # it is in use, or no lock can tell
+            lock.acquire()
+            shutil.rmtree(f"{path}.tmp", ignore_errors=True)
+            _unlock(lock)
 
 
 def _publish(stage: Path, output: Path, is_folder: bool, durable: bool) -> None:
     names = [path.name for path in stage.iterdir()]
     home = output if is_folder else output.parent
     record = home / record_of(output, is_folder).name
-    sync = _sync if durable else lambda _: None
+    flush = sync if durable else lambda _: None
     for path in (*(stage / name for name in names), stage):
-        sync(path)
+        flush(path)
     if is_folder and not output.exists():
         try:
-            os.replace(stage, output)
-            sync(output.parent)
+            replace(stage, output)
+            flush(output.parent)
             return
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        except OSError:
+            if not output.exists():
                 raise  # else another conversion was there first
     (stage / _OLD).mkdir()
-    with _locked(home):  # two conversions to one place come one after the other
+    with _locked(home / _LOCK):  # two conversions to one place come one after the other
         left_over = [home / path.name for path in _survey(output, is_folder, names)]
         # Without its record the old output counts for nothing, and the new one not yet.
         leaving = [*left_over, record, *(home / name for name in names)]
@@ -243,9 +246,9 @@ def _publish(stage: Path, output: Path, is_folder: bool, durable: bool) -> None:
         into = [(stage / name, home / name) for name in _in_order(names, record.name)]
         with _moved([*((a, b) for a, b in out if os.path.lexists(a)), *into]):
             if record.name in names:
-                sync(home)
-                os.replace(stage / record.name, record)
-                sync(home)
+                flush(home)
+                replace(stage / record.name, record)
+                flush(home)
 
 
 @contextmanager
@@ -254,26 +257,14 @@ def _moved(moves: Iterable[tuple[Path, Path]]) -> Iterator[None]:
     done: list[tuple[Path, Path]] = []
     try:
         for source, target in moves:
-            os.replace(source, target)
+            replace(source, target)
             done.append((source, target))
         yield
     except BaseException:
         for source, target in reversed(done):
             with suppress(OSError):  # there is no more that could be done
-                os.replace(target, source)
+                replace(target, source)
         raise
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file's contents, or a folder's names, would outlive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot say
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _upload(stage: Path, output: RemotePath, is_folder: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from bundle_writer import write_bundle
 from click.testing import CliRunner
 from conftest import BERT, DATA, KERAS
 from crc32c import crc32c
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_v1 import floats, write_v1
@@ -339,12 +339,13 @@ def test_what_killed_conversions_left_is_removed_and_what_lives_is_not(tmp_path)
     for folder in (dead, alive):
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(b"half")
-    lock = os.open(alive, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = FileLock(alive.with_suffix(".lock"))
+    lock.acquire()
     (tmp_path / ".out.backup.tmp").mkdir()  # not ours
     convert(BERT, tmp_path / "out")
-    assert set(os.listdir(tmp_path)) == {"out", ".out.0000a11e.tmp", ".out.backup.tmp"}
-    os.close(lock)
+    left = {"out", ".out.0000a11e.tmp", ".out.0000a11e.lock", ".out.backup.tmp"}
+    assert set(os.listdir(tmp_path)) == left
+    lock.release()
     assert convert(BERT, tmp_path / "out", resume=True).skipped
     assert set(os.listdir(tmp_path)) == {"out", ".out.backup.tmp"}
 

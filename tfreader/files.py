@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
-from io import FileIO
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,8 +22,9 @@ from .errors import (
     TFReaderError,
 )
 from .paths import AnyPath, as_path, is_url
-from .protocols import Expected, File, SourceFile
+from .protocols import Expected, File, Raw, SourceFile
 from .sniff import clause
+from .system import BINARY, most_descriptors, read_at
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ def open_regular(path: str, flags: int) -> int:
     if "\0" in path or not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not a regular file", path)
     # By now it may be another, so that nothing waits: not the opening, not a read.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    return os.open(path, flags | BINARY | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_small(path: AnyPath, limit: int = SMALL) -> bytes:
@@ -111,8 +111,7 @@ class Identity(NamedTuple):
 
 def has_room(fd: int) -> bool:
     """Whether descriptors are left for other files, `fd` being the latest: the lowest free one."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return limit == resource.RLIM_INFINITY or fd < limit // 2
+    return fd < most_descriptors() // 2
 
 
 class LocalFile:
@@ -126,7 +125,7 @@ class LocalFile:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self._fd = open_regular(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            self._fd = open_regular(path, os.O_RDONLY)
         except FileNotFoundError:
             raise CheckpointNotFoundError(f"{path}: no such file") from None
         except OSError as error:
@@ -149,7 +148,7 @@ class LocalFile:
         fd = self._fd
         try:
             while done < len(view):
-                count = os.preadv(fd, [view[done:]], offset + done)
+                count = read_at(fd, view[done:], offset + done)
                 if count == 0:
                     break
                 done += count
@@ -164,9 +163,10 @@ class LocalFile:
         if Identity.of(status) != self.identity:
             raise self._changed()
         if done < len(view):
+            it_is = clause(self.path, BufferedReader(Raw(self, owns=False)))
             raise CorruptCheckpointError(
                 f"{self.path}: truncated: bytes {offset} to {offset + len(view)} are needed, "
-                f"the file has {self.size}{clause(self.path, FileIO(self._fd, closefd=False))}"
+                f"the file has {self.size}{it_is}"
             )
 
     def read(self, offset: int, size: int) -> bytearray:

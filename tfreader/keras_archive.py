@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Iterable
 from contextlib import closing
 from io import BufferedReader
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from .errors import (
@@ -28,6 +27,7 @@ from .files import CHUNK, DAMAGED, SMALL, LocalFile, open_file
 from .hdf5.source import PLACES, SIGNATURE, place_of
 from .paths import is_url
 from .protocols import Expected, File, Raw
+from .system import temporary_file
 
 WEIGHTS = "model.weights.h5"
 CONFIG = "config.json"
@@ -116,19 +116,18 @@ class Archive:
                 f"{self.path}: {WEIGHTS} would take {self.size} bytes, {info.compress_size} are "
                 "stored: unpack it, if the file is your own, and pass it"
             )
-        self._copy = NamedTemporaryFile(suffix=".h5")  # noqa: SIM115 - goes with this object
+        path = temporary_file(self, ".h5")
         try:
-            with archive.open(info) as packed:  # gives no more than `size` bytes
-                shutil.copyfileobj(packed, self._copy, CHUNK)
-            self._copy.flush()
+            with archive.open(info) as packed, path.open("wb") as copy:
+                shutil.copyfileobj(packed, copy, CHUNK)  # gives no more than `size` bytes
         except TFReaderError:
             raise
         except OSError as error:
             raise OutputError(
-                f"{self._copy.name}: {self.path} cannot be unpacked there ({error.strerror}); set "
+                f"{path}: {self.path} cannot be unpacked there ({error.strerror}); set "
                 "TMPDIR to a place with room"
             ) from None
-        self._inner = LocalFile(self._copy.name)
+        self._inner = LocalFile(str(path))
         if self._inner.size != self.size:
             raise CorruptCheckpointError(f"{self.path}: {WEIGHTS} ends too early; {DAMAGED}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Collection, Set
 from contextlib import closing
@@ -12,7 +11,7 @@ from .checkpoint import Checkpoint
 from .errors import CheckpointNotFoundError, CorruptCheckpointError, RemoteError
 from .files import open_file, read_small
 from .keras_archive import is_keras_file
-from .paths import as_path, entries, is_file, is_url
+from .paths import as_path, entries, is_file, is_url, join
 from .safetensors_file import HEAD, TFSafetensors, is_tf_safetensors
 from .sharded import INDEX, ShardedFiles, index_of, read_index
 
@@ -106,23 +105,23 @@ def names_in(folder: str) -> set[str]:
     names = {name for name, _ in entries(folder)}
     if names or not is_url(folder):
         return names
-    found = {name for name in USUAL if is_file(os.path.join(folder, name))}
-    saved = is_file(os.path.join(folder, SAVED_MODEL + ".index"))
+    found = {name for name in USUAL if is_file(join(folder, name))}
+    saved = is_file(join(folder, SAVED_MODEL + ".index"))
     return found | ({"saved_model"} if saved else set())
 
 
 def models_in(folder: str, names: Set[str]) -> list[Model]:
     """The models among what lies in a folder: the usual ones in order, and then the others."""
-    found = [Model(name, kind_of(os.path.join(folder, name))) for name in USUAL if name in names]
-    if "saved_model" in names and is_file(os.path.join(folder, SAVED_MODEL + ".index")):
+    found = [Model(name, kind_of(join(folder, name))) for name in USUAL if name in names]
+    if "saved_model" in names and is_file(join(folder, SAVED_MODEL + ".index")):
         found.append(Model(SAVED_MODEL))
     shards = {index: name for name in names if (index := index_of(name)) is not None}
     others = {name for name in names if name.endswith(MODEL_ENDINGS) and not index_of(name)}
     rest = sorted((others | shards.keys()).difference(USUAL))
     for name in rest[:LOOKED_AT] if is_url(folder) else rest:
-        found.append(Model(name, kind_of(os.path.join(folder, name))))
+        found.append(Model(name, kind_of(join(folder, name))))
     for index in sorted(shards.keys() - names):  # missing, which is an error where all else is too
-        found.append(Model(index, kind_of(os.path.join(folder, shards[index]))))
+        found.append(Model(index, kind_of(join(folder, shards[index]))))
     return [model for model in found if model.kind or model.name == SAVED_MODEL]
 
 

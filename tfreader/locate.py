@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Set
+from pathlib import Path
 
 from .checkpoint_pb2 import CheckpointState
 from .errors import CheckpointNotFoundError, CorruptCheckpointError, RemoteError, TFReaderError
 from .files import but_it_is, is_table, read_small
 from .kinds import LOOKED_AT, USUAL, Model, jax_files, kind_of, models_in, names_in, torch_files
-from .paths import as_path, check_access, entries, is_dir, is_file, is_url
+from .paths import as_path, as_there, check_access, entries, is_dir, is_file, is_url, join
 from .prefixes import (
     V1_SHARD,
     Located,
@@ -34,6 +35,7 @@ def locate(path: str) -> Located:
     `kinds`. Raises CheckpointNotFoundError, CorruptCheckpointError where the file there is
     something else, AccessDeniedError.
     """
+    path = as_there(path, is_prefix=True)
     if not is_url(path):
         check_access(path)
     if is_dir(path):
@@ -114,7 +116,7 @@ def _nothing(path: str) -> TFReaderError:
 def _in_folder(folder: str) -> Located:
     """The checkpoint in a folder, or else the model of another kind, and what else lies there."""
     names = names_in(folder)
-    saved_model = is_file(os.path.join(folder, "variables", "variables.index"))
+    saved_model = is_file(join(folder, "variables", "variables.index"))
     if saved_model or STATE_FILE in names or prefixes(folder):
         try:
             found = _checkpoint_in(folder)
@@ -132,9 +134,9 @@ def _model_in(folder: str, names: Set[str]) -> Located | None:
     if not models:
         return None
     first = models[0]
-    path = os.path.join(folder, first.name)
+    path = join(folder, first.name)
     if not first.is_usual and len(models) > 1:
-        several = [os.path.join(folder, model.name) for model in models]
+        several = [join(folder, model.name) for model in models]
         raise CheckpointNotFoundError(
             f"{folder}: which model? {pass_one_of(several)}", code="several-checkpoints"
         )
@@ -146,7 +148,7 @@ def _also_there(
     folder: str, taken: str, names: Set[str], models: Collection[Model]
 ) -> tuple[str, ...]:
     """Notes on what was not taken."""
-    others = [model.name for model in models if os.path.join(folder, model.name) != taken]
+    others = [model.name for model in models if join(folder, model.name) != taken]
     torch = torch_files(names, models)
     notes = []
     if others:
@@ -159,10 +161,10 @@ def _also_there(
 
 
 def _checkpoint_in(folder: str) -> Located:
-    variables = os.path.join(folder, "variables", "variables")
+    variables = join(folder, "variables", "variables")
     if is_file(variables + ".index"):
         return Located(variables)
-    state = os.path.join(folder, STATE_FILE)
+    state = join(folder, STATE_FILE)
     if not is_file(state) or is_table(state):
         return _only(folder, f"{folder}: which checkpoint?", None)
     # Strangers' state files hold the path of the machine that wrote them: a hint, no more.
@@ -174,14 +176,14 @@ def _checkpoint_in(folder: str) -> Located:
     beside = re.split(r"[/\\]", named)[-1]
     # An absolute name may be that of the place that the folder was copied from.
     for hint in (beside, named) if os.path.isabs(named) else (named, beside):
-        prefix = os.path.join(folder, hint)
+        prefix = as_there(join(folder, hint), is_prefix=True)
         found = exact(prefix) if _is_below(folder, hint) else None
         if found is not None and prefix.endswith(named):
             return found
         if found is not None:
             note = f"{state} names {named!r}, using {beside!r} beside it"
             return found._replace(notes=(note,))
-    elsewhere = os.path.join(folder, named)
+    elsewhere = join(folder, named)
     if not is_url(folder) and exact(elsewhere) is not None:
         raise CheckpointNotFoundError(
             f"{state} names {named!r}, outside of its folder, where it is not followed; pass "
@@ -195,9 +197,8 @@ def _is_below(folder: str, name: str) -> bool:
     """Whether what a file of the folder names lies in it or deeper, wherever links lead."""
     if is_url(folder):
         return not (is_url(name) or os.path.isabs(name) or ".." in name.split("/"))
-    home = os.path.realpath(folder)
-    inside = os.path.realpath(os.path.join(folder, os.path.dirname(name)))
-    return os.path.commonpath([home, inside]) == home
+    inside = os.path.realpath(join(folder, os.path.dirname(name)))
+    return Path(inside).is_relative_to(os.path.realpath(folder))
 
 
 def _only(folder: str, problem: str, note: str | None) -> Located:
@@ -206,7 +207,7 @@ def _only(folder: str, problem: str, note: str | None) -> Located:
     if len(here) != 1:
         code = "several-checkpoints" if here else None
         raise CheckpointNotFoundError(f"{problem} {_candidates(folder)}", code=code)
-    found = exact(os.path.join(folder, here[0]))
+    found = exact(join(folder, here[0]))
     assert found is not None
     notes = () if note is None else (f"{note}, using the only checkpoint there, {here[0]!r}",)
     return found._replace(notes=notes)
@@ -240,15 +241,15 @@ def _candidates(folder: str) -> str:
     """The last clause of a message: what could be passed instead."""
     names = names_in(folder)
     models = [model.name for model in models_in(folder, names)]
-    here = [os.path.join(folder, name) for name in (*prefixes(folder), *models)]
+    here = [join(folder, name) for name in (*prefixes(folder), *models)]
     if here:
         return pass_one_of(here)
     inside, leftovers = [], []
     folders = _folders(folder)
     if "snapshots" in folders:  # of the Hub's cache
-        folders += [f"snapshots/{name}" for name in _folders(os.path.join(folder, "snapshots"))]
+        folders += [f"snapshots/{name}" for name in _folders(join(folder, "snapshots"))]
     for child in folders[:LOOKED_AT] if is_url(folder) else folders:
-        below = os.path.join(folder, child)
+        below = join(folder, child)
         if is_left_over(child):
             leftovers.append(below)
         elif _has_any(below):
@@ -270,7 +271,7 @@ def _candidates(folder: str) -> str:
             "has scripts for T5X (convert_*t5x_checkpoint_to_*.py)"
         )
     if known or is_dir(folder):
-        clauses = (but_it_is(os.path.join(folder, name)) for name in known[:3])
+        clauses = (but_it_is(join(folder, name)) for name in known[:3])
         return f"{folder} holds no checkpoint" + "".join(clauses)
     if folder.startswith(("http://", "https://")):
         return "web servers have no folders: pass the URL of the .index file, or of the weights"
@@ -278,7 +279,7 @@ def _candidates(folder: str) -> str:
 
 
 def _has_any(folder: str) -> bool:
-    saved_model = os.path.join(folder, "variables", "variables.index")
+    saved_model = join(folder, "variables", "variables.index")
     return (
         bool(prefixes(folder)) or is_file(saved_model) or bool(models_in(folder, names_in(folder)))
     )

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from glob import escape
 from glob import glob as local_glob
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import TYPE_CHECKING, TypeAlias
+from unicodedata import normalize
 from urllib.parse import urlsplit
 
-from .errors import AccessDeniedError
+from .errors import AccessDeniedError, UnsupportedError
 
 if TYPE_CHECKING:
     from .remote import RemotePath
 
 AnyPath: TypeAlias = "Path | RemotePath"
 
-_SCHEME = "[A-Za-z][A-Za-z0-9+.-]*"
+_SCHEME = "[A-Za-z][A-Za-z0-9+.-]+"  # one letter is a drive of Windows
 _URL = re.compile(f"(?:{_SCHEME}::)*{_SCHEME}://")
+# https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+_NO_NAME_ON_WINDOWS = re.compile(
+    r'.*[<>:"|?*\0-\x1f].*|.*[. ]|(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\..*)?',
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def is_url(path: str) -> bool:
@@ -34,17 +42,73 @@ def path_of(path: str | os.PathLike[str]) -> str:
         return path
     from urllib.request import url2pathname  # takes all that HTTP and TLS need with it
 
-    return url2pathname(urlsplit(path).path)
+    _, host, path, *_ = urlsplit(path)
+    if host in ("", "localhost"):
+        return url2pathname(path)
+    if os.name == "nt":
+        return url2pathname(f"//{host}{path}")
+    raise UnsupportedError(f"file://{host}{path}: a file of {host}; mount it, and pass its path")
 
 
 def as_path(path: str | os.PathLike[str]) -> AnyPath:
     """A path or URL as an object. Raises MissingExtraError, UnsupportedError for such a URL."""
     path = path_of(path)
     if not is_url(path):
-        return Path(path)
+        return Path(as_there(path))
     from .remote import RemotePath
 
     return RemotePath(path)
+
+
+def join(folder: str, *names: str) -> str:
+    """Parts of a path or URL as one: `os.path.join` would put backslashes into URLs on Windows."""
+    return (posixpath if is_url(folder) else os.path).join(folder, *names)
+
+
+def slashes(path: str) -> str:
+    """The path with slashes alone between its parts, as Windows takes them too."""
+    return path if is_url(path) else path.replace(os.sep, "/")
+
+
+def is_name(name: str) -> bool:
+    """Whether this names a file in a folder, and nothing outside of it, on any system."""
+    return name not in ("", ".", "..") and "\0" not in name and PureWindowsPath(name).name == name
+
+
+def impossible_name(path: PurePath) -> str | None:
+    """The part of a path that Windows keeps to itself or changes, where the path is one there."""
+    if not isinstance(path, PureWindowsPath):
+        return None
+    parts = path.parts[bool(path.anchor) :]
+    return next((p for p in parts if p != ".." and _NO_NAME_ON_WINDOWS.fullmatch(p)), None)
+
+
+def place(path: str) -> str:
+    """What is the same for any two spellings of a place, on systems to which case means nothing."""
+    if is_url(path):
+        return path.rstrip("/")
+    path = os.path.normcase(os.path.realpath(path)) if "\0" not in path else path
+    return normalize("NFC", path.casefold()) if sys.platform == "darwin" else path
+
+
+def as_there(path: str, is_prefix: bool = False) -> str:
+    """The path as its folder spells it, or as it is where that has nothing alike.
+
+    A letter with an accent is one code point (NFC, as it is typed) or two (NFD, as macOS gives it),
+    and most systems tell names apart by that. A prefix may be the beginning of a file's path.
+    """
+    if path.isascii() or is_url(path) or "\0" in path or os.path.lexists(path):
+        return path
+    folder, name = os.path.split(path)
+    folder = as_there(folder)
+    wanted = normalize("NFC", name)
+    found = sorted(entry for entry, _ in entries(folder))
+    if is_prefix:
+        if any(entry.startswith(name) for entry in found):
+            return join(folder, name)
+        longer = [entry for entry in found if normalize("NFC", entry).startswith(wanted)]
+        found = [entry[:end] for entry in longer for end in range(1, len(entry) + 1)]
+    return join(folder, next((n for n in found if normalize("NFC", n) == wanted), name))
 
 
 def absolute(path: str) -> str:
@@ -85,11 +149,14 @@ def size_of(path: AnyPath) -> int:
 def glob(pattern: str, passed_over: Callable[[str], None] = lambda _: None) -> list[str]:
     """The files and folders that match, sorted; `**` stands for any folders, hidden ones left out.
 
+    Their parts have slashes between them on every system.
+
     As in a shell it does not follow links to folders, which may lead in circles, or to anywhere:
     `passed_over` is told of them. Raises RemoteError.
     """
     if not is_url(pattern):
-        return sorted(set(_local_glob(path_of(pattern), passed_over)))
+        found = _local_glob(slashes(path_of(pattern)), passed_over)
+        return sorted({slashes(path) for path in found})
     from .remote import RemotePath
 
     return sorted(RemotePath(pattern).matching())

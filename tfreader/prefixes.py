@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .errors import CheckpointNotFoundError
 from .files import is_table
 from .kinds import LOOKED_AT, Kind
-from .paths import entries, is_file, is_url
+from .paths import entries, is_file, is_url, join
 
 _V2_FILE = re.compile(r"(?P<prefix>.*)\.(?:index|meta|data-\d{5,}-of-\d{5,})", re.DOTALL)
 V1_SHARD = re.compile(
@@ -77,14 +77,14 @@ def _shards(prefix: str, count: str, check: bool = True) -> Located | None:
     total = int(count)
     names = (f"{name}-{i:05d}-of-{count}" for i in range(total))
     if not present and is_url(folder):  # not all servers list what they have
-        present = set(takewhile(lambda file: is_file(os.path.join(folder, file)), names))
+        present = set(takewhile(lambda file: is_file(join(folder, file)), names))
     if not present:
         return None
     missing = total - len(present)
     if not missing:
         expected = [f"{name}-{i:05d}-of-{count}" for i in range(total)]
         if present == set(expected):
-            return Located(prefix, tuple(os.path.join(folder, file) for file in expected))
+            return Located(prefix, tuple(join(folder, file) for file in expected))
     if not check:
         return None
     absent = next(
@@ -120,7 +120,7 @@ def _matching(pattern: str) -> list[str]:
     if not is_url(pattern):
         return sorted(glob.glob(pattern))
     folder, name = os.path.split(pattern)
-    return [os.path.join(folder, file) for file in fnmatch.filter(files_in(folder), name)]
+    return [join(folder, file) for file in fnmatch.filter(files_in(folder), name)]
 
 
 def prefixes(folder: str) -> list[str]:
@@ -129,7 +129,7 @@ def prefixes(folder: str) -> list[str]:
     found = {file.removesuffix(".index") for file in files if file.endswith(".index")}
     if not found:
         looked_at = files[:LOOKED_AT] if is_url(folder) else files
-        tables = (file for file in looked_at if is_table(os.path.join(folder, file)))
+        tables = (file for file in looked_at if is_table(join(folder, file)))
         shards = ((V1_SHARD.fullmatch(file), file) for file in tables)
         found = {match["prefix"] if match else file for match, file in shards}
     return sorted(found)

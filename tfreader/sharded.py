@@ -24,7 +24,7 @@ from .dtypes import Array
 from .errors import CheckpointNotFoundError, CorruptCheckpointError
 from .files import SMALL, open_file
 from .json_text import parse_json
-from .paths import absolute, is_file
+from .paths import absolute, as_there, is_file, is_name, join
 from .protocols import SourceFile
 
 INDEX = ".index.json"
@@ -50,7 +50,7 @@ def read_index(contents: bytes) -> dict[str, str]:
     if not isinstance(shards, dict) or not shards:
         raise ValueError("no index of shards: it has no weight_map with variables")
     for name, file in shards.items():
-        if not isinstance(file, str) or not file or re.search(r"[/\\\0]", file) or file[0] == ".":
+        if not isinstance(file, str) or not is_name(file) or file[0] == ".":
             raise ValueError(f"{name[:80]!r} lies in {str(file)[:80]!r}, no file beside the index")
     return shards
 
@@ -104,7 +104,7 @@ class ShardedFiles(Checkpoint):
 
     def _open_all(self, files: Sequence[str], open_shard: Open) -> None:
         folder = os.path.dirname(self.path)
-        paths = [os.path.join(folder, file) for file in files]
+        paths = [as_there(join(folder, file)) for file in files]
         # Two are enough to tell: an index may list any number of them, each of which costs a call.
         missing = list(islice((path for path in paths if not is_file(path)), 2))
         if missing:

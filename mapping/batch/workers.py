@@ -14,6 +14,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tfreader.errors import ConfigError, MissingExtraError, RemoteError
+from tfreader.system import most_processes
 
 from ..execute import MEMORY_LIMIT
 from ..places import is_torch_file
@@ -97,8 +98,8 @@ class Pool:
     run = staticmethod(_run_in_pool)
 
     def __init__(self, workers: int) -> None:
-        self.count = workers
-        self.at_once = 2 * workers  # so that none waits for its next job
+        self.count = min(workers, most_processes())
+        self.at_once = 2 * self.count  # so that none waits for its next job
         self._context = get_context("spawn")  # a fork would share threads' locks
         self._shared = _Shared(self._context.Value("Q", 0), self._context.Value("B", 0))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posixpath
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,7 +118,7 @@ def _inside(
     if not keys:
         return {}
     folders = [_folder(match.info.name) for match in active if match.rule.part not in kind.heads]
-    shared = os.path.commonpath(folders) if folders and all(folders) else ""
+    shared = posixpath.commonpath(folders) if folders and all(folders) else ""
     root = shared + "/" if shared else ""
     below = {folder.removeprefix(root).partition("/")[0] for folder in folders if folder != shared}
     is_split = not shared or any(map(_KERAS_LAYER.fullmatch, below))

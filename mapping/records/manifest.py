@@ -22,7 +22,7 @@ from tfreader.checkpoint import Checkpoint
 from tfreader.checksum import HASHES, HashName
 from tfreader.errors import ConfigError, CorruptCheckpointError, RemoteError
 from tfreader.files import read_small
-from tfreader.paths import AnyPath, is_url, size_of
+from tfreader.paths import AnyPath, is_name, is_url, size_of
 from tfreader.protocols import SourceFile
 
 from ..execute import Write
@@ -244,7 +244,7 @@ def _is_sound(manifest: Manifest) -> bool:
         and isinstance(kind, str)
         and kind in HASHES
         and _fits(manifest["tensors"], [{kind: _TEXT}])
-        and all(_fits(file, {"size": (int,)}) and "/" not in name for name, file in files.items())
+        and all(_fits(file, {"size": (int,)}) and is_name(name) for name, file in files.items())
         and all(tensor["file"] in files for tensor in manifest["tensors"])
         and all(isinstance(target, str) for target in manifest["ties"].values())
         and all(_fits(options[key], OPTIONS[key]) for key in OPTIONS.keys() & options.keys())

@@ -15,7 +15,6 @@ from contextlib import closing
 from io import BytesIO
 from itertools import takewhile
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,7 @@ from tfreader.errors import (
 from tfreader.files import LocalFile, sha256_of
 from tfreader.paths import AnyPath
 from tfreader.protocols import SourceFile
+from tfreader.system import temporary_file
 
 if TYPE_CHECKING:
     import torch
@@ -87,9 +87,9 @@ class TorchFile:
             with closing(LocalFile(self._name)) as file:
                 self.source = file.source
         else:
-            self._copy = NamedTemporaryFile(suffix=path.suffix)  # noqa: SIM115 - see above
-            self.source = path.download(self._copy.file)
-            self.local = Path(self._copy.name)
+            self.local = temporary_file(self, path.suffix)
+            with self.local.open("wb") as copy:
+                self.source = path.download(copy)
 
     def __str__(self) -> str:
         return self._name
@@ -235,7 +235,6 @@ class PthCheckpoint(Checkpoint):
         notes: tuple[str, ...] = (),
     ) -> None:
         self.path = str(file)
-        self._file: TorchFile | None = file
         self._local = file.local
         self._source = file.source
         self.contents = contents
@@ -244,6 +243,7 @@ class PthCheckpoint(Checkpoint):
         infos = {name: self._describe(name, tensors[name]) for name in sorted(tensors, key=str)}
         self._variables: Mapping[str, TensorInfo] = infos
         self._tensors: Mapping[str, torch.Tensor] = tensors
+        self._file: TorchFile | None = file  # goes last: it may be mapped to memory
 
     def _describe(self, name: Any, tensor: Any) -> TensorInfo:
         import torch
@@ -303,9 +303,9 @@ class PthCheckpoint(Checkpoint):
             return sha256_of(file, start)
 
     def close(self) -> None:
-        self._file = None
         self._tensors = {}
         self.contents = {}
+        self._file = None
 
     def _load(self, info: TensorInfo, rows: range | None) -> Array:
         assert info.dtype.numpy is not None

@@ -56,7 +56,7 @@ class Suggestion:
     def write(self, path: str | PathLike[str]) -> None:
         """Write the file. Raises ConfigError where that cannot be."""
         try:
-            Path(path).write_text(self.text, encoding="utf-8")
+            Path(path).write_text(self.text, encoding="utf-8", newline="\n")
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written ({error.strerror})") from None
 

@@ -5,14 +5,7 @@ from __future__ import annotations
 import os
 
 from tfreader.files import has_room
-
-
-def pwrite_all(fd: int, data: memoryview | bytes | bytearray, offset: int) -> None:
-    """Write all of `data`; a call of the system may write less. Raises OSError."""
-    rest = memoryview(data)
-    while rest:
-        count = os.pwrite(fd, rest, offset)
-        rest, offset = rest[count:], offset + count
+from tfreader.system import BINARY, allocate, write_at
 
 
 class OutputFile:
@@ -23,25 +16,22 @@ class OutputFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = path
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666)
 
     def allocate(self, size: int) -> None:
         """Give it its size; a full disk shows at once where the system can tell."""
-        if size and hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._fd, 0, size)
-        else:
-            os.truncate(self._fd, size)
+        allocate(self._fd, size)
         if not has_room(self._fd):
             self.close()
 
     def write(self, data: memoryview | bytes, offset: int) -> None:
         """Raises OSError."""
         if self._fd >= 0:
-            pwrite_all(self._fd, data, offset)
+            write_at(self._fd, data, offset)
             return
-        fd = os.open(self._path, os.O_WRONLY)
+        fd = os.open(self._path, os.O_WRONLY | BINARY)
         try:
-            pwrite_all(fd, data, offset)
+            write_at(fd, data, offset)
         finally:
             os.close(fd)
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from tfreader.errors import MissingExtraError, UnsupportedError
+from tfreader.system import allocate, write_at
 
 from ..plan import Entry
-from .files import pwrite_all
 
 if TYPE_CHECKING:
     import torch
@@ -124,16 +124,15 @@ class TorchFile:
                 name: _start_of_data(self._file, record) for name, record in self._records.items()
             }
             self._crcs = dict.fromkeys(tensors, 0)
-            size = os.fstat(self._file.fileno()).st_size
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(self._file.fileno(), 0, size)  # a full disk shows at once
+            fd = self._file.fileno()
+            allocate(fd, os.fstat(fd).st_size)
         except BaseException:
             self._file.close()
             raise
 
     def write(self, entry: Entry, offset: int, data: memoryview) -> None:
         self._crcs[entry.target] = zlib.crc32(data, self._crcs[entry.target])
-        pwrite_all(self._file.fileno(), data, self._starts[entry.target] + offset)
+        write_at(self._file.fileno(), data, self._starts[entry.target] + offset)
 
     def close(self) -> None:
         self._file.close()
@@ -149,7 +148,7 @@ class TorchFile:
         for name, record in self._records.items():
             end = self._starts[name] + record.file_size
             if record.flag_bits & _HAS_DESCRIPTOR:
-                pwrite_all(self._file.fileno(), crcs[record.filename.encode()], end + 4)
+                write_at(self._file.fileno(), crcs[record.filename.encode()], end + 4)
         position = 0
         while directory.startswith(_CENTRAL_HEADER, position):
             lengths = struct.unpack_from("<HHH", directory, position + 28)
@@ -161,7 +160,7 @@ class TorchFile:
             position = name_start + sum(lengths)
         if crcs:
             raise _unknown_layout(f"{next(iter(crcs))!r} is not in its directory")
-        pwrite_all(self._file.fileno(), directory, self._directory)
+        write_at(self._file.fileno(), directory, self._directory)
 
 
 class _Keys(pickle.Unpickler):
@@ -200,15 +199,20 @@ def _records(
 
 def _start_of_data(file: BinaryIO, record: zipfile.ZipInfo) -> int:
     """Where a record's bytes begin. Raises UnsupportedError unless they can be put there."""
-    fd, offset = file.fileno(), record.header_offset
-    _, name, extra = _LOCAL_HEADER.unpack(os.pread(fd, _LOCAL_HEADER.size, offset))
-    start = int(offset + _LOCAL_HEADER.size + name + extra)
+
+    def read(offset: int, size: int) -> bytes:
+        file.seek(offset)
+        return file.read(size)
+
+    header = read(record.header_offset, _LOCAL_HEADER.size)
+    _, name, extra = _LOCAL_HEADER.unpack(header)
+    start = int(record.header_offset + len(header) + name + extra)
     # The local header holds the checksum, unless it says that a descriptor behind the data does.
     has_descriptor = bool(record.flag_bits & _HAS_DESCRIPTOR)
     if (
         record.compress_type != zipfile.ZIP_STORED
         or (record.file_size and not has_descriptor)
-        or (has_descriptor and os.pread(fd, 4, start + record.file_size) != _DESCRIPTOR)
+        or (has_descriptor and read(start + record.file_size, 4) != _DESCRIPTOR)
     ):
         raise _unknown_layout(f"record {record.filename!r} is not stored as it was until now")
     return start

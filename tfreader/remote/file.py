@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import re
 import tempfile
 import threading
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import CheckpointNotFoundError, CorruptCheckpointError, RemoteError, UnsupportedError
 from ..protocols import Expected, Raw, SourceFile
 from ..sniff import clause
+from ..system import read_at, write_at
 from . import calls, stores
 
 if TYPE_CHECKING:
@@ -276,17 +276,14 @@ class _Spool:
         weakref.finalize(self, self._file.close)
 
     def write(self, offset: int, data: bytes) -> None:
-        view = memoryview(data)
         try:
-            while view:
-                count = os.pwrite(self._file.fileno(), view, offset)
-                view, offset = view[count:], offset + count
+            write_at(self._file.fileno(), data, offset)
         except OSError as error:
             raise no_room(self._url, error) from None
 
     def read_into(self, offset: int, view: memoryview) -> None:
         while view:
-            count = os.preadv(self._file.fileno(), [view], offset)
+            count = read_at(self._file.fileno(), view, offset)
             assert count
             view, offset = view[count:], offset + count
 

@@ -169,7 +169,8 @@ def _gs() -> dict[str, Any]:
     Many released checkpoints lie in public buckets. Without this a machine that is not Google's
     would be asked for its own.
     """
-    default = os.path.expanduser("~/.config/gcloud/application_default_credentials.json")
+    home = os.environ.get("APPDATA", "") if os.name == "nt" else os.path.expanduser("~/.config")
+    default = os.path.join(home, "gcloud", "application_default_credentials.json")
     if not os.path.exists(default) and not any(name.startswith("GOOGLE_") for name in os.environ):
         try:
             socket.getaddrinfo("metadata.google.internal", 80)
