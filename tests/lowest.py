@@ -7,6 +7,7 @@ What the tests need beside them is the newest that goes with it.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ NOT_FOR_TESTS = {"torch", "ruff", "mypy", "types-protobuf", "atheris", "grpcio-t
 
 def main(environment: Path) -> None:
     venv.create(environment, clear=True, with_pip=True)
-    python = environment / "bin" / "python"
+    python = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
 
     def install(*arguments: str) -> None:
         command = [python, "-m", "pip", "install", "--quiet", "--no-compile", *arguments]
@@ -28,12 +29,13 @@ def main(environment: Path) -> None:
 
     lowest, tools = requirements()
     torch = lowest.pop("torch")
-    install("filelock", "jinja2", "networkx", "sympy", *lowest.values(), *tools)
+    install("jinja2", "networkx", "sympy", *lowest.values(), *tools)
     # PyPI's torch for Linux wants CUDA, which is gigabytes; torch alone is less than one.
     install("--no-deps", torch)
     install("--no-deps", "--editable", ".")
-    for folder in environment.glob("lib/python*/site-packages/torch/lib"):
-        stand_in_for_cuda(folder)
+    if sys.platform == "linux":
+        for folder in environment.glob("lib/python*/site-packages/torch/lib"):
+            stand_in_for_cuda(folder)
     subprocess.run([python, "-m", "pip", "list"], check=True)
 
 

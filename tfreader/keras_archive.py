@@ -27,7 +27,7 @@ from .files import CHUNK, DAMAGED, SMALL, LocalFile, open_file
 from .hdf5.source import PLACES, SIGNATURE, place_of
 from .paths import is_url
 from .protocols import Expected, File, Raw
-from .system import temporary_file
+from .system import TemporaryFile
 
 WEIGHTS = "model.weights.h5"
 CONFIG = "config.json"
@@ -74,6 +74,7 @@ class Archive:
         self.source = file.source
         self._inner: File = file
         self._start = 0
+        self._copy: TemporaryFile | None = None
         try:
             with zipfile.ZipFile(BufferedReader(Raw(file, owns=False))) as archive:
                 self._open(archive)
@@ -116,7 +117,8 @@ class Archive:
                 f"{self.path}: {WEIGHTS} would take {self.size} bytes, {info.compress_size} are "
                 "stored: unpack it, if the file is your own, and pass it"
             )
-        path = temporary_file(self, ".h5")
+        self._copy = TemporaryFile(".h5")
+        path = self._copy.path
         try:
             with archive.open(info) as packed, path.open("wb") as copy:
                 shutil.copyfileobj(packed, copy, CHUNK)  # gives no more than `size` bytes
@@ -171,6 +173,8 @@ class Archive:
     def close(self) -> None:
         self._inner.close()
         self._outer.close()
+        if self._copy is not None:
+            self._copy.remove()
 
 
 def _config(archive: zipfile.ZipFile) -> Any:

@@ -176,8 +176,8 @@ def _checkpoint_in(folder: str) -> Located:
     beside = re.split(r"[/\\]", named)[-1]
     # An absolute name may be that of the place that the folder was copied from.
     for hint in (beside, named) if os.path.isabs(named) else (named, beside):
-        prefix = as_there(join(folder, hint), is_prefix=True)
-        found = exact(prefix) if _is_below(folder, hint) else None
+        prefix = join(folder, hint)
+        found = exact(as_there(prefix, is_prefix=True)) if _is_below(folder, hint) else None
         if found is not None and prefix.endswith(named):
             return found
         if found is not None:

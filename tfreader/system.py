@@ -93,14 +93,16 @@ def most_processes() -> int:
     return 61 if os.name == "nt" else sys.maxsize
 
 
-def temporary_file(owner: object, suffix: str) -> Path:
-    """The path of a file to be written in TMPDIR, which goes when its `owner` does.
+class TemporaryFile:
+    """A file to be written at a `path` in TMPDIR, which goes by `remove`, or with this object.
 
     It may be opened by its path while it is open, as Windows refuses for those of `tempfile`.
     """
-    folder = tempfile.mkdtemp(prefix="tfreader.")
-    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder, f"copy{suffix}")
+
+    def __init__(self, suffix: str) -> None:
+        folder = tempfile.mkdtemp(prefix="tfreader.")
+        self.path = Path(folder, f"copy{suffix}")
+        self.remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

@@ -34,7 +34,7 @@ from tfreader.errors import (
 from tfreader.files import LocalFile, sha256_of
 from tfreader.paths import AnyPath
 from tfreader.protocols import SourceFile
-from tfreader.system import temporary_file
+from tfreader.system import TemporaryFile
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +87,8 @@ class TorchFile:
             with closing(LocalFile(self._name)) as file:
                 self.source = file.source
         else:
-            self.local = temporary_file(self, path.suffix)
+            self._copy = TemporaryFile(path.suffix)
+            self.local = self._copy.path
             with self.local.open("wb") as copy:
                 self.source = path.download(copy)
 
