@@ -35,7 +35,7 @@ def build(kind: str, source: Path, output: Path) -> Path:
     """What `pip install .` does, without a network."""
     done = run(source, "-c", BUILD.format(kind), str(output))
     assert done.returncode == 0, done.stderr
-    (built,) = output.glob("*.whl" if kind == "wheel" else "*.tar.gz")
+    (built,) = output.glob("*.tar.gz" if kind == "sdist" else "*.whl")
     return built
 
 
@@ -99,12 +99,34 @@ def test_every_way_to_a_wheel_gives_the_same(clone, wheel, tmp_path):
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     assert contents(build("wheel", unpacked, tmp_path / "from_sdist")) == expected
 
-    # Git without links, as on Windows, and zip archives have small files in their place.
-    without = shutil.copytree(clone, tmp_path / "without", symlinks=True)
+    assert contents(build("wheel", without_links(clone, tmp_path), tmp_path / "zip")) == expected
+
+
+def without_links(clone: Path, folder: Path) -> Path:
+    """Git without links, as on Windows, and zip archives have small files in their place."""
+    without = Path(shutil.copytree(clone, folder / "without", symlinks=True))
     for name in ("mapping", "cli"):
         (without / "tfreader" / name).unlink()
         (without / "tfreader" / name).write_text(f"../{name}")
-    assert contents(build("wheel", without, tmp_path / "from_zip")) == expected
+    return without
+
+
+def test_an_editable_installation_needs_no_links(clone, tmp_path):
+    without = without_links(clone, tmp_path)
+    with zipfile.ZipFile(build("editable", without, tmp_path / "wheel")) as archive:
+        archive.extractall(tmp_path / "site")
+    # In place of the editable installation that runs the tests.
+    install = (
+        "import site, sys\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in f.__module__]\n"
+        "for name in [name for name in sys.modules if 'editable' in name]: del sys.modules[name]\n"
+        f"sys.path.insert(0, {str(tmp_path / 'site')!r}); site.addsitedir(sys.path[0])\n"
+    )
+    for folder in (without, tmp_path):
+        done = run(folder, "-c", install + IMPORT)
+        assert done.returncode == 0, done.stderr
+        files = done.stdout.split()
+        assert {Path(file).is_relative_to(without) for file in files} == {True}, files
 
 
 def test_the_module_is_the_command(clone, site, tmp_path):

@@ -62,7 +62,7 @@ def as_path(path: str | os.PathLike[str]) -> AnyPath:
 
 def join(folder: str, *names: str) -> str:
     """Parts of a path or URL as one: `os.path.join` would put backslashes into URLs on Windows."""
-    return (posixpath if is_url(folder) else os.path).join(folder, *names)
+    return posixpath.join(folder, *names) if is_url(folder) else os.path.join(folder, *names)
 
 
 def slashes(path: str) -> str:
