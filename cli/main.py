@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # What printing may end in, where a device or a file is full that the output was sent to.
 CANNOT_PRINT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+if os.name == "nt":
+    CANNOT_PRINT.add(errno.EINVAL)  # a pipe from which nobody reads any more
 
 
 class Program(click.Group):

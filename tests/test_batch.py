@@ -369,6 +369,8 @@ def test_too_little_memory_is_refused(tmp_path):
 
 def in_session(session):
     """The processes of a session, as /proc tells."""
+    if not os.path.exists("/proc"):
+        pytest.skip("nothing tells them here")
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -107,8 +107,11 @@ def like_windows():
                 locking.flock(fd, locking.LOCK_EX | locking.LOCK_NB)
             except OSError:
                 os.close(fd)
-            else:
+                return
+            if os.fstat(fd).st_nlink:  # Windows would not have removed it while it was open here
                 self._context.lock_file_fd = fd
+            else:
+                os.close(fd)
 
         def _release(self):
             fd, self._context.lock_file_fd = self._context.lock_file_fd, None
