@@ -32,6 +32,7 @@ from tfreader.mapping.records.manifest import RECORD, load
 from tfreader.sharded import read_index
 
 SYSTEMS = ["macos", "windows"] if sys.platform == "linux" else ["this"]
+WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
 CAUSAL = DATA / "xlm" / "causal"
 CLASSIFIER = ROOT / "examples" / "tf-classifier"
 
@@ -398,8 +399,9 @@ def test_a_state_file_of_another_drive_is_a_hint(tmp_path):
         assert "beside it" in checkpoint.notes[0]
 
 
+@pytest.mark.skipif(not WORKFLOW.exists(), reason="no clone")
 def test_the_hosted_matrix_has_every_system():
-    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
+    workflow = yaml.safe_load(WORKFLOW.read_text("utf-8"))
     linux, others = workflow["jobs"]["linux"], workflow["jobs"]["systems"]
     assert linux["runs-on"] == "ubuntu-latest"
     matrix = others["strategy"]["matrix"]
