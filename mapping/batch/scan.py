@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tfreader.files import is_table
 from tfreader.kinds import MODEL_ENDINGS, SAVED_MODEL, USUAL, jax_files, torch_files
 from tfreader.locate import checkpoint_of, is_left_over
-from tfreader.paths import entries, glob, is_url
+from tfreader.paths import entries, glob, is_url, join
 from tfreader.prefixes import V1_SHARD, prefix_of
 from tfreader.sharded import INDEX
 
@@ -62,10 +62,10 @@ def scan(root: str, outputs: str = "") -> Found:
             if verdict is None or verdict in seen:
                 continue
             if isinstance(verdict, str):
-                found.checkpoints.append(os.path.join(folder, verdict))
+                found.checkpoints.append(join(folder, verdict))
                 seen.add(verdict)
             else:
-                found.passed_over.append(PassedOver(os.path.join(folder, name), *verdict))
+                found.passed_over.append(PassedOver(join(folder, name), *verdict))
     return found
 
 
@@ -98,7 +98,7 @@ def _verdict(
         alone = f"values without {SHAPES_FILE}, which says what they are"
         return None if SHAPES_FILE in beside else ("lone-shard", alone)
     if name == "saved_model.pb":
-        has_values = "variables.index" in folders.get(os.path.join(folder, "variables"), ())
+        has_values = "variables.index" in folders.get(join(folder, "variables"), ())
         return None if has_values else ("graph-alone", "a SavedModel's graph without variables")
     if _TORCH_STATE.fullmatch(name):
         return "pytorch", "training state of PyTorch"
@@ -111,7 +111,7 @@ def _verdict(
     shard = V1_SHARD.fullmatch(name)
     whole = shard["prefix"] if shard else name
     is_named = re.search(r"ckpt(-\d+)?$", whole) is not None
-    is_v1 = is_named or (not is_url(folder) and is_table(os.path.join(folder, name)))
+    is_v1 = is_named or (not is_url(folder) and is_table(join(folder, name)))
     return whole if is_v1 else None
 
 
@@ -132,7 +132,7 @@ def _local(root: str, outputs: str, found: Found) -> Iterator[tuple[str, set[str
         if "snapshots" in inner:  # the Hub's cache: links there lead to what lies in blobs
             inner.discard("blobs")
         for name in inner:
-            path = os.path.join(folder, name)
+            path = join(folder, name)
             if is_left_over(name):
                 found.passed_over.append(PassedOver(path, "partial-file", _INTERRUPTED))
             elif not os.path.islink(path) or _leads_out(path, home):
