@@ -100,7 +100,10 @@ class Matcher:
         return not all(any(self.fits(source, t) for source in kernels) for t in matrices)
 
     def _sure_homes(self) -> dict[str, str]:
-        """For modules: the only scope where there is something that fits each of their layers."""
+        """For modules: the only scope where there is something that fits each of their layers.
+
+        Of one layer it would be its shape that tells, which an own scope is to add to.
+        """
         by_shape: dict[object, list[Named]] = defaultdict(list)
         for each in self.sources:
             by_shape[each.layer.kind, each.layer.shapes].append(each)
@@ -114,7 +117,12 @@ class Matcher:
             }
             if parents:
                 found[target.parent] = found.get(target.parent, parents) & parents
-        return {module: min(homes) for module, homes in found.items() if len(homes) == 1 and module}
+        layers = Counter(target.parent for target in self.targets)
+        return {
+            module: min(homes)
+            for module, homes in found.items()
+            if module and len(homes) == 1 and layers[module] > 1
+        }
 
     def components(self) -> list[tuple[list[Named], list[Named]]]:
         """The layers in groups: none fits any of another group."""
@@ -201,7 +209,7 @@ class Matcher:
                     scores[i, j] = _likeness(source, target, weight) - place
                     scores[i, j] += learned.bonus(source, target)
                     scores[i, j] -= 4 * (self.may_be_signed(source, target) is False)
-                    scores[i, j] += 2 * ((source.index, target.index) in aligned)
+                    scores[i, j] += 0.8 * ((source.index, target.index) in aligned)
                     scores[i, j] += 4 * (self.homes.get(target.parent) == source.parent)
         return [(sources[i], targets[j]) for i, j in best_pairs(scores) if scores[i, j] > -1e5]
 
@@ -245,7 +253,7 @@ def _labelled(source: Named, target: Named) -> float:
         i = found[0]
         score += _between(source, target, range(start, i), unmatched)
         same = source.numbers[i] == target.numbers[j] or source.ranks[i] == target.ranks[j]
-        score += 1.5 if same else -1.5
+        score += 0.7 if same else -0.7
         start, unmatched = i + 1, []
     return score + _between(source, target, range(start, len(source.slots)), unmatched)
 
@@ -254,4 +262,4 @@ def _between(source: Named, target: Named, slots: range, unmatched: Sequence[int
     """How many numbers of the model have the rank of one of the checkpoint's, in these places."""
     sizes = source.pieces.sizes
     ranks = {source.ranks[i] for i in slots if source.slots[i] not in sizes}
-    return sum(1 if target.ranks[j] in ranks else -1 for j in unmatched) if ranks else 0
+    return sum(0.5 if target.ranks[j] in ranks else -0.5 for j in unmatched) if ranks else 0
