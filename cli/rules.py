@@ -10,9 +10,10 @@ import click
 from click.core import ParameterSource
 
 from tfreader.errors import UnknownModelTypeError
+from tfreader.folding import fold, fold_sentences, without_numbers
 
 from .options import FITTING, Command, debug_option, options
-from .show import dropped_lines, fold, printable, shape, without_numbers
+from .show import dropped_lines, printable, shape
 
 if TYPE_CHECKING:
     from tfreader.mapping import Entry, RuleSet
@@ -131,13 +132,14 @@ def _lines(report: RuleReport, target: str | None) -> Iterator[str]:
         yield f"values change: {fold(targets)}: {operation}"
     yield from (f"tied: {alias} = {end}" for alias, end in plan.ties.items())
     yield from dropped_lines(plan)
-    for names in _alike(report.free):
-        hint = report.free[names[0]]
-        yield f"nothing takes: {fold(names)}" + (f"; {hint}" if hint else "")
+    free = list(report.free)
+    for name, first in fold_sentences(free):
+        hint = report.free[free[first]]
+        yield f"nothing takes: {name}" + (f"; {hint}" if hint else "")
     problems = report.error.problems if report.error is not None else ()
     told = tuple(f"variable {name} " for name in report.free)
-    for alike in _alike(problem for problem in problems if not problem.startswith(told or "\0")):
-        yield f"problem: {fold(alike)}"
+    others = [problem for problem in problems if not problem.startswith(told or "\0")]
+    yield from (f"problem: {problem}" for problem, _ in fold_sentences(others))
     if not problems:
         fits = f", as {target} has them" if target is not None else ""
         yield f"{len(plan.entries)} tensors{fits}"
@@ -162,11 +164,3 @@ def _grouped(entries: Iterable[Entry]) -> dict[tuple[str, str], list[str]]:
     for entry in entries:
         groups[entry.operation, without_numbers(entry.target)].append(entry.target)
     return groups
-
-
-def _alike(names: Iterable[str]) -> Iterable[list[str]]:
-    """The names, those that differ in numbers alone together."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        groups[without_numbers(name)].append(name)
-    return groups.values()

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tfreader.mapping.records.compare import Comparison
     from tfreader.mapping.records.rows import Row
 
-_NUMBER = re.compile(r"\d+")
 _OWNED = re.compile(
     r"((?:slot variable \S+|moving average|copy)(?= of )|replaced by its moving average) .*"
 )
@@ -150,22 +149,8 @@ def plan_lines(plan: Plan, notes: Sequence[str]) -> Iterator[str]:
     kind = plan.family.model_type if plan.family else "rule file"
     yield f"{plan.path} -> {plan.architecture or 'state dict'} ({kind})"
     yield from (f"note: {note}" for note in notes)
-    groups: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
-    for entry in plan.entries:
-        source = ", ".join(printable(plan.shown.get(name, name)) for name in entry.sources)
-        key: tuple[str, ...] = (
-            without_numbers(source),
-            without_numbers(entry.target),
-            entry.operation,
-            shape(entry.shape),
-            str(entry.dtype),
-        )
-        groups[key].append((source, entry.target))
-    rows: list[tuple[str, ...]] = [("variable", "tensor", "operation", "shape", "dtype")]
-    for key, names in groups.items():
-        folded = [fold(column) for column in zip(*names, strict=True)]
-        rows.append((*folded, *key[2:]))
-    yield from table(rows)
+    rows = [tuple(map(printable, row)) for row in plan.folded()]
+    yield from table([("variable", "tensor", "operation", "shape", "dtype"), *rows])
     for alias, target in plan.ties.items():
         yield f"tied: {alias} = {target}"
     yield from dropped_lines(plan)
@@ -221,23 +206,6 @@ def failure_lines(error: PlanError) -> Iterator[str]:
     plan: Any = error.plan
     yield from plan_lines(plan, plan.notes)
     yield from (f"problem: {problem}" for problem in error.problems)
-
-
-def without_numbers(name: str) -> str:
-    """What names have in common that differ in numbers alone."""
-    return _NUMBER.sub("#", name)
-
-
-def fold(names: Sequence[str]) -> str:
-    """Names that differ only in numbers as one, such as layer_{0...11}."""
-    columns = zip(*(_NUMBER.findall(name) for name in names), strict=True)
-    numbers = iter([sorted(set(map(int, column))) for column in columns])
-
-    def spell(_: re.Match[str]) -> str:
-        values = next(numbers)
-        return str(values[0]) if len(values) == 1 else f"{{{values[0]}...{values[-1]}}}"
-
-    return _NUMBER.sub(spell, names[0])
 
 
 def dropped_lines(plan: Plan) -> Iterator[str]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfreader.checkpoint import Box
 from tfreader.dtypes import Array, name_of
+from tfreader.folding import fold_rows
 
 from .family import Beside, Config, Family
 from .rules.ops import Op, Read, Shape, follow
@@ -146,6 +147,22 @@ class Plan:
     def nbytes(self) -> int:
         """Bytes of all tensors as they will be written."""
         return sum(entry.nbytes for entry in self.entries)
+
+    def folded(self) -> list[tuple[str, str, str, str, str]]:
+        """The plan as rows of variables, tensor, operation, shape and dtype.
+
+        Entries that differ only in the numbers of their names are one row, as `tfreader.folding`
+        says.
+        """
+        names = [
+            (*(self.shown.get(name, name) for name in entry.sources), entry.target)
+            for entry in self.entries
+        ]
+        kinds = [(e.operation, str(list(e.shape)), name_of(e.dtype)) for e in self.entries]
+        return [
+            (", ".join(sources), target, *kinds[members[0]])
+            for (*sources, target), members in fold_rows(names, kinds)
+        ]
 
     def to_data(self) -> dict[str, Any]:
         """The plan as plain data, for JSON."""
