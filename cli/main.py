@@ -1,29 +1,30 @@
-"""The command line: convert, inspect, verify, rules, suggest."""
+"""The command line: its program, and convert, inspect, verify, suggest."""
 
 from __future__ import annotations
 
 import errno
 import gc
 import io
-import json
 import os
 import re
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from tfreader import __version__
-from tfreader.errors import PlanError, RuleError, TFReaderError, UnknownModelTypeError
+from tfreader.errors import PlanError, TFReaderError, UnknownModelTypeError
 
-from . import FAILED, INTERRUPTED, USAGE
+from . import FAILED, INTERRUPTED, NOT_COMPARED, USAGE
 from .batch import batch
+from .look import LISTING, diff, filter_option, show
+from .look import open_any as _open
 from .options import HOW, MAKING, PATHS, Command, debug_option, options
 from .rules import rules
-
-if TYPE_CHECKING:
-    from tfreader import Checkpoint
+from .show import fitted
+from .show import put as _print
+from .show import safe as _safe
 
 # What printing may end in, where a device or a file is full that the output was sent to.
 CANNOT_PRINT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
@@ -44,7 +45,7 @@ class Program(click.Group):
             if ctx.params.get("debug"):
                 raise
             _tell(ctx, error, str(error))
-            ctx.exit(USAGE if isinstance(error, UnknownModelTypeError) else FAILED)
+            ctx.exit(USAGE if isinstance(error, UnknownModelTypeError) else _failed(ctx))
         except KeyboardInterrupt:
             _tell(ctx, KeyboardInterrupt(), "Aborted!")
             ctx.exit(INTERRUPTED)
@@ -65,7 +66,11 @@ class Program(click.Group):
             _tell(
                 ctx, error, f"{said}\nThis is a bug: please report it with the output of --debug."
             )
-            ctx.exit(FAILED)
+            ctx.exit(_failed(ctx))
+
+
+def _failed(ctx: click.Context) -> int:
+    return NOT_COMPARED if ctx.invoked_subcommand == "diff" else FAILED
 
 
 def _tell(ctx: click.Context, error: BaseException, said: str) -> None:
@@ -139,50 +144,32 @@ def convert(
         _print(report.to_data(), report_lines(report), as_json, quiet)
 
 
-def _open(path: str, salvage: bool = False) -> Checkpoint:
-    """Any checkpoint, also of a form that only its family knows."""
-    import tfreader
-
-    try:
-        return tfreader.open(path, salvage=salvage)
-    except tfreader.RemoteError:  # would come again
-        raise
-    except tfreader.TFReaderError:
-        from tfreader.mapping.families import open_foreign
-
-        found = open_foreign(path)
-        if found is None:
-            raise
-        return found
-
-
 @main.command()
 @click.argument("path")
-@click.option("--filter", "regex", metavar="REGEX", help="Only variables whose name it finds.")
+@filter_option
 @click.option("--all", "show_all", is_flag=True, help="List slot variables on lines of their own.")
+@options(*LISTING)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @debug_option
-def inspect(path: str, regex: str | None, show_all: bool, as_json: bool) -> None:
-    """List a checkpoint's variables."""
-    from .show import inspect_data, inspect_lines, notes_on
+def inspect(
+    path: str, pattern: re.Pattern[str] | None, show_all: bool, as_json: bool, **how: Any
+) -> None:
+    """List a checkpoint's variables, on a terminal those of all layers on one line."""
+    from .listing import Listing, inspect_data, inspect_lines
+    from .show import notes_on
 
-    pattern = _filter(regex) if regex else re.compile("")
     with _open(path) as checkpoint:
+        listing = Listing(checkpoint, pattern, show_all or as_json, **how)
         if as_json:
-            _print(inspect_data(checkpoint, pattern), [], True)
+            _print(inspect_data(listing), [], True)
         else:
             for note in notes_on(checkpoint):
-                click.echo(_safe(f"note: {note}"), err=True)
-            _print({}, inspect_lines(checkpoint, pattern, show_all), False)
-
-
-def _filter(regex: str) -> re.Pattern[str]:
-    from tfreader.mapping.rules.patterns import compiled
-
-    try:
-        return compiled(regex, "--filter")
-    except RuleError as error:
-        raise click.UsageError(str(error)) from None
+                click.echo(fitted(f"note: {note}"), err=True)
+            _print({}, inspect_lines(listing), False)
+    for problem in listing.problems:
+        click.echo(_safe(f"tfreader: {problem}"), err=True)
+    if listing.problems:
+        sys.exit(FAILED)
 
 
 @main.command()
@@ -276,22 +263,10 @@ def suggest(tf_checkpoint: str, target: str | None, output: str) -> None:
     _print({}, [f"{output}: {suggestion.summary}"], False)
 
 
-def _print(data: Any, lines: Any, as_json: bool, quiet: bool = False) -> None:
-    if as_json:
-        click.echo(json.dumps(data, indent=2))
-    elif not quiet:
-        click.echo("\n".join(map(_safe, lines)))
-
-
-def _safe(text: str) -> str:
-    """Text without what a hostile variable name could do to a terminal."""
-    from .show import printable
-
-    return "\n".join(map(printable, text.split("\n")))
-
-
 main.add_command(batch)
+main.add_command(diff)
 main.add_command(rules)
+main.add_command(show)
 
 
 def _open_standard_streams() -> None:

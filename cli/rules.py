@@ -13,7 +13,7 @@ from tfreader.errors import UnknownModelTypeError
 from tfreader.folding import fold, fold_sentences, without_numbers
 
 from .options import FITTING, Command, debug_option, options
-from .show import dropped_lines, printable, shape
+from .show import dropped_lines, fitted, shape
 
 if TYPE_CHECKING:
     from tfreader.mapping import Entry, RuleSet
@@ -115,7 +115,7 @@ def _check(own: RuleSet, tf_checkpoint: str, fitting: dict[str, Any]) -> None:
     with open_source(tf_checkpoint, "auto") as checkpoint:
         report = check_rules(checkpoint, own, **fitting)
     for line in _lines(report, fitting["target"]):
-        click.echo(printable(line))
+        click.echo(fitted(line))
     if report.error is not None:
         raise report.error
 

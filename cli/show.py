@@ -2,34 +2,115 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import shutil
 import sys
-from collections import Counter, defaultdict
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from tfreader.errors import PlanError, TFReaderError
-from tfreader.training import training_state
+import click
+
+from tfreader.errors import PlanError
 
 if TYPE_CHECKING:
-    from tfreader import Checkpoint, ObjectGraph, TensorInfo
+    from tfreader import Checkpoint
     from tfreader.mapping import Plan, Report
     from tfreader.mapping.records.compare import Comparison
     from tfreader.mapping.records.rows import Row
 
+_BREAK = re.compile(r"(?<=[/, ])(?=[^ ])|(?<=\w\.)(?=[^\d.])")
 _OWNED = re.compile(
     r"((?:slot variable \S+|moving average|copy)(?= of )|replaced by its moving average) .*"
 )
 
 
+def terminal_width() -> int | None:
+    """Of the terminal that stdout is; None where it is none, and lines may be of any width."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows as aligned columns. Plain text of any width, made for grep as much as for eyes."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    """Rows as aligned columns, of any width, for grep.
+
+    On a terminal they are no wider than that: where they would be, each row's first cell has a line
+    of its own above the others.
+    """
+    widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
+    width = terminal_width()
+    if width is None or sum(widths) + 2 * (len(widths) - 1) <= width:
+        yield from _aligned(rows, widths)
+        return
+    widths = [width - 2 * len(widths), *widths[1:]]
+    while sum(widths[1:]) > widths[0] and max(widths[1:]) > 1:
+        widths[widths.index(max(widths[1:]), 1)] -= 1
+    for first, *others in rows:
+        yield from broken(first, width)
+        yield from (f"  {line}".rstrip() for line in _aligned([others], widths[1:]))
+
+
+def _aligned(rows: Iterable[Sequence[str]], widths: Sequence[int]) -> Iterator[str]:
     for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
+        wrapped = [broken(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for line in zip_longest(*wrapped, fillvalue=""):
+            padded = (
+                cell + " " * (width - cells(cell)) for cell, width in zip(line, widths, strict=True)
+            )
+            yield "  ".join(padded).rstrip()
+
+
+def broken(text: str, width: int) -> list[str]:
+    """Text in lines of so many cells, broken between words and parts of names where that can be."""
+    if cells(text) <= width:
+        return [text]
+    lines = [""]
+    for piece in _BREAK.split(text):
+        if cells(lines[-1] + piece.rstrip()) <= width:
+            lines[-1] += piece
+            continue
+        lines.append("")
+        for letter in piece:
+            if cells(lines[-1] + letter) > width:
+                lines.append("")
+            lines[-1] += letter
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+def cells(text: str) -> int:
+    """How many cells of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF")
+        for letter in text
+    )
+
+
+def put(data: Any, lines: Iterable[str], as_json: bool, quiet: bool = False) -> None:
+    """Print one JSON document, or lines that fit the terminal."""
+    if as_json:
+        click.echo(json.dumps(data, indent=2))
+    elif not quiet:
+        click.echo("\n".join(map(fitted, lines)))
+
+
+def fitted(text: str) -> str:
+    """Printable text, broken to fit the terminal where it has no command to copy."""
+    text = safe(text)
+    width = terminal_width()
+    if width is None or "tfreader " in text:
+        return text
+    return "\n".join(part for line in text.split("\n") for part in broken(line, width))
+
+
+def safe(text: str) -> str:
+    """Text without what a hostile variable name could do to a terminal."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def size(nbytes: int) -> str:
@@ -64,84 +145,6 @@ def notes_on(checkpoint: Checkpoint) -> list[str]:
             f"tfreader convert --tf_checkpoint {path} --pytorch_dump_output FOLDER"
         )
     return notes
-
-
-def inspect_data(checkpoint: Checkpoint, pattern: re.Pattern[str]) -> dict[str, Any]:
-    infos = list(checkpoint.infos)
-    graph, notes = _graph(checkpoint)
-    training = training_state(infos, graph)
-
-    def described(info: TensorInfo) -> dict[str, Any]:
-        value = graph.get(info.name) if graph else None
-        return {
-            **info._asdict(),
-            "slices": [piece._asdict() for piece in info.slices],
-            "object_path": value.path if value else None,
-            "full_name": value.full_name if value else None,
-            "names": checkpoint.names(info.name),
-            "training": str(training[info.name]) if info.name in training else None,
-        }
-
-    return {
-        "path": checkpoint.path,
-        "format": checkpoint.format,
-        "variables": [described(info) for info in infos if _found(checkpoint, info, pattern)],
-        "notes": [*notes_on(checkpoint), *notes],
-    }
-
-
-def _graph(checkpoint: Checkpoint) -> tuple[ObjectGraph | None, tuple[str, ...]]:
-    """The object graph; a damaged or missing one does not stop the listing."""
-    try:
-        return checkpoint.object_graph, ()
-    except TFReaderError as error:
-        return None, (f"no readable names: {error}",)
-
-
-def _found(checkpoint: Checkpoint, info: TensorInfo, pattern: re.Pattern[str]) -> bool:
-    return any(map(pattern.search, checkpoint.names(info.name)))
-
-
-def inspect_lines(
-    checkpoint: Checkpoint, pattern: re.Pattern[str], show_all: bool
-) -> Iterator[str]:
-    infos = list(checkpoint.infos)
-    graph, notes = _graph(checkpoint)
-    training = training_state(infos, graph)
-    slots: dict[str, list[str]] = defaultdict(list)
-    for state in training.values():
-        if state.base and state.slot:
-            slots[state.base].append(state.slot)
-    rows = [("variable", "dtype", "shape", "shard", "bytes", "notes")]
-    for info in infos:
-        mine = training.get(info.name)
-        folded = mine is not None and mine.slot is not None and not show_all
-        if folded or not _found(checkpoint, info, pattern):
-            continue
-        shard = "" if info.shard is None else str(info.shard)
-        own = [] if show_all else sorted(set(slots.get(info.name, ())))
-        notes_of = [f"slots: {', '.join(own)}"] if own else []
-        if mine and mine.base and graph:
-            mine = mine._replace(base=graph.name(mine.base))
-        notes_of += [str(mine)] if mine else []
-        rows.append(
-            (
-                printable(graph.name(info.name) if graph else info.name),
-                info.dtype,
-                shape(info.shape),
-                f"{len(info.slices)} slices" if info.slices else shard,
-                "" if info.nbytes is None else str(info.nbytes),
-                printable("; ".join(notes_of)),
-            )
-        )
-    yield from table(rows)
-    yield from (f"note: {note}" for note in notes)
-    in_slots = sum(info.nbytes or 0 for info in infos if info.name in training)
-    total = sum(info.nbytes or 0 for info in infos)
-    yield (
-        f"{checkpoint.path}: {checkpoint.format}, {len(infos)} variables, {size(total)}, of them "
-        f"{len(training)} of training state, {size(in_slots)}"
-    )
 
 
 def plan_lines(plan: Plan, notes: Sequence[str]) -> Iterator[str]:
@@ -214,12 +217,17 @@ def dropped_lines(plan: Plan) -> Iterator[str]:
     counts: Counter[str] = Counter()
     for key, reason in plan.dropped.items():
         name = plan.shown.get(key, key)
-        kind = _OWNED.sub(r"\1", reason)
+        kind = cause_of(reason)
         first.setdefault(kind, name)
         counts[kind] += 1
     for kind, count in counts.items():
         others = f" and {count - 1} more" if count > 1 else ""
         yield f"left out ({kind}): {printable(first[kind])}{others}"
+
+
+def cause_of(reason: str) -> str:
+    """Why a variable is left out, without the variable that it belongs to."""
+    return _OWNED.sub(r"\1", reason)
 
 
 def report_lines(report: Report) -> Iterator[str]:

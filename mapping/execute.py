@@ -11,14 +11,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import groupby, product
+from itertools import groupby
 from math import prod
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from tfreader.checkpoint import Box, Checkpoint, VariableReader, part_of, whole
+from tfreader.checkpoint import Checkpoint, VariableReader, boxes, part_of, whole
 from tfreader.dtypes import Array
 from tfreader.errors import UnsupportedError
 
@@ -285,20 +285,6 @@ class _Worker:
 
 def _ops(entries: Iterable[Entry]) -> list[Op]:
     return [op for entry in entries for op in within(entry.ops)]
-
-
-def boxes(shape: tuple[int, ...], limit: int) -> Iterator[Box]:
-    """Parts of at most `limit` elements that follow each other in row-major order."""
-    axis = next((i for i in range(len(shape)) if prod(shape[i:]) <= limit), len(shape))
-    if axis == 0:
-        yield whole(shape)
-        return
-    axis -= 1  # the axis that is cut: what lies behind it fits
-    rows = max(1, limit // prod(shape[axis + 1 :]))
-    for outer in product(*map(range, shape[:axis])):
-        for start in range(0, shape[axis], rows):
-            cut = range(start, min(start + rows, shape[axis]))
-            yield (*(range(i, i + 1) for i in outer), cut, *map(range, shape[axis + 1 :]))
 
 
 def _transpose(values: Array, block: Array) -> None:

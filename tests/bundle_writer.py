@@ -22,6 +22,8 @@ DTYPE_NUMBERS = {
     "int64": 9,
     "bfloat16": 14,
     "float16": 19,
+    "float8_e5m2": 24,
+    "float8_e4m3fn": 25,
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import product
+from math import prod
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -45,6 +47,7 @@ class TensorInfo(NamedTuple):
 
 
 LONGEST_NAME = 500  # in messages
+MOST_COMPARED = 10_000  # names that are compared letter by letter
 
 
 def shortened(name: str) -> str:
@@ -69,6 +72,20 @@ def whole(shape: Sequence[int]) -> Box:
 def part_of(values: Array, box: Box) -> Array:
     """A part of values that lie in memory, as a view."""
     return values[tuple(slice(indices.start, indices.stop) for indices in box)]
+
+
+def boxes(shape: tuple[int, ...], limit: int) -> Iterator[Box]:
+    """Parts of at most `limit` elements that follow each other in row-major order."""
+    axis = next((i for i in range(len(shape)) if prod(shape[i:]) <= limit), len(shape))
+    if axis == 0:
+        yield whole(shape)
+        return
+    axis -= 1  # the axis that is cut: what lies behind it fits
+    rows = max(1, limit // prod(shape[axis + 1 :]))
+    for outer in product(*map(range, shape[:axis])):
+        for start in range(0, shape[axis], rows):
+            cut = range(start, min(start + rows, shape[axis]))
+            yield (*(range(i, i + 1) for i in outer), cut, *map(range, shape[axis + 1 :]))
 
 
 class VariableReader:
@@ -248,12 +265,23 @@ class Checkpoint(Mapping[str, Array]):
         key = self._find(name)
         if key is not None:
             return key
+        near = self._near(name)
+        hint = f"; near: {', '.join(near)}" if near else "; `tfreader inspect` lists the names"
+        raise VariableNotFoundError(f"{self.path}: no variable named {shortened(name)!r}{hint}")
+
+    def _near(self, name: str) -> list[str]:
+        """Up to three names that may be meant: of its end or of a part, or else spelled alike."""
         from difflib import get_close_matches
 
         known = [self.shown(key) for key in self if key != OBJECT_GRAPH]
-        near = get_close_matches(name[:LONGEST_NAME], known, 3) if len(self) < 10_000 else []
-        hint = f"; near: {', '.join(near)}" if near else "; `tfreader inspect` lists the names"
-        raise VariableNotFoundError(f"{self.path}: no variable named {shortened(name)!r}{hint}")
+        sought = name[:LONGEST_NAME].removesuffix(":0").strip("/")
+        if not sought:
+            return []
+        spelled = sought.replace(".", "/").lower()
+        with_it = [other for other in known if spelled in other.replace(".", "/").lower()]
+        with_it.sort(key=lambda other: (not other.lower().endswith(spelled), len(other)))
+        few = len(known) < MOST_COMPARED
+        return with_it[:3] or (get_close_matches(sought, known, 3) if few else [])
 
     def shown(self, name: str) -> str:
         """What messages call a variable: its readable name, once the object graph is known."""

@@ -18,6 +18,7 @@ T = TypeVar("T")
 Row = tuple[str, ...]
 
 _NUMBER = re.compile("[0-9]+")
+_SPLIT = re.compile("([0-9]+)")
 _MOST_NUMBERS = 64  # of a row that is folded
 _MOST_AXES = 6  # stage, block, branch, expert: what has more counts nothing
 _LONGEST = 18  # digits of a number that is counted on from
@@ -163,3 +164,10 @@ def _follows(before: str, after: str) -> bool:
     """Whether counting goes from one to the other, in their spelling: 09, 10 and 9, 10."""
     is_spelled_alike = len(before) == len(after) or "0" not in (before[0], after[0])
     return is_spelled_alike and len(after) <= _LONGEST and int(after) == int(before) + 1
+
+
+def natural(name: str) -> tuple[object, ...]:
+    """What to sort names by, so that layer_2 comes before layer_10."""
+    return tuple(
+        _order(part) if place % 2 else part for place, part in enumerate(_SPLIT.split(name))
+    )

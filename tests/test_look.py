@@ -1,0 +1,430 @@
+"""`tfreader inspect`, `show` and `diff`: looking at checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import sys
+import tracemalloc
+import warnings
+
+import ml_dtypes
+import numpy as np
+import pytest
+from bundle_writer import write_bundle
+from click.testing import CliRunner
+from conftest import BERT, DATA, KERAS
+
+import tfreader
+from tfreader.cli.main import main
+from tfreader.statistics import Statistics, statistics
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def on_terminal(width, *arguments):
+    """The lines that a terminal of so many columns shows."""
+    command = [sys.executable, "-m", "tfreader.cli.main", *map(str, arguments)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+        child, terminal = pty.fork()
+    if child == 0:
+        os.environ["COLUMNS"] = str(width)
+        os.execv(sys.executable, command)
+    output = b""
+    try:
+        while part := os.read(terminal, 1 << 16):
+            output += part
+    except OSError:  # how a terminal ends on Linux
+        pass
+    os.close(terminal)
+    assert os.waitpid(child, 0)[1] == 0, output
+    return output.decode().replace("\r\n", "\n").splitlines()
+
+
+def test_on_a_terminal_layers_are_folded_and_a_pipe_has_a_line_each():
+    piped = run("inspect", BERT, "--filter", "layer_.*/query/kernel").stdout.splitlines()[1:-1]
+    assert [line.split()[0] for line in piped] == [
+        "bert/encoder/layer_0/attention/self/query/kernel",
+        "bert/encoder/layer_1/attention/self/query/kernel",
+    ]
+    lines = on_terminal(100, "inspect", BERT, "--filter", "layer_.*/query/kernel")
+    assert lines[1].split()[:2] == ["bert/encoder/layer_{0...1}/attention/self/query/kernel", "2"]
+    assert len(lines) == 4  # the last is broken
+    lines = on_terminal(200, "inspect", BERT, "--no-fold", "--filter", "layer_.*/query/kernel")
+    assert [line.split()[0] for line in lines[1:-1]] == [line.split()[0] for line in piped]
+
+
+@pytest.mark.parametrize("width", [40, 80, 132])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["inspect", BERT],
+        ["inspect", BERT, "--tree"],
+        ["inspect", KERAS, "--stats", "--all"],
+        ["inspect", KERAS, "--stats", "--tree"],
+        ["show", BERT, "bert/embeddings/word_embeddings"],
+        ["rules", KERAS / "rules.toml", "--tf_checkpoint", KERAS],
+        ["verify", BERT],
+    ],
+)
+def test_no_line_is_wider_than_the_terminal(width, arguments):
+    lines = on_terminal(width, *arguments)
+    assert max(map(len, lines)) <= width
+    assert "" not in lines
+
+
+def test_the_plan_fits_the_terminal_and_has_all_of_every_name(tmp_path):
+    arguments = ["convert", "--tf_checkpoint", BERT, "--dry-run"]
+    arguments += ["--pytorch_dump_output", tmp_path / "out"]
+    lines = on_terminal(80, *arguments)
+    at = lines.index("bert/encoder/layer_{0...1}/attention/output/LayerNorm/gamma")
+    assert lines[at + 1].split()[1:] == ["copy", "[24]", "float32"] or lines[at + 2 :]
+    joined = "".join(line.strip() for line in lines)
+    assert "cls.predictions.transform.dense.weight" in joined
+    assert all(len(line) <= 80 for line in lines if "tfreader " not in line and "--" not in line)
+
+
+def test_names_of_wide_letters_count_as_wide(tmp_path):
+    write_bundle(
+        tmp_path / "model", {f"層/{'漢字' * 20}/{i}": np.ones(2, np.float32) for i in "ab"}
+    )
+    for line in on_terminal(60, "inspect", tmp_path / "model"):
+        assert len(line) + sum(ord(letter) > 0x3000 for letter in line) <= 60
+
+
+def test_a_tree_counts_the_parameters_of_each_scope():
+    lines = run("inspect", BERT, "--tree", "--depth", "2").stdout.splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines[1:-1]}
+    weights = [
+        info
+        for info in tfreader.open(BERT).infos
+        if not info.name.endswith(("adam_m", "adam_v")) and info.name.startswith("bert/encoder")
+    ]
+    total = sum(int(np.prod(info.shape)) for info in weights)
+    assert rows["encoder/"][:2] == [str(len(weights)), f"{total:,}"]
+    assert "layer_" not in " ".join(lines)
+    deep = run("inspect", BERT, "--tree").stdout
+    assert re.search(r"^    layer_\{0\.\.\.1\}/ ", deep, re.M)
+    assert re.search(r"^    layer_1/ ", run("inspect", BERT, "--tree", "--no-fold").stdout, re.M)
+
+
+def test_a_tree_of_layers_that_differ_does_not_show_them_as_one(tmp_path):
+    tensors = {f"net/l_{i}/w": np.ones(3 if i == 5 else 2, np.float32) for i in range(8)}
+    tensors["net"] = np.ones(1, np.float32)  # a variable that is called like a scope
+    write_bundle(tmp_path / "model", tensors)
+    lines = run("inspect", tmp_path / "model", "--tree").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == [
+        *("net", "net/", "l_{0...4,6...7}/", "w", "l_5/", "w"),
+    ]
+
+
+def test_sorting(tmp_path):
+    shapes = {"b_10": 3, "b_2": 5, "a": 4}
+    write_bundle(tmp_path / "model", {n: np.zeros(s, np.float32) for n, s in shapes.items()})
+
+    def order(*arguments):
+        lines = run("inspect", tmp_path / "model", *arguments).stdout.splitlines()
+        return [line.split()[0] for line in lines[1:-1]]
+
+    assert order() == ["a", "b_10", "b_2"]
+    assert order("--sort", "name") == ["a", "b_2", "b_10"]
+    assert order("--sort", "size") == ["b_2", "a", "b_10"]
+    assert order("--sort", "size", "--tree") == ["b_2", "a", "b_10"]
+    assert order("--sort", "offset") == ["a", "b_10", "b_2"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [DATA / "reader" / "dtypes", DATA / "reader" / "sharded", DATA / "v1" / "model.ckpt", BERT],
+)
+def test_statistics_are_those_of_numpy(path):
+    data = json.loads(run("inspect", path, "--stats", "--json").stdout)
+    with tfreader.open(path) as checkpoint:
+        for variable in data["variables"]:
+            values = checkpoint[variable["name"]].ravel()
+            stats = variable["stats"]
+            assert stats["count"] == values.size
+            if variable["dtype"] == "string":
+                values, of = np.array([len(value) for value in values]), "lengths"
+            elif values.dtype.kind == "c":
+                values, of = np.abs(values), "magnitudes"
+            else:
+                of = "values"
+            values = values.astype(np.float64)
+            expected = (
+                (values.min(), values.max(), values.mean(), values.std()) if len(values) else ()
+            )
+            found = [stats[key] for key in ("min", "max", "mean", "std")]
+            assert stats["of"] == of
+            assert stats["zeros"] == np.count_nonzero(values == 0)
+            assert found == pytest.approx(expected or [None] * 4, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [np.float16, np.float32, np.float64, ml_dtypes.bfloat16, ml_dtypes.float8_e5m2],
+    ids=lambda dtype: np.dtype(dtype).name,
+)
+def test_what_is_no_number_is_counted_and_left_out(tmp_path, dtype):
+    values = np.array([np.nan, np.inf, -np.inf, -0.0, 1, 3, np.nan], np.float32).astype(dtype)
+    write_bundle(tmp_path / "model", {"w": values, "none": values[:3]})
+    with tfreader.open(tmp_path / "model") as checkpoint:
+        assert statistics(checkpoint, "w").to_data() == {
+            "of": "values",
+            "count": 7,
+            "nan": 2,
+            "inf": 2,
+            "zeros": 1,
+            "min": 0,
+            "max": 3,
+            "mean": pytest.approx(4 / 3),
+            "std": pytest.approx(np.std([0, 1, 3])),
+        }
+        none = statistics(checkpoint, "none").to_data()
+        assert (none["min"], none["mean"], none["nan"], none["inf"]) == (None, None, 1, 2)
+    output = run("inspect", tmp_path / "model", "--stats", "--json").stdout
+    json.loads(output, parse_constant=pytest.fail)
+
+
+def test_statistics_in_parts_are_those_of_all_at_once():
+    values = np.random.default_rng(0).normal(1e4, 1e-2, 10_007)  # where squares cancel
+    whole, parts, other = Statistics(), Statistics(), Statistics()
+    whole.add(values)
+    for start in range(0, len(values), 997):
+        target = parts if start < 5000 else other
+        target.add(values[start : start + 997])
+    parts.merge(other)
+    assert parts.to_data().keys() == whole.to_data().keys()
+    assert (parts.count, parts.min, parts.max) == (whole.count, whole.min, whole.max)
+    assert parts.mean == pytest.approx(whole.mean, rel=1e-12)
+    assert parts.std == pytest.approx(values.std(), rel=1e-9)
+    large = Statistics()
+    large.add(np.array([1e308, -1e308, 1e308]))
+    assert large.max == 1e308
+    assert large.mean is None or large.mean == pytest.approx(1e308 / 3)
+
+
+def test_large_variables_are_not_held_in_memory(tmp_path):
+    write_bundle(tmp_path / "model", {"w": np.ones((1 << 12, 1 << 12), np.float32)})
+    tracemalloc.start()
+    try:
+        run("inspect", tmp_path / "model", "--stats")
+        run("show", tmp_path / "model", "w")
+        run("show", tmp_path / "model", "w", "--output", tmp_path / "w.npy")
+        run("diff", tmp_path / "model", tmp_path / "model")
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20  # of 64 MB
+    finally:
+        tracemalloc.stop()
+    assert np.load(tmp_path / "w.npy", mmap_mode="r").shape == (1 << 12, 1 << 12)
+
+
+def damage(folder, offset):
+    (data,) = folder.glob("*.data-*")
+    contents = bytearray(data.read_bytes())
+    contents[offset] ^= 1
+    data.write_bytes(contents)
+
+
+def test_statistics_name_what_is_damaged_and_show_the_rest(copy):
+    folder = copy(BERT)
+    damage(folder, 100)
+    result = run("inspect", folder, "--stats", "--all", "--json", code=1)
+    variables = json.loads(result.stdout)["variables"]
+    (damaged,) = (variable["name"] for variable in variables if variable["stats"] is None)
+    assert damaged in result.stderr and "checksum mismatch" in result.stderr
+    assert damaged in run("show", folder, damaged, code=1).stderr
+    assert damaged in run("diff", folder, BERT, code=2).stderr
+
+
+def test_json_without_stats_has_the_keys_that_it_had():
+    (variable,) = json.loads(run("inspect", BERT, "--filter", "global_step", "--json").stdout)[
+        "variables"
+    ]
+    assert list(variable) == [
+        *("name", "dtype", "shape", "nbytes", "shard", "offset", "crc32c", "slices"),
+        *("object_path", "full_name", "names", "training"),
+    ]
+
+
+def printed(output):
+    """The numbers of an array that was printed whole."""
+    return [float(word) for word in re.sub(r"[\[\]]", " ", output).split()]
+
+
+def test_show_prints_rows():
+    values = tfreader.open(BERT)["bert/embeddings/word_embeddings"]
+    for rows, expected in {
+        "0:2": values[0:2],
+        "62:": values[62:],
+        "-1:": values[-1:],
+        "7": values[7:8],
+        ":-63": values[:1],
+    }.items():
+        output = run("show", BERT, "bert/embeddings/word_embeddings", "--rows", rows).stdout
+        first, _, numbers = output.split("\n", 2)
+        assert f"float32 {list(expected.shape)}".replace("(", "[") in first
+        assert printed(numbers) == pytest.approx(expected.ravel(), abs=1e-7)
+
+
+def test_show_leaves_out_the_middle_as_numpy_does():
+    values = tfreader.open(BERT)["bert/embeddings/word_embeddings"]
+    output = run("show", BERT, "bert/embeddings/word_embeddings").stdout
+    with np.printoptions(threshold=1000, linewidth=100):
+        assert output.split("\n", 2)[2] == f"{values}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["bert/pooler/dense/kernal"], 1, "near: bert/pooler/dense/kernel"),
+        (["pooler/dense/kernel"], 1, "near: bert/pooler/dense/kernel"),
+        (["bert.pooler.dense.kernel"], 1, "near: bert/pooler/dense/kernel"),
+        (["bert/pooler/dense/kernel:0"], 1, "near: bert/pooler/dense/kernel"),
+        (["bert/pooler"], 1, "near: bert/pooler/dense/bias, bert/pooler/dense/kernel"),
+        (["global_step", "--rows", "0:1"], 1, "a scalar, without rows"),
+        (["bert/pooler/dense/bias", "--rows", "24:30"], 1, "has 24 rows"),
+        (["bert/pooler/dense/bias", "--rows", "5:2"], 1, "has 24 rows"),
+        (["bert/pooler/dense/bias", "--rows", "24"], 1, "has 24 rows"),
+        (["bert/pooler/dense/bias", "--rows", "a"], 2, "expected A:B"),
+        (["bert/pooler/dense/bias", "--rows", "0:5:2"], 2, "expected A:B"),
+        (["bert/pooler/dense/bias", "--output", "x.txt"], 1, ".npy"),
+        (["bert/pooler/dense/bias", "--output", "s3://bucket"], 1, ".npy"),
+    ],
+)
+def test_show_refuses(arguments, code, said, tmp_path, monkeypatch):
+    result = run("show", BERT, *arguments, code=code)
+    assert said in result.stderr
+    assert result.stdout == ""
+
+
+def test_show_saves_any_type(tmp_path):
+    folder = tmp_path / "floats"
+    tensors = {
+        "bf": np.arange(6, dtype=np.float32).reshape(2, 3).astype(ml_dtypes.bfloat16),
+        "f8": np.arange(4, dtype=np.float32).astype(ml_dtypes.float8_e4m3fn),
+    }
+    write_bundle(folder / "model", tensors)
+    for path in (DATA / "reader" / "dtypes", DATA / "v1" / "model.ckpt", folder / "model"):
+        with tfreader.open(path) as checkpoint:
+            for name in checkpoint:
+                output = tmp_path / "x.npy"
+                said = run("show", path, name, "--output", output).stdout
+                saved, values = np.load(output), checkpoint[name]
+                assert saved.shape == values.shape
+                assert saved.tolist() == values.astype(saved.dtype).tolist()
+                own = values.dtype.kind in "biufcO"
+                assert own or (saved.dtype == np.float32 and "holds the same values" in said)
+    run("show", BERT, "bert/pooler/dense/kernel", "--rows", "3:5", "--output", tmp_path / "r.npy")
+    assert np.array_equal(
+        np.load(tmp_path / "r.npy"), tfreader.open(BERT)["bert/pooler/dense/kernel"][3:5]
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["floats", "r.npy", "x.npy"]
+
+
+def test_nothing_is_saved_over_what_is_read(copy):
+    folder = copy(DATA / "gpt")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    result = run("show", folder, "model/clf/w", code=1)  # what is there is told
+    result = run("show", folder, "model/we/tokens", "--output", folder / "params_0.npy", code=1)
+    assert "would be overwritten" in result.stderr
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_show_json():
+    data = json.loads(run("show", KERAS, "dense_1/bias", "--json").stdout)
+    assert data["values"] == tfreader.open(KERAS)["dense_1/bias"].tolist()
+    assert data["shape"] == [2]
+    text = json.loads(run("show", DATA / "reader" / "dtypes", "text", "--json").stdout)
+    assert text["values"] == [tfreader.open(DATA / "reader" / "dtypes")["text"][0].decode()]
+
+
+def pair(tmp_path, a, b):
+    for name, tensors in {"a": a, "b": b}.items():
+        write_bundle(tmp_path / name / "model", tensors)
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_diff_says_what_differs(tmp_path):
+    w = np.arange(6, dtype=np.float32).reshape(2, 3)
+    other = w.copy()
+    other[1, 2] += 0.5
+    nan = np.array([np.nan, 1], np.float32)
+    a, b = pair(
+        tmp_path,
+        {"same": w, "nan": nan, "value": w, "shape": w, "dtype": w, "mine": w},
+        {"same": w, "nan": nan, "value": other, "shape": w.T, "dtype": w.astype(float), "its": w},
+    )
+    output = run("diff", a, b, code=1).stdout
+    lines = {line.split("  ")[0]: line for line in output.splitlines()}
+    assert "[1, 2]" in lines["values"] and "1 of 6, by at most 0.5" in lines["values"]
+    assert "float32 [2, 3]" in lines["shape"] and "float32 [3, 2]" in lines["shape"]
+    assert "float64 [2, 3]" in lines["dtype"]
+    assert "mine" in lines["only in A"] and "its" in lines["only in B"]
+    assert "2 variables are the same, 3 differ, 1 are only in A, 1 are only in B" in output
+    data = json.loads(run("diff", a, b, "--json", code=1).stdout)
+    assert not data["ok"]
+    assert {each["name"]: each["kinds"] for each in data["differences"]} == {
+        "value": ["values"],
+        "shape": ["shape"],
+        "dtype": ["dtype"],
+        "mine": ["only in A"],
+        "its": ["only in B"],
+    }
+
+
+def test_diff_by_tolerance_names_and_filter(tmp_path):
+    w = np.ones(1000, np.float32)
+    a, b = pair(tmp_path, {"w": w, "x": w}, {"w": w * np.float32(1.001), "x": w})
+    assert run("diff", a, a).stdout.rstrip().endswith("2 variables are the same")
+    run("diff", a, b, code=1)
+    run("diff", a, b, "--rtol", "0.01")
+    run("diff", a, b, "--atol", "0.01")
+    run("diff", a, b, "--atol", "0.0001", code=1)
+    run("diff", a, b, "--filter", "x")
+    assert run("diff", a, b, "--quiet", code=1).stdout == ""
+    for data in b.glob("*.data-*"):
+        data.unlink()
+    assert "values of 2 were not compared" in run("diff", a, b, "--names-only").stdout
+    run("diff", a, b, code=2)
+    run("diff", a, tmp_path / "none", code=2)
+    run("diff", a, code=2)
+
+
+def test_diff_of_another_type_and_of_infinities(tmp_path):
+    w = np.array([1, 2, np.inf], np.float32)
+    half = w.astype(ml_dtypes.bfloat16)
+    a, b = pair(tmp_path, {"w": w}, {"w": half})
+    run("diff", a, b, code=1)
+    run("diff", a, b, "--ignore-dtype")
+    a, b = pair(tmp_path, {"w": w}, {"w": np.array([1, 2, 3], np.float32)})
+    result = run("diff", a, b, "--rtol", "10", "--atol", "10", code=1)
+    assert "1 of 3, by at most inf at [2]" in result.stdout
+    data = run("diff", a, b, "--json", code=1).stdout
+    json.loads(data, parse_constant=pytest.fail)
+    large = np.array([1 << 62, 5])
+    a, b = pair(tmp_path, {"w": large}, {"w": large + np.array([1, 0])})
+    assert "1 of 2" in run("diff", a, b, code=1).stdout
+
+
+def test_diff_of_partitioned_and_text_and_other_formats(tmp_path):
+    for path in ("reader/slices", "reader/dtypes", "v1/model.ckpt", "gpt"):
+        run("diff", DATA / path, DATA / path)
+    w = np.arange(60, dtype=np.float32).reshape(6, 10)
+    write_bundle(tmp_path / "whole", {"w": w})
+    write_bundle(tmp_path / "sliced", {"w": w}, sliced=True)
+    run("diff", tmp_path / "whole", tmp_path / "sliced")
+
+
+def test_diff_finds_variables_by_any_of_their_names(tmp_path):
+    with tfreader.open(KERAS) as checkpoint:
+        names = ("conv1d/kernel", "dense/bias")
+        write_bundle(tmp_path / "named", {name: checkpoint[name] for name in names})
+    output = run("diff", tmp_path / "named", KERAS, "--filter", "^(conv1d/kernel|dense/bias)$")
+    assert "2 variables are the same" in output.stdout
