@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from tfreader.checkpoint import Checkpoint
 from tfreader.checksum import HASHES, HashName
 from tfreader.errors import CheckpointNotFoundError, ConfigError, TFReaderError
+from tfreader.notebook import table
 from tfreader.paths import AnyPath, as_path
 
 from .execute import MEMORY_LIMIT, stream
@@ -58,6 +59,18 @@ class Report:
     notes: tuple[str, ...]
     skipped: bool = False
     missing: str | None = None
+
+    def __repr__(self) -> str:
+        done = "left alone" if self.skipped else f"{len(self.files)} files"
+        return (
+            f"<Report {self.plan.path!r} -> {self.output!r}: "
+            f"{self.plan.architecture or 'state dict'}, {len(self.plan.entries)} tensors, {done}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what was written of what, and the plan."""
+        rows = [*(("file", file) for file in self.files), *(("note", note) for note in self.notes)]
+        return table(repr(self), ("", ""), rows) + self.plan._repr_html_()
 
     def to_data(self) -> dict[str, Any]:
         """The report as plain data, for JSON."""

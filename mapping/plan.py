@@ -14,6 +14,7 @@ import numpy as np
 from tfreader.checkpoint import Box
 from tfreader.dtypes import Array, name_of
 from tfreader.folding import fold_rows
+from tfreader.notebook import table
 
 from .family import Beside, Config, Family
 from .rules.ops import Op, Read, Shape, follow
@@ -147,6 +148,18 @@ class Plan:
     def nbytes(self) -> int:
         """Bytes of all tensors as they will be written."""
         return sum(entry.nbytes for entry in self.entries)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Plan {self.path!r} -> {self.architecture or 'state dict'}: {len(self.entries)} "
+            f"tensors, {self.nbytes} bytes, {len(self.dropped)} variables left out>"
+        )
+
+    def _repr_html_(self) -> str:
+        """For notebooks: variables and tensors, those of all layers in one row."""
+        return table(
+            repr(self), ("variable", "tensor", "operation", "shape", "dtype"), self.folded()
+        )
 
     def folded(self) -> list[tuple[str, str, str, str, str]]:
         """The plan as rows of variables, tensor, operation, shape and dtype.

@@ -9,6 +9,7 @@ import re
 import sys
 import tracemalloc
 import warnings
+from html.parser import HTMLParser
 
 import ml_dtypes
 import numpy as np
@@ -19,6 +20,7 @@ from conftest import BERT, DATA, KERAS
 
 import tfreader
 from tfreader.cli.main import main
+from tfreader.mapping import convert, make_plan, suggest
 from tfreader.statistics import Statistics, statistics
 
 
@@ -428,3 +430,48 @@ def test_diff_finds_variables_by_any_of_their_names(tmp_path):
         write_bundle(tmp_path / "named", {name: checkpoint[name] for name in names})
     output = run("diff", tmp_path / "named", KERAS, "--filter", "^(conv1d/kernel|dense/bias)$")
     assert "2 variables are the same" in output.stdout
+
+
+def test_what_python_prints_is_a_line(tmp_path):
+    report = convert(BERT, tmp_path / "out")
+    suggestion = suggest(KERAS)
+    with tfreader.open(BERT) as checkpoint, tfreader.open(KERAS) as keras:
+        for each in (checkpoint, report, report.plan, suggestion, keras.object_graph):
+            line = repr(each)
+            assert "\n" not in line and len(line) < 300
+            assert line.startswith(f"<{type(each).__name__}")
+    assert "BertForPreTraining" in repr(report) and str(tmp_path / "out") in repr(report)
+    assert "46 tensors" in repr(report.plan)
+
+
+class Cells(HTMLParser):
+    """The texts of a table's cells, and every element of the page."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.texts = set(), []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.add(tag)
+        assert not any(name.startswith("on") for name, _ in attrs)
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_notebooks_show_tables_that_names_cannot_leave(tmp_path):
+    hostile = "<script>alert(1)</script>/</td>&amp;\u202e"
+    tensors = {f"{hostile}/{i}": np.ones(2, np.float32) for i in (0, 5, 11)}
+    write_bundle(tmp_path / "model", tensors)
+    with tfreader.open(tmp_path / "model") as checkpoint:
+        found = Cells(checkpoint._repr_html_())
+    assert found.elements == {"table", "caption", "thead", "tbody", "tr", "th", "td", "bdi"}
+    assert f"{hostile}/{{0,5,11}}" in found.texts
+    plan = make_plan(tfreader.open(BERT))
+    texts = Cells(plan._repr_html_()).texts
+    assert "bert.encoder.layer.{0...1}.output.dense.weight" in texts
+    report = convert(BERT, tmp_path / "out")
+    assert str(tmp_path / "out" / "model.safetensors") in Cells(report._repr_html_()).texts
+    with tfreader.open(KERAS) as keras:
+        assert "dense/kernel" in Cells(keras._repr_html_()).texts

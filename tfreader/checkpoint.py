@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -17,9 +18,12 @@ from .errors import (
     ChangedError,
     ClosedError,
     CorruptCheckpointError,
+    TFReaderError,
     UnsupportedError,
     VariableNotFoundError,
 )
+from .folding import fold_rows
+from .notebook import table
 from .object_graph import OBJECT_GRAPH, ObjectGraph
 from .protocols import SourceFile
 from .slices import Slice
@@ -265,23 +269,9 @@ class Checkpoint(Mapping[str, Array]):
         key = self._find(name)
         if key is not None:
             return key
-        near = self._near(name)
+        near = _near(name, [self.shown(key) for key in self if key != OBJECT_GRAPH])
         hint = f"; near: {', '.join(near)}" if near else "; `tfreader inspect` lists the names"
         raise VariableNotFoundError(f"{self.path}: no variable named {shortened(name)!r}{hint}")
-
-    def _near(self, name: str) -> list[str]:
-        """Up to three names that may be meant: of its end or of a part, or else spelled alike."""
-        from difflib import get_close_matches
-
-        known = [self.shown(key) for key in self if key != OBJECT_GRAPH]
-        sought = name[:LONGEST_NAME].removesuffix(":0").strip("/")
-        if not sought:
-            return []
-        spelled = sought.replace(".", "/").lower()
-        with_it = [other for other in known if spelled in other.replace(".", "/").lower()]
-        with_it.sort(key=lambda other: (not other.lower().endswith(spelled), len(other)))
-        few = len(known) < MOST_COMPARED
-        return with_it[:3] or (get_close_matches(sought, known, 3) if few else [])
 
     def shown(self, name: str) -> str:
         """What messages call a variable: its readable name, once the object graph is known."""
@@ -313,6 +303,29 @@ class Checkpoint(Mapping[str, Array]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path!r}: {len(self)} variables, {self.format}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the variables, those of all layers in one row."""
+        with suppress(TFReaderError):  # without it there are keys alone
+            _ = self.object_graph
+        infos = list(self.infos)
+        kinds = [(info.dtype, str(list(info.shape))) for info in infos]
+        folded = fold_rows([(self.shown(info.name),) for info in infos], kinds)
+        rows = [(name, len(members), *kinds[members[0]]) for (name,), members in folded]
+        return table(repr(self), ("variable", "count", "dtype", "shape"), rows)
+
+
+def _near(name: str, known: list[str]) -> list[str]:
+    """Up to three names that may be meant: which it is the end or a part of, or spelled alike."""
+    from difflib import get_close_matches
+
+    sought = name[:LONGEST_NAME].removesuffix(":0").strip("/")
+    spelled = sought.replace(".", "/").lower()
+    with_it = [other for other in known if spelled in other.replace(".", "/").lower()]
+    with_it.sort(key=lambda other: (not other.lower().endswith(spelled), len(other)))
+    if not sought:
+        return []
+    return with_it[:3] or get_close_matches(sought, known if len(known) < MOST_COMPARED else (), 3)
 
 
 def _read_graph(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> ObjectGraph:

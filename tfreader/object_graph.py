@@ -122,6 +122,9 @@ class ObjectGraph(Mapping[str, TrackedValue]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
+    def __repr__(self) -> str:
+        return f"<ObjectGraph: {len(self)} values>"
+
     def __len__(self) -> int:
         return len(self._values)
 

@@ -105,6 +105,9 @@ class Statistics:
         self._mean += apart * others / (mine + others)
         self._squares += other._squares + apart * apart * mine * others / (mine + others)
 
+    def __repr__(self) -> str:
+        return f"<Statistics {self.to_data()}>"
+
     def to_data(self) -> dict[str, Any]:
         """The statistics as plain data, for JSON."""
         keys = ("of", "count", "nan", "inf", "zeros", "min", "max", "mean", "std")

@@ -57,6 +57,10 @@ class RuleReport:
     changed: tuple[Entry, ...]
     error: PlanError | None
 
+    def __repr__(self) -> str:
+        holds = "would fail" if self.error is not None else f"{len(self.plan.entries)} tensors"
+        return f"<RuleReport {self.plan.rules.name!r}: {len(self.uses)} rules, {holds}>"
+
 
 def check_rules(
     checkpoint: Checkpoint,

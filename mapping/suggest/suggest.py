@@ -53,6 +53,9 @@ class Suggestion:
             return "a skeleton, to be completed"
         return f"{self.tensors} tensors, {len(self.uncertain)} of them uncertain"
 
+    def __repr__(self) -> str:
+        return f"<Suggestion: {self.summary}>"
+
     def write(self, path: str | PathLike[str]) -> None:
         """Write the file. Raises ConfigError where that cannot be."""
         try:
