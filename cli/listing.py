@@ -110,12 +110,12 @@ class Listing:
 
     @property
     def shown(self) -> list[Variable]:
-        """Those of them that have lines of their own: slot variables where all are asked for."""
-        return [v for v in self.found if self.show_all or not self._is_slot(v)]
-
-    def _is_slot(self, variable: Variable) -> bool:
-        state = self.training.get(variable.info.name)
-        return state is not None and state.slot is not None
+        """Those of them that have lines of their own: all, or those that are no slots of others."""
+        if self.show_all:
+            return self.found
+        there = {info.name for info in self.infos}
+        states = ((v, self.training.get(v.info.name)) for v in self.found)
+        return [v for v, s in states if s is None or s.slot is None or s.base not in there]
 
     def ordered(self, items: list[T], group: Callable[[T], Group]) -> list[T]:
         order = self._order
@@ -142,11 +142,16 @@ class Listing:
         with suppress(CheckpointNotFoundError):  # which is said of each variable in it
             self.checkpoint.prefetch(names)
         found = {}
+        lost: dict[int | None, list[str]] = defaultdict(list)  # by the shard that is missing
         for name in names:
             try:
                 found[name] = statistics(self.checkpoint, name)
-            except (CheckpointNotFoundError, CorruptCheckpointError) as error:
+            except CheckpointNotFoundError as error:
+                lost[self.checkpoint.info(name).shard].append(str(error))
+            except CorruptCheckpointError as error:
                 self.problems.append(str(error))
+        for first, *others in lost.values():
+            self.problems.append(first + (f"; the same of {len(others)} others" if others else ""))
         return found
 
     def cells(self, group: Group) -> list[str]:

@@ -475,3 +475,21 @@ def test_notebooks_show_tables_that_names_cannot_leave(tmp_path):
     assert str(tmp_path / "out" / "model.safetensors") in Cells(report._repr_html_()).texts
     with tfreader.open(KERAS) as keras:
         assert "dense/kernel" in Cells(keras._repr_html_()).texts
+
+
+def test_averages_of_variables_that_are_not_there_have_lines_of_their_own(tmp_path):
+    names = [f"net/l_{i}/w/ExponentialMovingAverage" for i in range(3)]
+    write_bundle(tmp_path / "model", {name: np.ones(2, np.float32) for name in names})
+    lines = run("inspect", tmp_path / "model").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == names
+    assert "l_{0...2}/" in run("inspect", tmp_path / "model", "--tree").stdout
+
+
+def test_what_lies_in_a_missing_shard_is_told_once(tmp_path):
+    tensors = {name: np.ones(2, np.float32) for name in "abcd"}
+    write_bundle(tmp_path / "model", tensors, num_shards=2)
+    (tmp_path / "model.data-00001-of-00002").unlink()
+    result = run("inspect", tmp_path / "model", "--stats", code=1)
+    assert len(result.stderr.splitlines()) == 1
+    assert "shard 1 of 2 is missing" in result.stderr
+    assert sum(" 1 " in line for line in result.stdout.splitlines()) >= 2
