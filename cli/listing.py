@@ -113,7 +113,7 @@ class Listing:
         """Those of them that have lines of their own: all, or those that are no slots of others."""
         if self.show_all:
             return self.found
-        there = {info.name for info in self.infos}
+        there = {None, *(info.name for info in self.infos)}
         states = ((v, self.training.get(v.info.name)) for v in self.found)
         return [v for v, s in states if s is None or s.slot is None or s.base not in there]
 
@@ -136,8 +136,7 @@ class Listing:
             return {}
         from tfreader.statistics import statistics
 
-        listed = self.found if self.show_all else self.shown
-        readable = [v for v in listed if v.info.dtype.numpy is not None]
+        readable = [v for v in self.shown if v.info.dtype.numpy is not None]
         names = [v.info.name for v in sorted(readable, key=lambda v: _offset([v]))]
         with suppress(CheckpointNotFoundError):  # which is said of each variable in it
             self.checkpoint.prefetch(names)
