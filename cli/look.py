@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tfreader.errors import RuleError, TFReaderError
+from tfreader.errors import CheckpointNotFoundError, RemoteError, RuleError, TFReaderError
 
 from . import DIFFERENT
 from .options import Command, debug_option
@@ -61,6 +61,27 @@ def open_any(path: str, salvage: bool = False) -> Checkpoint:
         if found is None:
             raise
         return found
+
+
+def open_side(path: str) -> tuple[Checkpoint, bool]:
+    """A checkpoint, or a PyTorch model's weights, and whether it is those.
+
+    Raises what opening it as a checkpoint raises, or where none is there, as weights.
+    """
+    from tfreader.mapping.sources.weights import open_weights
+    from tfreader.paths import as_path
+
+    try:
+        return open_any(path), False
+    except RemoteError:
+        raise
+    except TFReaderError as error:
+        try:
+            return open_weights(as_path(path)), True
+        except TFReaderError as other:
+            neither = isinstance(other, CheckpointNotFoundError)
+            is_checkpoint = not isinstance(error, CheckpointNotFoundError)
+            raise (error if neither or is_checkpoint else other) from None
 
 
 def _filter(_: click.Context, __: click.Parameter, regex: str | None) -> re.Pattern[str] | None:
@@ -142,17 +163,34 @@ def diff(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Compare two checkpoints: names, shapes, types and values.
+    """Compare two checkpoints, or two PyTorch models: names, shapes, types and values.
+
+    A model and a checkpoint are compared as by `tfreader verify MODEL --against CHECKPOINT`.
 
     Exits with 0 where they are the same, 1 where they differ, 2 where they cannot be compared.
     """
     from tfreader.differences import differences
+    from tfreader.mapping.records.audit import compare_output
 
     from .comparison import Comparison, diff_data, diff_lines
+    from .show import comparison_lines
 
-    with open_any(first) as a, open_any(second) as b:
-        compared = list(differences(a, b, pattern, names_only=names_only, rtol=rtol, atol=atol))
-        found = Comparison(a.path, b.path, compared, names_only, ignore_dtype)
-        put(diff_data(found), diff_lines(found), as_json, quiet)
-    if found.different:
+    (a, a_is_model), (b, b_is_model) = map(open_side, (first, second))
+    with a, b:
+        if a_is_model == b_is_model:
+            compared = list(differences(a, b, pattern, names_only=names_only, rtol=rtol, atol=atol))
+            found = Comparison(a.path, b.path, compared, names_only, ignore_dtype)
+            put(diff_data(found), diff_lines(found), as_json, quiet)
+            is_same = not found.different
+    if a_is_model != b_is_model:
+        if pattern is not None or names_only or rtol or atol or ignore_dtype:
+            raise click.UsageError(
+                "a PyTorch model and a checkpoint are compared as by `tfreader verify --against`, "
+                "which knows no --filter, --names-only, --rtol, --atol or --ignore-dtype"
+            )
+        model, checkpoint = (first, second) if a_is_model else (second, first)
+        made = compare_output(model, checkpoint)
+        put(made.to_data(), comparison_lines(made), as_json, quiet)
+        is_same = made.ok
+    if not is_same:
         sys.exit(DIFFERENT)

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfreader.errors import PlanError
+from tfreader.folding import fold_rows
 
 if TYPE_CHECKING:
     from tfreader import Checkpoint
     from tfreader.mapping import Plan, Report
     from tfreader.mapping.records.compare import Comparison
-    from tfreader.mapping.records.rows import Row
 
 _BREAK = re.compile(r"(?<=[/, ])(?=[^ ])|(?<=\w\.)(?=[^\d.])")
 _OWNED = re.compile(
@@ -167,16 +167,15 @@ def comparison_lines(found: Comparison) -> Iterator[str]:
     kind = found.architecture or "state dict"
     yield f"{found.model} against {found.checkpoint}, as {kind}"
     yield from (f"note: {note}" for note in found.notes)
-    groups: dict[tuple[object, ...], list[Row]] = defaultdict(list)
-    for row in found.rows:
-        detail = without_numbers(row.detail)
-        groups[row.ok, row.status, without_numbers(row.tensor), detail].append(row)
+    wrong_first = sorted(found.rows, key=lambda row: row.ok)
+    names = [(row.tensor, *row.detail.split(" ")) for row in wrong_first]
     rows = [("", "tensor", "largest difference", "")]
-    for (ok, status, *_), alike in sorted(groups.items(), key=lambda group: not group[0][0]):
+    for (name, *detail), members in fold_rows(names, [(row.ok, row.status) for row in wrong_first]):
+        alike = [wrong_first[member] for member in members]
         largest = max(row.largest_difference or 0 for row in alike)
-        mark = str(status) if ok else f"{status} !"
-        name, detail = (printable(fold(each)) for each in _columns(alike))
-        rows.append((mark, name, f"{largest:.3g}" if largest else "", detail))
+        mark = alike[0].status if alike[0].ok else f"{alike[0].status} !"
+        told = f"{largest:.3g}" if largest else ""
+        rows.append((mark, printable(name), told, printable(" ".join(detail))))
     yield from table(rows)
     yield from (f"problem: {problem}" for problem in found.others)
     counts = ", ".join(f"{number} {status}" for status, number in found.counts.items() if number)
@@ -185,10 +184,6 @@ def comparison_lines(found: Comparison) -> Iterator[str]:
         f"{count(found.rows, 'tensor')}, {size(found.nbytes)}: {counts}: {verdict} what the "
         "checkpoint gives"
     )
-
-
-def _columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
-    return [row.tensor for row in rows], [row.detail for row in rows]
 
 
 def failure_data(error: Exception, said: str) -> dict[str, Any]:

@@ -493,3 +493,23 @@ def test_what_lies_in_a_missing_shard_is_told_once(tmp_path):
     assert len(result.stderr.splitlines()) == 1
     assert "shard 1 of 2 is missing" in result.stderr
     assert sum(" 1 " in line for line in result.stdout.splitlines()) >= 2
+
+
+def test_diff_compares_models_to_each_other_and_to_their_checkpoint(tmp_path):
+    out, half = tmp_path / "out", tmp_path / "half.safetensors"
+    convert(BERT, out)
+    convert(BERT, half, dtype="float16")
+    run("diff", out, out / "model.safetensors")
+    run("diff", out, half, code=1)
+    run("diff", out, half, "--atol", "1e-3", "--ignore-dtype")
+    for a, b in ((BERT, out), (out, BERT)):
+        assert "46 equal" in run("diff", a, b).stdout
+        assert json.loads(run("diff", a, b, "--json").stdout)["ok"]
+        assert "--against" in run("diff", a, b, "--names-only", code=2).stderr
+    contents = bytearray((out / "model.safetensors").read_bytes())
+    contents[-1] ^= 1
+    (out / "model.safetensors").write_bytes(contents)
+    result = run("diff", BERT, out, code=1)
+    assert "different" in result.stdout
+    (out / "model.safetensors").write_bytes(b"text")
+    assert "model.safetensors" in run("diff", BERT, out, code=2).stderr

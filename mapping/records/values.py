@@ -10,10 +10,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from tfreader.checkpoint import Box, Checkpoint, VariableReader, part_of, whole
+from tfreader.checkpoint import Box, Checkpoint, VariableReader, boxes, part_of, whole
 from tfreader.dtypes import Array, name_of
 
-from ..execute import BLOCK, boxes
+from ..execute import BLOCK
 from ..plan import Entry
 from ..rules.ops import Changed, Elementwise, Read, Shape, within
 
