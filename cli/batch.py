@@ -24,7 +24,7 @@ from tfreader.paths import absolute, as_path, is_dir, path_of
 from tfreader.system import processors
 
 from . import FAILED, INTERRUPTED
-from .options import HOW, Command, debug_option, options
+from .options import HOW, Command, debug_option, html_option, is_page, options
 
 if TYPE_CHECKING:
     from tfreader.mapping.batch import Batch, Job, Outcome, Workers
@@ -98,11 +98,12 @@ def _resources(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, float]:
     "report_file",
     type=click.Path(dir_okay=False, writable=True),
     metavar="FILE",
-    help="Write every job's outcome to this JSON file, or URL, as the run goes.",
+    help="Write every job's outcome to this JSON file, or URL, as the run goes; a page if x.html.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the same document on stdout.")
 @click.option("--log-json", is_flag=True, help="Log one JSON object a line on stderr.")
 @click.option("--quiet", is_flag=True, help="Print failures alone.")
+@html_option
 @options(*HOW)
 @debug_option
 @click.pass_context
@@ -136,6 +137,8 @@ def batch(
     from tfreader.mapping.batch import Batch
 
     from .jobs import LINK
+    from .page import put_page
+    from .pages import batch_page
     from .progress import log_event, reporter, summary_lines
     from .report import BatchReport, kept, now
 
@@ -167,7 +170,9 @@ def batch(
     report = BatchReport(command, root, len(jobs) + len(passed_over))
     for outcome in passed_over:
         report.add(outcome)
-    with kept(report_file, report.to_json) as changed:
+    is_paged = report_file is not None and is_page(report_file)
+    text = (lambda: batch_page(report.to_data())) if is_paged else report.to_json
+    with kept(report_file, text) as changed:
         with _stopped_by_signals(run), reporter(run, report, log_json, quiet) as tell:
             for outcome in run.run():
                 report.add(outcome)
@@ -175,6 +180,7 @@ def batch(
                 tell(outcome)
         report.interrupted = run.is_stopped
         report.end = now()
+    put_page(lambda: batch_page(report.to_data()))
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif not log_json:

@@ -73,6 +73,7 @@ class Listing:
         tree: bool = False,
         depth: int | None = None,
         stats: bool = False,
+        has_histograms: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
         self.pattern = pattern
@@ -81,6 +82,7 @@ class Listing:
         self.depth = _DEEPEST if depth is None else depth
         self.is_folded = fold if fold is not None else self.is_tree or terminal_width() is not None
         self.has_stats = stats
+        self.has_histograms = has_histograms
         self.problems: list[str] = []
         self.infos = list(checkpoint.infos)
         self.graph, self.notes = _graph(checkpoint)
@@ -144,7 +146,7 @@ class Listing:
         lost: dict[int | None, list[str]] = defaultdict(list)  # by the shard that is missing
         for name in names:
             try:
-                found[name] = statistics(self.checkpoint, name)
+                found[name] = statistics(self.checkpoint, name, self.has_histograms)
             except CheckpointNotFoundError as error:
                 lost[self.checkpoint.info(name).shard].append(str(error))
             except CorruptCheckpointError as error:

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,11 +20,14 @@ from . import FAILED, INTERRUPTED, NOT_COMPARED, USAGE
 from .batch import batch
 from .look import LISTING, diff, filter_option, show
 from .look import open_any as _open
-from .options import HOW, MAKING, PATHS, Command, debug_option, options
+from .options import HOW, MAKING, PATHS, Command, debug_option, html_option, options
 from .rules import rules
 from .show import fitted
 from .show import put as _print
 from .show import safe as _safe
+
+if TYPE_CHECKING:
+    from tfreader.statistics import Statistics
 
 # What printing may end in, where a device or a file is full that the output was sent to.
 CANNOT_PRINT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
@@ -42,6 +45,7 @@ class Program(click.Group):
             return super().invoke(ctx)
         except TFReaderError as error:
             _print_failure(ctx, error, str(error))
+            _write_failure(ctx, error)
             if ctx.params.get("debug"):
                 raise
             _tell(ctx, error, str(error))
@@ -92,6 +96,21 @@ def _print_failure(ctx: click.Context, error: Exception, said: str) -> None:
         _print(failure_data(error, said), [], True)
 
 
+def _write_failure(ctx: click.Context, error: TFReaderError) -> None:
+    """With --html what failed is a page, so that none is left that tells of an earlier run."""
+    if "page" not in ctx.meta:
+        return
+    from .page import put_page
+    from .pages import failure_page
+
+    command: click.Context = ctx.meta["page"]
+    try:
+        put_page(lambda: failure_page(str(command.info_name), command.params, error))
+    except TFReaderError as another:
+        if str(another) != str(error):
+            click.echo(_safe(f"tfreader: {another}"), err=True)
+
+
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__)
@@ -111,6 +130,7 @@ def main(debug: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@html_option
 @debug_option
 def convert(
     tf_checkpoint: str,
@@ -123,6 +143,8 @@ def convert(
     """Convert a TensorFlow checkpoint to PyTorch."""
     from tfreader.mapping import convert as run
 
+    from .page import put_page
+    from .pages import convert_page
     from .show import failure_lines, plan_lines, progress_bar, report_lines
 
     try:
@@ -138,6 +160,7 @@ def convert(
         if dry_run and not as_json and error.plan is not None:
             _print({}, failure_lines(error), False, quiet)
         raise
+    put_page(lambda: convert_page(report, dry_run))
     if dry_run:
         _print(report.to_data(), plan_lines(report.plan, report.notes), as_json, quiet)
     else:
@@ -150,16 +173,22 @@ def convert(
 @click.option("--all", "show_all", is_flag=True, help="List slot variables on lines of their own.")
 @options(*LISTING)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@html_option
 @debug_option
 def inspect(
     path: str, pattern: re.Pattern[str] | None, show_all: bool, as_json: bool, **how: Any
 ) -> None:
     """List a checkpoint's variables, on a terminal those of all layers on one line."""
     from .listing import Listing, inspect_data, inspect_lines
+    from .page import has_page, put_page
+    from .pages import inspect_page
     from .show import notes_on
 
     with _open(path) as checkpoint:
-        listing = Listing(checkpoint, pattern, show_all or as_json, **how)
+        listing = Listing(
+            checkpoint, pattern, show_all or as_json, has_histograms=has_page(), **how
+        )
+        put_page(lambda: inspect_page(inspect_data(listing), listing.statistics, listing.problems))
         if as_json:
             _print(inspect_data(listing), [], True)
         else:
@@ -182,6 +211,7 @@ def inspect(
 )
 @options(*MAKING)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@html_option
 @debug_option
 @click.pass_context
 def verify(
@@ -190,6 +220,7 @@ def verify(
     """Check a checkpoint, or what was converted; any model against its checkpoint."""
     import tfreader
 
+    from .page import page_text, put_page
     from .show import failure_data, size
 
     default = click.core.ParameterSource.DEFAULT
@@ -212,24 +243,38 @@ def verify(
                 found = f"{report.tensors} variables, {report.nbytes} bytes"
                 line = f"{checkpoint.path}: {found}: {checkpoint.verified}"
     except tfreader.ChecksumError as error:
+        _write_failure(click.get_current_context(), error)
         if as_json:
             _print(failure_data(error, str(error)), [], True)
         else:
             for problem in error.problems:
                 click.echo(_safe(f"tfreader: {problem}"), err=True)
         sys.exit(FAILED)
+    put_page(lambda: page_text("verify", path, ("good", line), {}, []))
     _print({"ok": True, "problems": [], **report._asdict()}, [line], as_json)
 
 
 def _compare(model: str, checkpoint: str, as_json: bool, given: dict[str, Any]) -> None:
     from tfreader.mapping.records.audit import compare_output
 
+    from .page import put_page
+    from .pages import verify_page
     from .show import comparison_lines
 
     found = compare_output(model, checkpoint, **given)
+    put_page(lambda: verify_page(found.to_data(), _statistics(model)))
     _print(found.to_data(), comparison_lines(found), as_json)
     if not found.ok:
         sys.exit(FAILED)
+
+
+def _statistics(model: str) -> dict[str, Statistics]:
+    from tfreader.mapping.sources.weights import open_weights
+    from tfreader.paths import as_path
+    from tfreader.statistics import statistics
+
+    with open_weights(as_path(model)) as weights:
+        return {name: statistics(weights, name, has_histogram=True) for name in weights}
 
 
 def _is_converted(path: str) -> bool:
@@ -253,13 +298,18 @@ def _is_converted(path: str) -> bool:
     "or module:callable. Without one a skeleton is written.",
 )
 @click.option("--output", required=True, metavar="FILE", help="The rule file to write.")
+@html_option
 @debug_option
 def suggest(tf_checkpoint: str, target: str | None, output: str) -> None:
     """Write a rule file for a model that no family knows."""
     from tfreader.mapping import suggest as run
 
+    from .page import put_page
+    from .pages import suggest_page
+
     suggestion = run(tf_checkpoint, target)
     suggestion.write(output)
+    put_page(lambda: suggest_page(suggestion, tf_checkpoint, output))
     _print({}, [f"{output}: {suggestion.summary}"], False)
 
 

@@ -206,6 +206,27 @@ MAKING = (
 )
 
 
+def is_page(path: str) -> bool:
+    return path.lower().endswith((".html", ".htm"))
+
+
+def _set_page(ctx: click.Context, _: click.Parameter, path: str | None) -> None:
+    if path is None:
+        return
+    if not is_page(path):
+        raise click.BadParameter(f"{path!r} does not end in .html")
+    ctx.meta["page"], ctx.meta["page file"] = ctx, path
+
+
+html_option = click.option(
+    "--html",
+    metavar="FILE",
+    expose_value=False,
+    callback=_set_page,  # for `page.put_page`, and where failures are told
+    help="Write what is found as a page to FILE (.html), which needs no network, also on failure.",
+)
+
+
 def options(*decorators: Decorator) -> Decorator:
     """Several options as one decorator."""
     return lambda command: reduce(lambda made, add: add(made), reversed(decorators), command)

@@ -9,6 +9,7 @@ import numpy as np
 
 from .checkpoint import Checkpoint, boxes, part_of
 from .dtypes import Array
+from .histogram import Histogram
 
 _LARGE = 1e150  # values whose squares double precision cannot add up
 
@@ -47,10 +48,12 @@ class Statistics:
     the largest, their mean and standard deviation (of all, not of a sample).
 
     `of` says what the values are: those of the variable, of complex ones the "magnitudes", of
-    strings the "lengths" in bytes. What is not known without finite values is None.
+    strings the "lengths" in bytes. What is not known without finite values is None. A `histogram`
+    of these is there if one is asked for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, has_histogram: bool = False) -> None:
+        self.histogram = Histogram() if has_histogram else None
         self.of = "values"
         self.count = 0
         self.nan = 0
@@ -87,6 +90,8 @@ class Statistics:
             other.min, other.max = values.min().item(), values.max().item()
             is_large = max(abs(other.min), abs(other.max)) > _LARGE
             wide: Any = values.astype(np.longdouble if is_large else np.float64)
+            if self.histogram is not None:
+                self.histogram.add(values)
             other._mean = np.longdouble(wide.mean())
             wide -= other._mean
             other._squares = np.longdouble(np.square(wide, out=wide).sum())
@@ -114,9 +119,9 @@ class Statistics:
         return {key: getattr(self, key) for key in keys}
 
 
-def statistics(checkpoint: Checkpoint, name: str) -> Statistics:
+def statistics(checkpoint: Checkpoint, name: str, has_histogram: bool = False) -> Statistics:
     """The statistics of a variable, whose bytes are all checked. Raises what `read` raises."""
-    found = Statistics()
+    found = Statistics(has_histogram)
     for part in parts(checkpoint, name):
         found.add(part)
     return found
