@@ -24,6 +24,7 @@ from tfreader.paths import absolute, as_path, is_dir, path_of
 from tfreader.system import processors
 
 from . import FAILED, INTERRUPTED
+from .guide import complete_file, complete_folder
 from .options import HOW, Command, debug_option, html_option, is_page, options
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _resources(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, float]:
 
 
 @click.command(cls=Command)
-@click.argument("sources", metavar="[FOLDER | JOBS]", nargs=-1)
+@click.argument("sources", metavar="[FOLDER | JOBS]", nargs=-1, shell_complete=complete_file)
 @click.option(
     "--glob",
     "patterns",
@@ -57,7 +58,12 @@ def _resources(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, float]:
     metavar="PATTERN",
     help="Convert every checkpoint that matches, in quotes. May be repeated.",
 )
-@click.option("--output-root", metavar="DIR", help="Where the outputs of FOLDER or --glob go.")
+@click.option(
+    "--output-root",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="Where the outputs of FOLDER or --glob go.",
+)
 @click.option(
     "--jobs",
     "-j",

@@ -25,7 +25,7 @@ from tfreader.mapping.batch import Job, Outcome, scan
 from tfreader.mapping.target import is_callable
 from tfreader.paths import as_path, glob, is_url, join, path_of, place, slashes
 
-from .options import HOW, PATHS, Command, options, pairs
+from .options import HOW, Command, options, pairs, paths
 
 Row = Mapping[str, Any]
 PassOver = Callable[[Outcome], None]
@@ -40,7 +40,7 @@ _MAGIC = re.compile(r"[*?[]")
 
 
 @click.command("job", cls=Command, add_help_option=False)
-@options(*PATHS, *HOW)
+@options(*paths(required=True), *HOW)
 def _job(**_: Any) -> None:
     """What a row is read by: the flags of `tfreader convert`."""
 

@@ -18,9 +18,20 @@ from tfreader.errors import PlanError, TFReaderError, UnknownModelTypeError
 
 from . import FAILED, INTERRUPTED, NOT_COMPARED, USAGE
 from .batch import batch
+from .guide import Examples, complete_file, completion, write_guide
 from .look import LISTING, diff, filter_option, show
 from .look import open_any as _open
-from .options import HOW, MAKING, PATHS, Command, debug_option, html_option, options
+from .options import (
+    CHECKPOINT_HELP,
+    HOW,
+    MAKING,
+    Command,
+    debug_option,
+    html_option,
+    named_once,
+    options,
+    paths,
+)
 from .rules import rules
 from .show import fitted
 from .show import put as _print
@@ -39,6 +50,9 @@ class Program(click.Group):
     """A group whose commands turn every error into a message and an exit code."""
 
     command_class = Command
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_guide(formatter, EXAMPLES)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -111,6 +125,23 @@ def _write_failure(ctx: click.Context, error: TFReaderError) -> None:
             click.echo(_safe(f"tfreader: {another}"), err=True)
 
 
+EXAMPLES: Examples = (
+    ("tfreader convert bert/bert_model.ckpt out/bert", "a folder for from_pretrained"),
+    ("tfreader convert bert/bert_model.ckpt --dry-run", "what would become of each variable"),
+    ("tfreader inspect bert/bert_model.ckpt", "the variables, their types and shapes"),
+    ("tfreader verify out/bert --against bert/bert_model.ckpt", "that the tensors are the same"),
+    ("tfreader batch --glob 'models/**/*.index' --output-root out", "all that there are"),
+)
+CONVERSIONS: Examples = (
+    ("tfreader convert bert/bert_model.ckpt out/bert", "a folder for from_pretrained"),
+    ("tfreader convert hub/tf-model out/model.safetensors", "one file, of a tf_model.h5"),
+    ("tfreader convert bert --dry-run", "the plan alone: which variable becomes which tensor"),
+    ("tfreader convert bert out --dtype float16 --set hidden_act=gelu_new", "in half precision"),
+    ("tfreader convert bert out --architecture BertForTokenClassification", "of another class"),
+    ("tfreader convert model.ckpt model.safetensors --rules rules.toml", "a model of your own"),
+)
+
+
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__)
@@ -118,8 +149,15 @@ def main(debug: bool) -> None:
     """Turn TensorFlow checkpoints into PyTorch models, without TensorFlow."""
 
 
-@main.command()
-@options(*PATHS, *HOW)
+class ConvertCommand(Command):
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_guide(formatter, CONVERSIONS)
+
+
+@main.command(cls=ConvertCommand)
+@click.argument("checkpoint", required=False, shell_complete=complete_file)
+@click.argument("out", required=False, shell_complete=complete_file)
+@options(*paths(required=False), *HOW)
 @click.option(
     "--memory-limit",
     "--memory_limit",
@@ -133,25 +171,34 @@ def main(debug: bool) -> None:
 @html_option
 @debug_option
 def convert(
-    tf_checkpoint: str,
-    pytorch_dump_output: str,
+    checkpoint: str | None,
+    out: str | None,
+    tf_checkpoint: str | None,
+    pytorch_dump_output: str | None,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Convert a TensorFlow checkpoint to PyTorch."""
+    """Convert a TensorFlow checkpoint to PyTorch.
+
+    CHECKPOINT is its prefix, any of its files, its folder or a SavedModel; OUT a .safetensors,
+    .bin, .pt or .pth file, or a folder for from_pretrained. Both may be named by the flags of
+    transformers-cli instead, --tf_checkpoint and --pytorch_dump_output. --dry-run needs no OUT.
+    """
     from tfreader.mapping import convert as run
 
     from .page import put_page
     from .pages import convert_page
     from .show import failure_lines, plan_lines, progress_bar, report_lines
 
+    path = named_once("CHECKPOINT", checkpoint, "--tf_checkpoint", tf_checkpoint, True)
+    output = named_once("OUT", out, "--pytorch_dump_output", pytorch_dump_output, not dry_run)
     try:
         with progress_bar(quiet or dry_run) as progress:
             report = run(
-                tf_checkpoint,
-                pytorch_dump_output,
+                str(path),
+                output,
                 progress=progress,
                 dry_run=dry_run,
                 **options,
@@ -168,7 +215,7 @@ def convert(
 
 
 @main.command()
-@click.argument("path")
+@click.argument("path", shell_complete=complete_file)
 @filter_option
 @click.option("--all", "show_all", is_flag=True, help="List slot variables on lines of their own.")
 @options(*LISTING)
@@ -202,10 +249,11 @@ def inspect(
 
 
 @main.command()
-@click.argument("path")
+@click.argument("path", shell_complete=complete_file)
 @click.option(
     "--against",
     metavar="CHECKPOINT",
+    shell_complete=complete_file,
     help="Make the tensors of the model PATH, whoever converted it, again from its checkpoint, and "
     "compare. The options below say how, where that is to be told.",
 )
@@ -289,15 +337,23 @@ def _is_converted(path: str) -> bool:
     "--tf-checkpoint",
     required=True,
     metavar="PATH",
-    help="Prefix, .index file, folder or SavedModel of the checkpoint.",
+    help=CHECKPOINT_HELP,
+    shell_complete=complete_file,
 )
 @click.option(
     "--target",
     metavar="T",
+    shell_complete=complete_file,
     help="The PyTorch model: a .safetensors or torch file of it, a JSON file of names and shapes, "
     "or module:callable. Without one a skeleton is written.",
 )
-@click.option("--output", required=True, metavar="FILE", help="The rule file to write.")
+@click.option(
+    "--output",
+    required=True,
+    metavar="FILE",
+    help="The rule file to write.",
+    shell_complete=complete_file,
+)
 @html_option
 @debug_option
 def suggest(tf_checkpoint: str, target: str | None, output: str) -> None:
@@ -314,6 +370,7 @@ def suggest(tf_checkpoint: str, target: str | None, output: str) -> None:
 
 
 main.add_command(batch)
+main.add_command(completion)
 main.add_command(diff)
 main.add_command(rules)
 main.add_command(show)

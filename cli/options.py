@@ -12,6 +12,8 @@ import click
 
 from tfreader.json_text import parse_json
 
+from .guide import complete_class, complete_file, complete_model_type
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -61,30 +63,58 @@ def _may_repeat(option: click.Option) -> bool:
     return option.multiple or option.is_flag or option.count
 
 
-PATHS: tuple[Decorator, ...] = (
-    click.option(
-        "--tf_checkpoint",
-        "--tf-checkpoint",
-        required=True,
-        metavar="PATH",
-        help="Prefix, .index file, folder or SavedModel of the checkpoint.",
-    ),
-    click.option(
-        "--pytorch_dump_output",
-        "--pytorch-dump-output",
-        required=True,
-        metavar="OUT",
-        help="A .safetensors, .bin, .pt or .pth file, or a folder for from_pretrained.",
-    ),
-)
+CHECKPOINT_HELP = "Prefix, .index file, folder or SavedModel of the checkpoint."
+
+
+def paths(required: bool) -> tuple[Decorator, ...]:
+    """What to convert and where to."""
+    return (
+        click.option(
+            "--tf_checkpoint",
+            "--tf-checkpoint",
+            required=required,
+            metavar="PATH",
+            help=CHECKPOINT_HELP,
+            shell_complete=complete_file,
+        ),
+        click.option(
+            "--pytorch_dump_output",
+            "--pytorch-dump-output",
+            required=required,
+            metavar="OUT",
+            help="A .safetensors, .bin, .pt or .pth file, or a folder for from_pretrained.",
+            shell_complete=complete_file,
+        ),
+    )
+
+
+def named_once(
+    argument: str, placed: str | None, flag: str, flagged: str | None, needed: bool
+) -> str | None:
+    """The value of an argument that may be given in its place or by its old flag.
+
+    Raises click.UsageError where both are given, or neither though it is `needed`.
+    """
+    if placed is not None and flagged is not None:
+        raise click.UsageError(
+            f"{argument} is given twice, as {placed!r} in its place and as {flag} {flagged!r}; "
+            "name it once"
+        )
+    if needed and placed is None and flagged is None:
+        raise click.UsageError(f"Missing argument {argument!r}, which {flag} names too.")
+    return flagged if placed is None else placed
+
+
 _CONFIG = click.option(
     "--config",
     metavar="FILE",
+    shell_complete=complete_file,
     help="The original config file, or its folder; by default the one beside the checkpoint.",
 )
 _TARGET = click.option(
     "--target",
     metavar="T",
+    shell_complete=complete_file,
     help="The PyTorch model to fit: its weights, a JSON of names and shapes, module:callable.",
 )
 _IGNORE = click.option(
@@ -127,16 +157,20 @@ _MODEL_TYPE = click.option(
     "--model-type",
     default="auto",
     show_default=True,
+    metavar="TYPE",
+    shell_complete=complete_model_type,
     help="The model's family, or auto to tell it from the variable names.",
 )
 _ARCHITECTURE = click.option(
     "--architecture",
     metavar="CLASS",
+    shell_complete=complete_class,
     help="The model class to write, such as BertForMaskedLM; the heads found decide else.",
 )
 _RULES = click.option(
     "--rules",
     metavar="FILE",
+    shell_complete=complete_file,
     help="A rule file (TOML), in place of the family's rules or extending them.",
 )
 _ACCEPT_UNCERTAIN = click.option(
@@ -157,6 +191,7 @@ HOW: tuple[Decorator, ...] = (
     click.option(
         "--vocab",
         metavar="FILE",
+        shell_complete=complete_file,
         help="The vocabulary's file, or its folder; by default the one beside the checkpoint.",
     ),
     _TASK,

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from tfreader.errors import UnknownModelTypeError
 from tfreader.folding import fold, fold_sentences, without_numbers
 
+from .guide import complete_file, complete_rules
 from .options import FITTING, Command, debug_option, options
 from .show import dropped_lines, fitted, shape
 
@@ -23,11 +24,12 @@ _SAID = ParameterSource.COMMANDLINE
 
 
 @click.command(cls=Command)
-@click.argument("model_type", metavar="MODEL_TYPE|FILE")
+@click.argument("model_type", metavar="MODEL_TYPE|FILE", shell_complete=complete_rules)
 @click.option(
     "--tf_checkpoint",
     "--tf-checkpoint",
     metavar="PATH",
+    shell_complete=complete_file,
     help="Print the rules as this checkpoint needs them; check a rule FILE against it.",
 )
 @click.option("--layout", metavar="NAME", help="Print those for another spelling of the names.")

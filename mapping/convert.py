@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tfreader.checkpoint import Checkpoint
 from tfreader.checksum import HASHES, HashName
-from tfreader.errors import CheckpointNotFoundError, ConfigError, TFReaderError
+from tfreader.errors import CheckpointNotFoundError, ConfigError, OutputError, TFReaderError
 from tfreader.notebook import table
 from tfreader.paths import AnyPath, as_path
 
@@ -49,8 +50,8 @@ Progress = Callable[[int], None]
 class Report:
     """What `convert` did: its plan, the files written, and what the user should know.
 
-    `skipped` says that the output was there already and was left alone, `missing` which data file
-    a dry run did without.
+    `output` is empty where a dry run was given none. `skipped` says that the output was there
+    already and was left alone, `missing` which data file a dry run did without.
     """
 
     plan: Plan
@@ -107,7 +108,7 @@ def load_state_dict(
 
 def convert(
     path: str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
     model_type: str = "auto",
     *,
     config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
@@ -134,7 +135,7 @@ def convert(
     folders.
     With `resume`, an output is left alone whose record says that it was made of the same contents,
     by the same rules and options. With `dry_run`, all is checked that can be before values are
-    read.
+    read; it needs no output, and is then that of a folder.
 
     `memory_limit` bounds the values that are in memory at a time; larger tensors go through in
     parts. `progress` is called with the plan before the first byte is read, and gives a function
@@ -146,11 +147,15 @@ def convert(
     if checksum not in HASHES:
         raise ConfigError(f"unknown checksum {checksum!r}; known: {', '.join(HASHES)}")
     size, limit = map(safetensors.parse_size, (max_shard_size, memory_limit))
-    place = output_path(output)
+    if output is None and not dry_run:
+        raise OutputError("no output is named, which only a dry run can do without")
+    place = None if output is None else output_path(output)
     with open_source(path, model_type) as checkpoint:
         plan = make_plan(checkpoint, model_type, config=config, vocab=vocab, rules=rules, **options)
         target = _arrange(plan, checkpoint, place, size)
         report = target.report(plan)
+        if place is None:
+            report = replace(report, output="")
         keeps_record = target.is_folder or record
         if checksum != CHECKSUM and not keeps_record:
             note = f"--checksum {checksum}: not used, as one file has no record"
@@ -208,11 +213,19 @@ class _Target:
         return Report(plan, str(self.output), self.files, (*plan.notes, *self.side.notes))
 
 
-def _arrange(plan: Plan, checkpoint: Checkpoint, output: AnyPath, max_shard_size: int) -> _Target:
-    """Lay the files out. Raises what writing them would raise for what is known by now."""
-    is_folder = not is_torch_file(output.name) and output.suffix != ".safetensors"
-    check_output(output, is_folder, plan.path)
-    if is_folder:
+def _arrange(
+    plan: Plan, checkpoint: Checkpoint, output: AnyPath | None, max_shard_size: int
+) -> _Target:
+    """Lay the files out, without an output those of a folder.
+
+    Raises what writing them would raise for what is known by now.
+    """
+    is_folder = output is None or not (
+        is_torch_file(output.name) or output.suffix == ".safetensors"
+    )
+    if output is not None:
+        check_output(output, is_folder, plan.path)
+    if output is None or is_folder:
         weights, side = _folder(plan, _side_files(plan, checkpoint), max_shard_size)
     else:
         vocab = plan.beside.vocab
@@ -224,7 +237,9 @@ def _arrange(plan: Plan, checkpoint: Checkpoint, output: AnyPath, max_shard_size
             check_torch(entries)
         else:
             layouts[name] = safetensors.layout(entries)
-    target = _Target(output, is_folder, weights, layouts, side)
+    target = _Target(output or Path(), is_folder, weights, layouts, side)
+    if output is None:
+        return target
     given = [as_path(plan.config_path)] if plan.config_path else []
     check_inputs(map(as_path, target.files), [*given, *plan.beside.found])
     check_place(output, is_folder, target.names)

@@ -334,6 +334,11 @@ class Family:
         known = ", ".join(layout.name for layout in self.layouts)
         raise UnknownModelTypeError(f"{self.model_type} has no layout {name!r}; known: {known}")
 
+    def classes(self) -> tuple[str, ...]:
+        """The model classes that can be written, for completion."""
+        kinds = (kind for layout in self.layouts for kind in layout.usual().architectures)
+        return tuple(dict.fromkeys(kind.name for kind in kinds))
+
     def open(self, path: AnyPath) -> Checkpoint | None:
         """Open what is no TensorFlow checkpoint, None where `path` is nothing of its kind."""
         return None

@@ -466,7 +466,7 @@ def test_more_objects_than_any_model_has(tmp_path, monkeypatch):
 
 def test_without_h5py(monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(tfreader.MissingExtraError, match=r"tfreader-torch\[h5\]"):
+    with pytest.raises(tfreader.MissingExtraError, match=r"pip install .*\[h5\]"):
         tfreader.open(KERAS / "weights.h5")
 
 

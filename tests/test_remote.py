@@ -640,7 +640,7 @@ def test_a_missing_extra_is_named(monkeypatch):
         ("batch", "--glob", "s3://a/*", "--output-root", "out"),
     ):
         message = run(*arguments, code=1).stderr
-        assert re.fullmatch(r"tfreader: .*s3://a/[b*] .*tfreader-torch\[remote\].*\n", message)
+        assert re.fullmatch(r"tfreader: .*s3://a/[b*] .*pip install .*\[remote\].*\n", message)
 
 
 def test_threads_share_a_file(web):

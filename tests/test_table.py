@@ -87,7 +87,7 @@ def test_a_snappy_length_is_bounded_before_anything_is_allocated():
 
 def test_snappy_without_cramjam_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "cramjam", None)
-    with pytest.raises(MissingExtraError, match=r"tfreader-torch\[snappy\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install .*\[snappy\]"):
         read(table([(b"a", b"b")], snappy=True))
 
 

@@ -179,6 +179,6 @@ class MissingExtraError(TFReaderError, ImportError):
     cause = "missing-extra"
 
     def __init__(self, purpose: str, extra: str) -> None:
-        super().__init__(
-            f"{purpose} needs an optional dependency: pip install 'tfreader-torch[{extra}]'"
-        )
+        from .installing import install_extra
+
+        super().__init__(f"{purpose} needs an optional dependency: {install_extra(extra)}")

@@ -27,7 +27,7 @@ from ..rules.rule import Architecture, Drop, Fill, Rule, RuleSet
 from ._hf_exceptions import LABELED, LABELS, LOSERS, LOST, SIZES
 from ._hf_reading import Named, Reading, class_scopes, read
 from ._hf_sizes import axes
-from ._hf_templates import at, float_keys
+from ._hf_templates import at, classes, float_keys
 
 PART = "model"
 _NUMBER = re.compile(r"(?<=_\._)\d+|(?<=\.)\d+(?=[./]|$)")
@@ -328,6 +328,9 @@ class HuggingFaceTF(Family):
     layouts = (TFClasses(),)
     config_files = ("config.json",)
     any_type = True
+
+    def classes(self) -> tuple[str, ...]:
+        return classes()
 
     def translate(self, original: Mapping[str, Any]) -> Config:
         return {k: v for k, v in original.items() if k not in ("dtype", "torch_dtype")}

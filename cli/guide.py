@@ -1,0 +1,91 @@
+"""What helps to type a command: what stands below the options of `--help`, and shell completion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+EXIT_CODES = (
+    ("0", "done"),
+    ("1", "this checkpoint, config or output failed: stderr says what to do; nothing was written"),
+    ("2", "wrong usage: an unknown option, model type or model class"),
+    ("130", "interrupted"),
+)
+Examples = Sequence[tuple[str, str]]
+"""Command lines, and what each does."""
+
+
+def model_types() -> list[str]:
+    from tfreader.mapping.families import families
+
+    return ["auto", *families()]
+
+
+def write_guide(formatter: click.HelpFormatter, examples: Examples) -> None:
+    """Examples, model types and exit codes."""
+    with formatter.section("Examples"):
+        for command, what in examples:
+            formatter.write(f"{'':{formatter.current_indent}}{command}\n")
+            formatter.indent()
+            formatter.write_text(what)
+            formatter.dedent()
+    with formatter.section("Model types (--model_type), which docs/families.md describes"):
+        formatter.write_text(", ".join(model_types()))
+    with formatter.section("Exit codes"):
+        formatter.write_dl(EXIT_CODES)
+
+
+def complete_file(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_folder(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="dir")]
+
+
+def complete_model_type(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    return _beginning(incomplete, model_types())
+
+
+def complete_rules(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Of an argument that is a family or a rule file."""
+    named = _beginning(incomplete, model_types()[1:])
+    return [*map(CompletionItem, named), *complete_file(ctx, parameter, incomplete)]
+
+
+def complete_class(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """The model classes of the family that was named before, or of all."""
+    from tfreader.mapping.families import families, find_family
+
+    model_type = ctx.params.get("model_type") or "auto"
+    chosen = families().values() if model_type == "auto" else [find_family(model_type)]
+    found = {name for family in chosen if family is not None for name in family.classes()}
+    return _beginning(incomplete, sorted(found))
+
+
+def _beginning(incomplete: str, words: Iterable[str]) -> list[str]:
+    return [word for word in words if word.startswith(incomplete)]
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print what makes a shell complete paths, model types and classes.
+
+    \b
+    bash:  eval "$(tfreader completion bash)"
+    zsh:   eval "$(tfreader completion zsh)"
+    fish:  tfreader completion fish | source
+
+    In ~/.bashrc, ~/.zshrc or ~/.config/fish/config.fish the line holds for every new shell that
+    has tfreader on its PATH by then.
+    """
+    kind = get_completion_class(shell)
+    assert kind is not None
+    program = ctx.find_root()
+    click.echo(kind(program.command, {}, "tfreader", "_TFREADER_COMPLETE").source())

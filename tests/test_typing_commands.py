@@ -1,0 +1,171 @@
+"""What helps to type a command: arguments in their place, `--help`, shell completion."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from conftest import BERT
+
+from tfreader.cli.main import main
+from tfreader.errors import OutputError
+from tfreader.mapping import convert
+from tfreader.mapping.families import families, get_family
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_the_checkpoint_and_the_output_in_their_places(tmp_path):
+    run("convert", BERT, tmp_path / "placed")
+    run("convert", "--dtype", "keep", BERT, "--pytorch_dump_output", tmp_path / "mixed")
+    run("convert", "--tf_checkpoint", BERT, "--pytorch_dump_output", tmp_path / "flags")
+    made = [(tmp_path / name / "model.safetensors") for name in ("placed", "mixed", "flags")]
+    assert len({file.read_bytes() for file in made}) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([BERT, "out", "--tf_checkpoint", BERT], "CHECKPOINT is given twice"),
+        ([BERT, "out", "--pytorch-dump-output", "out"], "OUT is given twice"),
+        (["out", "--tf-checkpoint", BERT], "CHECKPOINT is given twice"),
+        ([BERT, "out", "more"], "unexpected extra argument"),
+        ([BERT], "--pytorch_dump_output"),
+        (["--pytorch_dump_output", "out"], "--tf_checkpoint"),
+        (["--dry-run"], "--tf_checkpoint"),
+    ],
+)
+def test_twice_or_not_at_all_is_wrong_usage(tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    assert said in run("convert", *arguments, code=2).stderr
+    assert said in json.loads(run("convert", *arguments, "--json", code=2).stdout)["error"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_needs_no_output(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = run("convert", BERT, "--dry-run").stdout
+    assert shown == run("convert", BERT, "out", "--dry-run").stdout
+    data = json.loads(run("convert", BERT, "--dry-run", "--json").stdout)
+    assert data["output"] == "" and "model.safetensors" in data["files"]
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OutputError, match="no output is named"):
+        convert(BERT)
+
+
+def test_a_dry_run_without_an_output_asks_for_what_a_folder_needs(tmp_path):
+    for file in BERT.glob("bert_model*"):
+        shutil.copy(file, tmp_path)
+    assert "needs num_attention_heads" in run("convert", tmp_path, "--dry-run", code=1).stderr
+
+
+@pytest.mark.parametrize("command", [[], ["convert"]])
+def test_help_names_families_exit_codes_and_examples(command):
+    shown = " ".join(run(*command, "--help").stdout.split())
+    for name in families():
+        assert f" {name}," in f"{shown.replace(' Exit', ', Exit')},"
+    for code in ("0 done", "1 this", "2 wrong usage", "130 interrupted"):
+        assert code in shown
+    assert "tfreader convert bert/bert_model.ckpt out/bert" in shown
+
+
+def complete(*words):
+    """What a shell is told that may stand in place of the last of these words."""
+    program = "from tfreader.cli.main import main; main(prog_name='tfreader')"
+    environment = {
+        **os.environ,
+        "_TFREADER_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(("tfreader", *words)),
+        "COMP_CWORD": str(len(words)),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["convert", "che"],
+        ["convert", "bert", "out"],
+        ["convert", "--tf_checkpoint", "x"],
+        ["convert", "--config", "x"],
+        ["convert", "--rules", "x"],
+        ["convert", "--vocab", "x"],
+        ["inspect", "x"],
+        ["verify", "out", "--against", "x"],
+        ["batch", "x"],
+        ["rules", "x.to"],
+        ["suggest", "--tf_checkpoint", "x"],
+    ],
+)
+def test_paths_are_completed(words):
+    assert complete(*words) == [f"file,{words[-1]}"]
+
+
+def test_families_and_classes_are_completed():
+    assert complete("convert", "--model_type", "mobilenet") == [
+        "plain,mobilenet_v1",
+        "plain,mobilenet_v2",
+    ]
+    assert {"plain,auto", "plain,hf-tf", "plain,transfo-xl"} <= {
+        *complete("convert", "--model_type", "")
+    }
+    assert complete("rules", "xln") == ["plain,xlnet", "file,xln"]
+    assert complete("convert", "--model_type", "gpt2", "--architecture", "") == [
+        "plain,GPT2LMHeadModel",
+        "plain,GPT2Model",
+    ]
+    assert complete("convert", "--model_type", "hf-tf", "--architecture", "WhisperForC") == [
+        "plain,WhisperForConditionalGeneration"
+    ]
+    everywhere = complete("convert", "--architecture", "Tapas")
+    assert "plain,TapasForQuestionAnswering" in everywhere
+    assert complete("convert", "--model_type", "nothing", "--architecture", "") == []
+
+
+def test_every_family_has_classes():
+    for name in families():
+        assert get_family(name).classes()
+
+
+def test_a_shell_completes(tmp_path):
+    """By the documented line, in a shell that knows nothing but where the command is."""
+    command = tmp_path / "tfreader"
+    command.write_text(f"#!{sys.executable}\nfrom tfreader.cli.main import run\nrun()\n")
+    command.chmod(0o755)
+    script = """
+eval "$(tfreader completion bash)"
+complete -p tfreader | grep -q -- '-F _tfreader_completion' || exit 1
+COMP_WORDS=(tfreader convert --model_type elec) COMP_CWORD=3
+_tfreader_completion tfreader
+echo "${COMPREPLY[@]}"
+"""
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-c", script],
+        env={"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "electra\n", done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_shell_has_its_script(shell):
+    assert f"_TFREADER_COMPLETE={shell}_complete" in run("completion", shell).stdout
+    assert f"tfreader completion {shell}" in run("completion", "--help").stdout
+
+
+def test_a_shell_that_has_none_is_wrong_usage():
+    assert "'bash', 'zsh', 'fish'" in run("completion", "csh", code=2).stderr
