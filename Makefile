@@ -1,54 +1,71 @@
-# What a person runs and what CI runs are the same targets. VENV may name another environment.
+# What a person runs and what CI runs are the same targets. VENV may name another environment,
+# PYTHON3 the Python that makes it.
 VENV ?= .venv
+PYTHON3 ?= python3
 BIN ?= $(abspath $(VENV))/bin
 PYTHON = $(BIN)/python
+# Where torch is looked for besides: PyPI's brings gigabytes of CUDA on Linux. Passed over where it
+# cannot be reached.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH = $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
 .PHONY: example test test-lowest fuzz lint types package bench proto data
 
-$(VENV)/installed: pyproject.toml  ## everything that development needs
-	python3 -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --upgrade 'pip>=25.1'
-	$(PYTHON) -m pip install --quiet --editable . --group dev
+TOO_OLD = $(shell $(PYTHON3) -c 'import sys; print(sys.version.split()[0] * (sys.version_info < (3, 11)))')
+
+$(VENV)/base: pyproject.toml  ## what a user needs
+	$(if $(TOO_OLD),$(error tfreader needs Python 3.11 or later, and $(PYTHON3) is $(TOO_OLD); \
+	  name another, as in: make example PYTHON3=python3.12))
+	$(PYTHON3) -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --editable .
 	touch $@
 
-example: $(VENV)/installed  ## the main job on the bundled checkpoint
+$(VENV)/dev: $(VENV)/base  ## what development needs too; only newer releases of pip know groups
+	$(PYTHON) -m pip install --quiet --upgrade 'pip>=25.1'
+	$(PYTHON) -m pip install --quiet --no-deps --retries 1 --timeout 30 \
+	  $(TORCH_INDEX:%=--extra-index-url %) '$(TORCH)'
+	$(PYTHON) -m pip install --quiet --group dev
+	touch $@
+
+example: $(VENV)/base  ## the main job on the bundled checkpoint
 	$(BIN)/tfreader convert --model_type bert \
 	  --tf_checkpoint examples/bert-tiny/bert_model.ckpt \
 	  --config examples/bert-tiny/bert_config.json --pytorch_dump_output build/bert-tiny
+	@echo 'Now `. $(VENV)/bin/activate` makes tfreader a command of this shell.'
 
-test: $(VENV)/installed
-	$(PYTHON) -m pytest
+test: $(VENV)/dev
+	$(PYTHON) -m pytest -n auto --dist worksteal
 
 build/lowest/installed: pyproject.toml tests/lowest.py
-	python3 tests/lowest.py build/lowest
+	$(PYTHON3) tests/lowest.py build/lowest
 	touch $@
 
 test-lowest: build/lowest/installed  ## the tests with the lowest releases that pyproject.toml allows
-	build/lowest/bin/python -m pytest
+	build/lowest/bin/python -m pytest -n auto --dist worksteal
 
 RUNS ?= 20000
 SECONDS ?= 20
 SEED ?= 1
 TARGET ?= v1,v2,graph,state keras rules,jobs,beside,settings,records,folders,models
-fuzz: $(VENV)/installed  ## damaged input of all kinds, for longer if SECONDS says so; see tests/fuzz.py
+fuzz: $(VENV)/dev  ## damaged input of all kinds, for longer if SECONDS says so; see tests/fuzz.py
 	mkdir -p build && cd build && for target in $(TARGET); do TARGET=$$target $(PYTHON) \
 	  ../tests/fuzz.py -runs=$(RUNS) -max_total_time=$(SECONDS) -seed=$(SEED) || exit 1; done
 
-lint: $(VENV)/installed
+lint: $(VENV)/dev
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 
-types: $(VENV)/installed
+types: $(VENV)/dev
 	$(PYTHON) -m mypy
 	$(PYTHON) -m mypy tests/typed_use.py
 
-package: $(VENV)/installed  ## install as docker/Dockerfile does, and try it: no torch, no pip
+package: $(VENV)/dev  ## install as docker/Dockerfile does, and try it: no torch, no pip
 	rm -rf build/bare dist && $(PYTHON) tests/check_bare.py build/bare
 
-bench: $(VENV)/installed  ## needs 6 GB of disk, 40 with ARGS=--large; see benchmarks/convert.py
+bench: $(VENV)/dev  ## needs 6 GB of disk, 40 with ARGS=--large; see benchmarks/convert.py
 	$(PYTHON) benchmarks/convert.py $(ARGS)
 
-proto: $(VENV)/installed  ## regenerate tfreader/checkpoint_pb2.py from proto/
+proto: $(VENV)/dev  ## regenerate tfreader/checkpoint_pb2.py from proto/
 	$(PYTHON) proto/generate.py
 
 data:  ## remake examples/ and tests/data/; BIN must have tensorflow-cpu 2.15.1

@@ -1,89 +1,121 @@
-"""Every command of docs/batch.md is run as it stands, but for ports and names of buckets."""
+"""README and every page of docs/ are run as the shell sessions that they are: see literal.py.
+
+Each in a copy of what git would check out, in a shell that has nothing but what the page has said
+before. The network is left out: the environments that `make` would set up stand there already, and
+ports and buckets have names of their own. CI runs the README once more, with nothing prepared.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
-from pathlib import Path
+import venv
+from contextlib import suppress
 
 import pytest
 from conftest import BERT, ROOT
+from literal import BLOCK, fresh_environment, session
 from servers import bucket_server
 
-TEXT = (ROOT / "docs" / "batch.md").read_text()
-SECTIONS = dict(re.findall(r"^## (.*?)$(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
-def run(section, folder, environment):
-    """Run the section's commands in that folder; those that end in & until the others are done."""
-    (jobs,) = [text for language, text in BLOCK.findall(TEXT) if language == "jsonl"]
-    (folder / "jobs.jsonl").write_text(jobs)
-    commands = [
-        line
-        for language, text in BLOCK.findall(SECTIONS[section])
-        if language == "sh"
-        for line in text.splitlines()
-    ]
-    assert commands
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | environment | {"PATH": path}
-    with ExitStack() as stack:
-        for command in commands:
-            if command.endswith("&"):
-                background = subprocess.Popen(
-                    f"exec {command[:-1]}", shell=True, cwd=folder, env=environment
-                )
-                stack.callback(background.wait)
-                stack.callback(background.kill)
-                continue
-            done = subprocess.run(
-                command,
-                shell=True,
-                cwd=folder,
-                env=environment,
-                check=False,
-                capture_output=True,
-                text=True,
-            )
-            assert done.returncode == 0, (command, done.stdout, done.stderr)
-            yield command, done.stdout
+README = (ROOT / "README.md").read_text()
+BATCH = (ROOT / "docs" / "batch.md").read_text()
+SECTIONS = dict(re.findall(r"^## (.*?)$(.*?)(?=^## |\Z)", BATCH, re.MULTILINE | re.DOTALL))
+# Those with something to run, but for batch.md, whose sections need a cluster and a bucket.
+PAGES = [
+    page
+    for page in sorted((ROOT / "docs").glob("*.md"))
+    if page.name != "batch.md" and session(page.read_text()) != session("")
+]
+COMMANDS = {
+    "tfreader": "from tfreader.cli.main import run",
+    "dask": "from dask.__main__ import main as run",
+}
 
 
 @pytest.fixture
-def folder(tmp_path):
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    return tmp_path
+def clone(tmp_path):
+    """A copy with a .venv that has what `make` installs, out of the environment of this test."""
+    ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
+    folder = tmp_path / "clone"
+    shutil.copytree(ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns(".git", *ignored))
+    environment = folder / ".venv"
+    venv.create(environment, symlinks=True)
+    (site,) = environment.glob("lib/python*/site-packages")
+    installed = [path for path in sys.path if path.endswith("-packages")]
+    (site / "clone.pth").write_text("\n".join([str(folder), *installed]))
+    for name, program in COMMANDS.items():
+        script = f"#!{environment}/bin/python\n{program}\nif __name__ == '__main__':\n    run()\n"
+        (environment / "bin" / name).write_text(script)
+        (environment / "bin" / name).chmod(0o755)
+    for stamp in ("base", "dev"):
+        (environment / stamp).touch()
+    return folder
 
 
-def test_one_machine(folder):
-    outputs = dict(run("One machine", folder, {}))
-    assert "3 planned" in outputs["tfreader batch jobs.jsonl --dry-run"]
-    assert "3 jobs: 3 skipped" in outputs["tfreader batch jobs.jsonl"]
-    assert (folder / "report.json").exists()
-    assert (folder / "out" / "all" / "bert-tiny" / "bert_model.ckpt" / "conversion.json").exists()
+def run(text, folder, **variables):
+    """What a session prints. What it has left in the background is ended with it."""
+    with (folder / "printed").open("w+") as printed:
+        process = subprocess.Popen(
+            ["bash", "--noprofile", "--norc", "-c", text],
+            cwd=folder,
+            env=fresh_environment() | variables,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        code = process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        printed.seek(0)
+        output = printed.read()
+    assert code == 0, output
+    return output
 
 
-def test_a_cluster(folder, monkeypatch):
+def activated(text):
+    """A session of one who has read the README's first lines."""
+    return f". .venv/bin/activate\n{session(text)}"
+
+
+def test_the_readme(clone):
+    # `make test` runs this file of tests in place of all.
+    output = run(session(README), clone, PYTEST_ADDOPTS="tests/test_strings.py -p no:cacheprovider")
+    assert "BertForPreTraining: 46 tensors" in output and " passed in " in output
+    assert (clone / "out" / "tf-classifier" / "model.safetensors").is_file()
+    assert (clone / "report.json").is_file()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_of_docs(clone, page):
+    run(activated(page.read_text()), clone)
+
+
+def test_one_machine(clone):
+    output = run(activated(SECTIONS["One machine"]), clone)
+    assert "3 planned" in output and "3 jobs: 3 skipped" in output
+    assert (clone / "report.json").exists()
+    assert (clone / "out" / "all" / "bert-tiny" / "bert_model.ckpt" / "conversion.json").exists()
+
+
+def test_a_cluster(clone):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    monkeypatch.setitem(SECTIONS, "A cluster", SECTIONS["A cluster"].replace("8786", str(port)))
-    *_, (_, output) = run("A cluster", folder, {})
-    assert "3 jobs: 3 done" in output
+    (jobs,) = re.findall(r"^cat > jobs.jsonl .*?^END\n", BATCH, re.MULTILINE | re.DOTALL)
+    section = SECTIONS["A cluster"].replace("8786", str(port))
+    assert "3 jobs: 3 done" in run(jobs + activated(section), clone)
 
 
-def test_a_bucket(folder, monkeypatch):
+def test_a_bucket(clone):
     import boto3
 
     # Other tests' buckets are of the same, simulated world.
     section = SECTIONS["A bucket"].replace("s3://models", "s3://docs-models")
-    monkeypatch.setitem(SECTIONS, "A bucket", section)
     with bucket_server() as url:
         environment = {
             "AWS_ENDPOINT_URL": url,
@@ -102,11 +134,13 @@ def test_a_bucket(folder, monkeypatch):
             client.create_bucket(Bucket=bucket)
         for file in BERT.iterdir():
             client.upload_file(str(file), "docs-models", f"bert/{file.name}")
-        outputs = dict(run("A bucket", folder, environment))
+        output = run(activated(section), clone, **environment)
         keys = [item["Key"] for item in client.list_objects_v2(Bucket="converted")["Contents"]]
-    assert (
-        "bert/pooler/dense/kernel"
-        in outputs["tfreader inspect s3://docs-models/bert/bert_model.ckpt"]
-    )
+    assert "bert/pooler/dense/kernel" in output
     assert "bert/bert_model.ckpt/model.safetensors" in keys
     assert "bert/bert_model.ckpt/conversion.json" in keys
+
+
+def test_the_rule_file_shown_is_the_one_in_examples():
+    (shown,) = (text for language, text in BLOCK.findall(README) if language == "toml")
+    assert shown == (ROOT / "examples" / "keras-regressor" / "rules.toml").read_text()
