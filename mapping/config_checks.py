@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -104,3 +105,10 @@ def distance(one: str, other: str) -> int:
             row.append(steps)
         rows.append(row)
     return rows[-1][-1]
+
+
+def naming(labels: int) -> str:
+    """The flag that names so many labels."""
+    names = [f"LABEL_{i}" for i in range(labels)]
+    said = json.dumps(names) if labels <= 10 else f'["{names[0]}", ..., "{names[-1]}"]'
+    return f"--set {shlex.quote(f'id2label={said}')}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import time
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import transformers
 from bundle_writer import write_bundle
-from conftest import BERT, DATA
+from conftest import BERT, DATA, ROOT
 
 import tfreader
 from tfreader.mapping import convert, make_plan
@@ -350,3 +352,47 @@ def test_the_config_beside_a_folder_export_is_that_of_the_saved_model_in_it(tmp_
     found = plan(tmp_path / "export" / "variables").config
     assert found["num_attention_heads"] == BERT_CONFIG["num_attention_heads"]
     assert plan(tmp_path / "other" / "variables").config.get("num_attention_heads") is None
+
+
+@pytest.mark.parametrize("key", ["id2label", "label2id"])
+@pytest.mark.parametrize("source", ["examples/tf-classifier", "tests/data/classifier"])
+def test_to_clear_one_of_the_labels_clears_both(source, key):
+    """Or the names of one would be left beside numbers of none."""
+    written = plan(ROOT / source, overrides={key: None}).config
+    labels = {0: None, 4: {f"LABEL_{i}": i for i in range(4)}}
+    assert written["label2id"] == labels[4 if source.endswith("data/classifier") else 0]
+    assert bool(written["id2label"]) == bool(written["label2id"])
+
+
+def test_labels_that_were_set_are_followed_and_nothing_is_to_be_done():
+    source = ROOT / "examples" / "tf-classifier"
+    made = plan(source, overrides={"id2label": ["no", "yes"]})
+    (said,) = (note for note in made.notes if "label2id" in note)
+    assert said == "label2id follows the id2label that was set: nothing to do"
+    assert made.config["label2id"] == {"no": 0, "yes": 1}
+
+
+def settings(said):
+    """What a message says to set, as a shell takes it."""
+    (pair,) = shlex.split(re.search(r"--set ('[^']*')", said)[1])
+    key, _, value = pair.partition("=")
+    return {key: json.loads(value)}
+
+
+def test_names_that_disagree_are_settled_by_the_flag_that_is_named():
+    source = ROOT / "examples" / "tf-classifier"
+    config = json.loads((source / "config.json").read_text()) | {"label2id": {"a": 0, "b": 1}}
+    made = plan(source, config=config)
+    assert made.config["id2label"] == {"0": "bad", "1": "good"}
+    (said,) = (note for note in made.notes if "label2id" in note)
+    again = plan(source, config=config, overrides=settings(said))
+    assert again.config["id2label"] == {"0": "a", "1": "b"}
+
+
+@pytest.mark.parametrize("source", ["examples/tf-classifier", "tests/data/classifier"])
+def test_another_number_of_labels_is_named_as_the_message_says(source):
+    with pytest.raises((tfreader.ConfigError, tfreader.PlanError), match="name as many") as raised:
+        plan(ROOT / source, overrides={"id2label": ["a", "b", "c"]})
+    written = plan(ROOT / source, overrides=settings(str(raised.value))).config
+    assert written["id2label"]["0"] == "LABEL_0"
+    assert len(written["id2label"]) == len(written["label2id"]) != 3

@@ -144,3 +144,23 @@ def test_a_bucket(clone):
 def test_the_rule_file_shown_is_the_one_in_examples():
     (shown,) = (text for language, text in BLOCK.findall(README) if language == "toml")
     assert shown == (ROOT / "examples" / "keras-regressor" / "rules.toml").read_text()
+
+
+def anchors(page):
+    """What headings may be linked to, as GitHub spells them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_pages_and_headings_that_programs_name_are_there():
+    files = (file for top in ("tfreader", "mapping", "cli") for file in (ROOT / top).rglob("*.py"))
+    named = {
+        each
+        for file in files
+        for each in re.findall(r"docs/[\w-]+\.md(?:#[\w-]+)?", file.read_text("utf-8"))
+    }
+    assert "docs/families.md#two-gelus" in named
+    for each in named:
+        page, _, heading = each.partition("#")
+        assert not heading or heading in anchors(ROOT / page), each
+        assert (ROOT / page).is_file(), each

@@ -33,6 +33,25 @@ def test_every_type_of_the_old_converter_is_a_family_or_refused_by_name(name):
     assert known is not None
 
 
+def test_the_table_of_the_old_converter_says_whether_each_type_is_converted():
+    _, _, section = DOCS.partition("## In place of the old converter")
+    section = section.partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \| (yes|no) \|", section, re.MULTILINE)
+    named = {}
+    for types, answer in rows:
+        if "TensorFlow" in types or "T5X" in types:  # of a type that has a line of its own
+            continue
+        named |= dict.fromkeys(re.findall(r"`(\w[\w-]*)`(?!\))", types), answer)
+    for name, answer in named.items():
+        assert (find_family(name) is not None) == (answer == "yes"), name
+        assert (left_out(name) is not None) == (answer == "no"), name
+    of_the_command = {"albert", "bert", "funnel", "gpt", "gpt2", "lxmert"}
+    of_the_command |= {"rembert", "t5", "transfo_xl", "xlm", "xlnet"}
+    assert of_the_command <= named.keys()
+    with_scripts = {name.replace("-", "_") for name in named} | {"mt5", "umt5", "longt5"}
+    assert {*OF_THE_OLD_CONVERTER} - with_scripts <= {"switch_transformers"}
+
+
 def test_no_name_is_that_of_two():
     names = [name for model in LEFT_OUT for name in model.names]
     assert len(set(names)) == len(names)

@@ -309,5 +309,5 @@ def test_hugging_faces_own_config_is_taken_as_it_is():
     theirs = transformers.MobileBertConfig(**form | {"hidden_act": "gelu"}).to_dict()
     plan = plan_of(MOBILE / "classifier", config=theirs)
     assert plan.config["hidden_act"] == "gelu"
-    assert any("hidden_act=gelu_new matches" in note for note in plan.notes)
+    assert any("add --set hidden_act=gelu_new" in note for note in plan.notes)
     assert "true_hidden_size" not in plan.config

@@ -48,7 +48,7 @@ def check_outputs(output, architecture="RemBertModel"):
 def test_the_base_model_gives_tensorflows_outputs(tmp_path):
     report = convert(REMBERT, tmp_path)
     assert report.plan.architecture == "RemBertModel"
-    assert any(note.startswith("hidden_act = gelu, the erf form") for note in report.notes)
+    assert any(note.startswith("hidden_act = gelu, the exact one") for note in report.notes)
     check_outputs(tmp_path)
 
 

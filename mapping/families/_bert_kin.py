@@ -9,7 +9,7 @@ from tfreader.errors import ConfigError
 
 from ..family import Beside, Config, Family, SideFiles, Variables, check_heads
 from ..rules.rule import Architecture, RuleSet
-from . import _heads
+from . import _gelu, _heads
 from ._tokenizers import word_pieces
 
 # Set otherwise, Hugging Face's classes have other layers, or look no further than each word.
@@ -84,8 +84,5 @@ class BertKin(Family):
     def remarks(self, config: Config) -> tuple[str, ...]:
         if config.get("hidden_act") != "gelu":
             return ()
-        return (
-            "hidden_act = gelu, in Hugging Face's models and bert4keras the erf form; today's "
-            "original code and bert-for-tf2 compute the tanh form, which --set "
-            "hidden_act=gelu_new matches",
-        )
+        others = "today's original code and bert-for-tf2"
+        return (_gelu.exact("hidden_act", "Hugging Face's models and bert4keras", others),)

@@ -15,6 +15,7 @@ from tfreader.errors import ConfigError, PlanError
 from ..config_keys import keys_of
 from ..family import Config, Variables, same_keys
 from ..rules.schema import shown
+from . import _gelu
 
 SCOPE = "(?:[^/]+/)*"  # a flag of its own
 ENCODER_NORM = f"{SCOPE}encoder/LayerNorm/gamma"  # in BERT there is none
@@ -126,7 +127,4 @@ def attention_remarks(config: Config, difference: str) -> Iterator[str]:
 def gelu_remarks(key: str, config: Config) -> Iterator[str]:
     """What to say of Hugging Face's gelu, which flags never become."""
     if config[key] == "gelu":
-        yield (
-            f"{key} = gelu, in transformers the erf form; the original's gelu is the tanh form, "
-            f"which is --set {key}=gelu_new"
-        )
+        yield _gelu.asked(key)

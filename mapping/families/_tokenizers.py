@@ -70,7 +70,10 @@ def word_pieces(
         kinds = "accents, which it would strip" if accents else "capital letters"
         many = "few or no words with accents or" if lower else "many words with"
         told = f"since {path.name} has {many} {kinds}"
-    said = f"tokenizer: do_lower_case = {json.dumps(lower)}, {told}; --set do_lower_case=VALUE"
+    other = f"--set do_lower_case={json.dumps(not lower)}"
+    said = (
+        f"tokenizer: do_lower_case = {json.dumps(lower)}, {told}; where that is wrong, add {other}"
+    )
     if accents:
         said += ", with --set strip_accents=false to keep them"
     settings |= {
@@ -121,7 +124,7 @@ def pieces_settings(
     settings |= told
     values = ", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
     why = "as the config says" if len(told) == len(settings) else f"as {path.name}'s letters tell"
-    return settings, f"tokenizer: {values}, {why}; --set KEY=VALUE gives another"
+    return settings, f"tokenizer: {values}, {why}; where that is wrong, add --set KEY=VALUE"
 
 
 def words_of(contents: bytes) -> tuple[bytes, list[str]]:

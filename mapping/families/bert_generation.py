@@ -17,6 +17,7 @@ from tfreader.errors import ConfigError
 
 from ..family import Beside, Config, Layout, SideFiles, Told, Variables
 from ..rules.rule import Architecture, Fill, Rule, RuleSet, Tie
+from . import _gelu
 from ._bert_kin import BERT, BertKin
 from ._builders import dense, layer_norm
 from ._encoder import HIDDEN, NORM, original_layers
@@ -130,11 +131,8 @@ class BertGeneration(BertKin):
     def remarks(self, config: Config) -> tuple[str, ...]:
         if config["hidden_act"] != "gelu":
             return ()
-        return (
-            "hidden_act = gelu, the erf form, as in Hugging Face's configs of the published "
-            "models; the authors' later code computes the tanh form, which --set "
-            "hidden_act=gelu_new matches",
-        )
+        configs = "Hugging Face's configs of the published models"
+        return (_gelu.exact("hidden_act", configs, "the authors' later releases"),)
 
     def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
         name = "spiece.model"

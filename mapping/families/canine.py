@@ -19,6 +19,7 @@ from ..config_keys import keys_of
 from ..family import Beside, Config, Layout, SideFiles, Told, Variables, same_keys
 from ..rules.ops import Pad, Permute
 from ..rules.rule import Architecture, Drop, Rule, RuleSet
+from . import _gelu
 from ._bert_kin import BertKin
 from ._builders import dense, layer_norm, output_layer
 from ._encoder import HIDDEN, NORM, original_layer, original_layers
@@ -192,10 +193,7 @@ class Canine(BertKin):
     def remarks(self, config: Config) -> tuple[str, ...]:
         said = []
         if config.get("hidden_act") == "gelu_new":
-            said.append(
-                "hidden_act = gelu_new: the original's gelu is the tanh form, where Hugging Face's "
-                "copies say gelu, the erf form (2e-3)"
-            )
+            said.append(_gelu.tanh("hidden_act", "2e-3"))
         stride, reach = config[STRIDE], config["upsampling_kernel_size"] // 2
         said.append(
             f"{STRIDE} = {stride}: transformers' CANINE weighs {stride} characters that are all "

@@ -19,6 +19,7 @@ from ..config_keys import keys_of
 from ..family import Beside, Config, Family, Layout, SideFiles, Told, Variables, same_keys
 from ..rules.ops import Concat, Op, Reshape, Transpose
 from ..rules.rule import Architecture, Drop, Rule, RuleSet
+from . import _gelu
 from ._bert_kin import ACTIVATIONS
 from ._builders import dense, layer_norm
 from ._tokenizers import word_pieces
@@ -360,10 +361,7 @@ class Funnel(Family):
     def remarks(self, config: Config) -> tuple[str, ...]:
         said = []
         if config["hidden_act"] == "gelu":
-            said.append(
-                "hidden_act = gelu, in Hugging Face's models the erf form; the original computes "
-                "the tanh form, which --set hidden_act=gelu_new matches"
-            )
+            said.append(_gelu.asked("hidden_act"))
         joined = 1 << len(config["block_sizes"]) - 1
         if joined > 1:
             said.append(

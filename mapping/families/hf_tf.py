@@ -20,6 +20,7 @@ from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError, PlanError
 from tfreader.files import read_small
 
+from ..config_checks import naming
 from ..family import Beside, Config, Family, Layout, Made, SideFiles, Variables
 from ..findings import some
 from ..rules.ops import Shape, Step
@@ -166,7 +167,7 @@ def _check_sizes(reading: Reading) -> None:
                 continue
             fix = f"--set {key}={rows[0]} where only that is wrong"
             if key == "num_labels" and isinstance(names, dict):
-                fix = "correct its id2label and label2id"
+                fix = f"name as many: {naming(rows[0])}"
             raise PlanError(
                 f"{one.target} is for {key} = {rows[0]}, and by the config {key} = {told}: pass "
                 f"the model's own with --config, or {fix}"

@@ -17,6 +17,7 @@ from ..config_checks import shown
 from ..family import Config, Layout, Variables, same_keys
 from ..rules.ops import Transpose
 from ..rules.rule import Architecture, Drop, Fill, Rule, RuleSet, Tie
+from . import _gelu
 from ._bert_kin import ACTIVATIONS, BERT, MOBILE, ROOT, BertKin
 from ._builders import dense, layer_norm, output_layer
 from ._encoder import HIDDEN
@@ -317,10 +318,7 @@ class MobileBert(BertKin):
                 "whatever layer_norm_eps says (1.6e-04 off in a small model)"
             )
         if config.get("hidden_act") == "gelu":
-            said.append(
-                "hidden_act = gelu, in Hugging Face's models the erf form; the original computes "
-                "the tanh form, which --set hidden_act=gelu_new matches"
-            )
+            said.append(_gelu.asked("hidden_act"))
         return tuple(said)
 
 

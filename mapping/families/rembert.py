@@ -15,6 +15,7 @@ from tfreader.checkpoint import Checkpoint
 
 from ..family import Beside, Config, Layout, SideFiles, Variables
 from ..rules.rule import Architecture, Drop, RuleSet
+from . import _gelu
 from ._bert_kin import BERT, ROOT, BertKin
 from ._builders import dense, output_layer
 from ._encoder import HIDDEN, original_embeddings, original_layers
@@ -96,9 +97,9 @@ class RemBert(BertKin):
         if config["hidden_act"] != "gelu":
             return ()
         return (
-            "hidden_act = gelu, the erf form, as transformers' own conversion has it; whether "
-            "Google's code computed that or the tanh form, which is --set hidden_act=gelu_new, "
-            "nothing tells",
+            "hidden_act = gelu, the exact one, as in transformers' own conversion: nothing to do "
+            "to have its outputs. Nothing tells which of two gelus Google's code computes: the "
+            f"other is --set hidden_act=gelu_new ({_gelu.STORY})",
         )
 
     def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:

@@ -21,7 +21,7 @@ from ..config_keys import keys_of
 from ..family import Beside, Config, Layout, SideFiles, Told, Variables, same_keys
 from ..left_out import left_out
 from ..rules.rule import Architecture, Drop, Fill, Rule, RuleSet, Tie
-from . import _bert4keras
+from . import _bert4keras, _gelu
 from ._bert_kin import BertKin
 from ._builders import dense, layer_norm
 from ._encoder import HIDDEN, embeddings, original_layers
@@ -118,7 +118,7 @@ class OfBert4Keras(Layout):
             return Told()
         note = (
             f"max_position_embeddings = {USUAL_POSITIONS}: the original's, where its config says "
-            "nothing; rotations have no limit, --set max_position_embeddings=N gives another"
+            "nothing; rotations have no limit, so that any --set max_position_embeddings=N will do"
         )
         return Told({"max_position_embeddings": USUAL_POSITIONS}, (note,))
 
@@ -293,10 +293,7 @@ class RoFormer(BertKin):
     def remarks(self, config: Config) -> tuple[str, ...]:
         if config["hidden_act"] != "gelu":
             return ()
-        return (
-            "hidden_act = gelu, the erf form as in bert4keras; of a model built after "
-            "set_gelu('tanh') say --set hidden_act=gelu_new",
-        )
+        return (_gelu.exact("hidden_act", "bert4keras", "models built after set_gelu('tanh')"),)
 
     def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:
         """The vocabulary of the first release has whole words, which its code finds with jieba."""

@@ -20,6 +20,7 @@ from ..config_keys import keys_of
 from ..family import Beside, Config, Layout, Told, Variables, same_keys
 from ..rules.ops import Repeat, Slice, Squeeze
 from ..rules.rule import Architecture, Drop, Fill, Rule, RuleSet, Tie
+from . import _gelu
 from ._bert_kin import BERT, ROOT, TABLES, BertKin
 from ._builders import dense, layer_norm
 from ._encoder import HIDDEN, NORM, original_layers, original_predictions
@@ -374,10 +375,7 @@ class Tapas(BertKin):
     def remarks(self, config: Config) -> tuple[str, ...]:
         said = []
         if config.get("hidden_act") == "gelu_new":
-            said.append(
-                "hidden_act = gelu_new: the original's gelu is the tanh form, where Hugging Face's "
-                "copies say gelu, the erf form (2e-3 on the logits of cells)"
-            )
+            said.append(_gelu.tanh("hidden_act", "2e-3 on the logits of cells"))
         if config.get("architectures") == [QA] and not config.get("select_one_column", True):
             given = ["labels=torch.zeros(input_ids.shape)"]
             if config.get("num_aggregation_labels") and config.get("use_answer_as_supervision"):

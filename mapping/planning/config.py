@@ -22,7 +22,7 @@ from ..family import Beside, Config, Family
 from ..left_out import left_out
 from ..plan import FLOATS
 from ..rules.rule import RuleSet
-from .labels import set_labels
+from .labels import cleared_together, set_labels
 
 MAX_LABELS = 1_000_000
 
@@ -84,7 +84,7 @@ def read_config(checkpoint: Checkpoint, family: Family | None, asked: Asked) -> 
         original = _flat(original, where, family)
     if family is None or not family.any_type:
         original = _without_nulls(original)
-    overrides = asked.overrides
+    overrides = cleared_together(asked.overrides)
     values: Config = {**original, **overrides}
     cleared: dict[str, None] = {}
     if family is not None:

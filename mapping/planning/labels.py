@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from tfreader.errors import ConfigError
 
 from ..family import Config
+
+
+def cleared_together(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is set, where one of both keys is cleared with the other too, unless that is set."""
+    pair = {"id2label", "label2id"}
+    cleared = any(key in overrides and overrides[key] is None for key in pair)
+    return {**dict.fromkeys(pair if cleared else ()), **overrides}
 
 
 def set_labels(
@@ -39,7 +48,13 @@ def set_labels(
         return []
     if is_asked:
         raise ConfigError(f"--set {key} and --set {other} name different labels")
-    return [f"{other}: made of {key}, as that of {origins[other]} names other labels"]
+    if key in overrides:
+        return [f"{other} follows the {key} that was set: nothing to do"]
+    own = shlex.quote(f"{other}={json.dumps(before)}")
+    return [
+        f"{other} was made of {key}, as that of {origins[other]} names other labels: nothing to do "
+        f"where {key} is right" + (f", else add --set {own}" if given is not None else "")
+    ]
 
 
 def _by_number(names: Any) -> list[str] | None:

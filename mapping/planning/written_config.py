@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 
 from tfreader.errors import ConfigError
 
+from ..config_checks import naming
 from ..family import Config, Family
 from ..findings import Findings, some
 from ..plan import CASTABLE, Entry
@@ -45,7 +46,7 @@ def finish_config(
             finished[key] = value
             findings.notes.append(
                 f"{key} = {json.dumps(value)}: the original's usual value, since no config "
-                f"file and no shape tells it; --set {key}=VALUE gives another"
+                f"file and no shape tells it; where this model has another, add --set {key}=VALUE"
             )
     labels = finished.pop("num_labels", None)
     if labels is not None and (type(labels) is not int or not 0 < labels <= MAX_LABELS):
@@ -54,7 +55,8 @@ def finish_config(
     if labels is not None and named and len(named) != labels:
         raise ConfigError(
             f"{source.origin('id2label')}: id2label names {len(named)} labels, the "
-            f"checkpoint's head has {labels}"
+            f"checkpoint's head has {labels}: name as many with {naming(labels)}, or none with "
+            "--set id2label=null"
         )
     if labels is not None and not named:
         names = [f"LABEL_{i}" for i in range(labels)]
