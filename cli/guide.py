@@ -88,4 +88,6 @@ def completion(ctx: click.Context, shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     program = ctx.find_root()
+    if shell == "zsh":  # which completes nothing before that, unless something has asked for it
+        click.echo("(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }")
     click.echo(kind(program.command, {}, "tfreader", "_TFREADER_COMPLETE").source())

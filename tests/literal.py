@@ -35,9 +35,10 @@ def fresh_environment() -> dict[str, str]:
 
 def main(page: str) -> int:
     """Print each command with the seconds until then, and run it."""
-    command = ["bash", "--noprofile", "--norc", "-x", "-c", session(Path(page).read_text("utf-8"))]
-    environment = fresh_environment() | {"PS4": f"+ {page}, ${{SECONDS}} s: "}
-    return subprocess.run(command, env=environment, check=False).returncode
+    shown = f"PS4='+ {page}, ${{SECONDS}} s: '; set -x\n"  # root's shell takes no PS4 from outside
+    script = shown + session(Path(page).read_text("utf-8"))
+    command = ["bash", "--noprofile", "--norc", "-c", script]
+    return subprocess.run(command, env=fresh_environment(), check=False).returncode
 
 
 if __name__ == "__main__":
