@@ -20,11 +20,14 @@ $(VENV)/base: pyproject.toml  ## what a user needs
 	$(PYTHON) -m pip install --quiet --editable .
 	touch $@
 
+# Byte-code of all of it would take a minute to make; of what is imported it is made then, and kept.
+unexport PYTHONDONTWRITEBYTECODE
+
 $(VENV)/dev: $(VENV)/base  ## what development needs too; only newer releases of pip know groups
 	$(PYTHON) -m pip install --quiet --upgrade 'pip>=25.1'
-	$(PYTHON) -m pip install --quiet --no-deps --retries 1 --timeout 30 \
+	$(PYTHON) -m pip install --quiet --no-compile --no-deps --retries 1 --timeout 30 \
 	  $(TORCH_INDEX:%=--extra-index-url %) '$(TORCH)'
-	$(PYTHON) -m pip install --quiet --group dev
+	$(PYTHON) -m pip install --quiet --no-compile --group dev
 	touch $@
 
 example: $(VENV)/base  ## the main job on the bundled checkpoint
