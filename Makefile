@@ -11,11 +11,13 @@ TORCH = $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
 .PHONY: example test test-lowest fuzz lint types package bench proto data
 
-TOO_OLD = $(shell $(PYTHON3) -c 'import sys; print(sys.version.split()[0] * (sys.version_info < (3, 11)))')
+FOUND = $(or $(wildcard $(PYTHON)),$(PYTHON3))
+TOO_OLD = $(shell $(FOUND) -c 'import sys; print(sys.version.split()[0] * (sys.version_info < (3, 11)))')
 
 $(VENV)/base: pyproject.toml  ## what a user needs
-	$(if $(TOO_OLD),$(error tfreader needs Python 3.11 or later, and $(PYTHON3) is $(TOO_OLD); \
-	  name another, as in: make example PYTHON3=python3.12))
+	$(if $(TOO_OLD),$(error tfreader needs Python 3.11 or later, and $(FOUND) is $(TOO_OLD); \
+	  $(if $(wildcard $(PYTHON)),remove $(VENV) and )name another, as in: \
+	  make example PYTHON3=python3.12))
 	$(PYTHON3) -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --editable .
 	touch $@
