@@ -396,3 +396,11 @@ def test_another_number_of_labels_is_named_as_the_message_says(source):
     written = plan(ROOT / source, overrides=settings(str(raised.value))).config
     assert written["id2label"]["0"] == "LABEL_0"
     assert len(written["id2label"]) == len(written["label2id"]) != 3
+
+
+def test_labels_and_their_number_count_the_same():
+    source = ROOT / "examples" / "tf-classifier"
+    with pytest.raises(tfreader.ConfigError, match="2 labels, and num_labels is 3 in --set num_l"):
+        plan(source, overrides={"num_labels": 3})
+    with pytest.raises(tfreader.ConfigError, match="^--set label2id: label2id names 1 labels"):
+        plan(DATA / "classifier", overrides={"label2id": {"x": 0}})

@@ -11,12 +11,13 @@ from tfreader.errors import ConfigError
 
 from ..family import Config
 
+PAIR = ("id2label", "label2id")
+
 
 def cleared_together(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
     """What is set, where one of both keys is cleared with the other too, unless that is set."""
-    pair = {"id2label", "label2id"}
-    cleared = any(key in overrides and overrides[key] is None for key in pair)
-    return {**dict.fromkeys(pair if cleared else ()), **overrides}
+    cleared = any(key in overrides and overrides[key] is None for key in PAIR)
+    return {**dict.fromkeys(PAIR if cleared else ()), **overrides}
 
 
 def set_labels(

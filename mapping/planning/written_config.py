@@ -14,6 +14,7 @@ from ..plan import CASTABLE, Entry
 from ..rules.rule import Architecture
 from .config import SourceConfig
 from .following import Followed
+from .labels import PAIR
 from .sizes import Sizes
 
 MAX_LABELS = 1_000_000
@@ -53,10 +54,15 @@ def finish_config(
         raise ConfigError(f"{source.origin('num_labels')}: num_labels = {labels!r}")
     named = finished.get("id2label")
     if labels is not None and named and len(named) != labels:
+        key = "label2id" if {*source.overridden} & {*PAIR} == {"label2id"} else "id2label"
+        said = f"{source.origin(key)}: {key} names {len(named)} labels, "
+        if family.any_type:  # whose num_labels no shape has told
+            raise ConfigError(
+                f"{said}and num_labels is {labels} in {source.origin('num_labels')}: leave that out"
+            )
         raise ConfigError(
-            f"{source.origin('id2label')}: id2label names {len(named)} labels, the "
-            f"checkpoint's head has {labels}: name as many with {naming(labels)}, or none with "
-            "--set id2label=null"
+            f"{said}the checkpoint's head has {labels}: name as many with {naming(labels)}, or "
+            "none with --set id2label=null"
         )
     if labels is not None and not named:
         names = [f"LABEL_{i}" for i in range(labels)]
