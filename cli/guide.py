@@ -33,6 +33,10 @@ def write_guide(formatter: click.HelpFormatter, examples: Examples) -> None:
             formatter.dedent()
     with formatter.section("Model types (--model_type), which docs/families.md describes"):
         formatter.write_text(", ".join(model_types()))
+    write_exit_codes(formatter)
+
+
+def write_exit_codes(formatter: click.HelpFormatter) -> None:
     with formatter.section("Exit codes"):
         formatter.write_dl(EXIT_CODES)
 

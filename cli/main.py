@@ -129,14 +129,17 @@ EXAMPLES: Examples = (
     ("tfreader convert bert/bert_model.ckpt out/bert", "a folder for from_pretrained"),
     ("tfreader convert bert/bert_model.ckpt --dry-run", "what would become of each variable"),
     ("tfreader inspect bert/bert_model.ckpt", "the variables, their types and shapes"),
-    ("tfreader verify out/bert --against bert/bert_model.ckpt", "that the tensors are the same"),
-    ("tfreader batch --glob 'models/**/*.index' --output-root out", "all that there are"),
+    ("tfreader verify out/bert --against bert/bert_model.ckpt", "whether the tensors are the same"),
+    (
+        "tfreader batch --glob 'models/**/*.index' --output-root out",
+        "every checkpoint below a folder",
+    ),
 )
 CONVERSIONS: Examples = (
     ("tfreader convert bert/bert_model.ckpt out/bert", "a folder for from_pretrained"),
     ("tfreader convert hub/tf-model out/model.safetensors", "one file, of a tf_model.h5"),
     ("tfreader convert bert --dry-run", "the plan alone: which variable becomes which tensor"),
-    ("tfreader convert bert out --dtype float16 --set hidden_act=gelu_new", "in half precision"),
+    ("tfreader convert bert out --dtype float16 --set hidden_act=gelu_new", "other types and keys"),
     ("tfreader convert bert out --architecture BertForTokenClassification", "of another class"),
     ("tfreader convert model.ckpt model.safetensors --rules rules.toml", "a model of your own"),
 )

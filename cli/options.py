@@ -12,7 +12,7 @@ import click
 
 from tfreader.json_text import parse_json
 
-from .guide import complete_class, complete_file, complete_model_type
+from .guide import complete_class, complete_file, complete_model_type, write_exit_codes
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -45,6 +45,9 @@ def _value(key: str, text: str) -> Any:
 
 class Command(click.Command):
     """A command that takes a value once: click takes the last of several and says nothing."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_exit_codes(formatter)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.parent is not None:  # which prints what fails, be it the arguments

@@ -108,7 +108,8 @@ def distance(one: str, other: str) -> int:
 
 
 def naming(labels: int) -> str:
-    """The flag that names so many labels."""
-    names = [f"LABEL_{i}" for i in range(labels)]
-    said = json.dumps(names) if labels <= 10 else f'["{names[0]}", ..., "{names[-1]}"]'
-    return f"--set {shlex.quote(f'id2label={said}')}"
+    """The flags that name so many labels, one by one where they are few."""
+    if labels > 10:
+        return f"--set num_labels={labels} --set id2label=null"
+    names = json.dumps([f"LABEL_{i}" for i in range(labels)])
+    return f"--set {shlex.quote(f'id2label={names}')}"
