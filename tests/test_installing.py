@@ -58,6 +58,13 @@ def test_of_a_clone_that_was_installed_to_be_edited(install, tmp_path, monkeypat
     assert words() == ["-e", ".[h5]"]
 
 
+def test_of_a_clone_in_which_python_was_started(install, tmp_path):
+    """There the first that tells of the package is what setuptools has left."""
+    install()
+    (tmp_path / "site" / "pyproject.toml").touch()
+    assert words() == ["-e", f"{tmp_path / 'site'}[h5]"]
+
+
 def test_of_a_folder(install, tmp_path):
     (tmp_path / "pyproject.toml").touch()
     install(tmp_path.as_uri(), dir_info={})

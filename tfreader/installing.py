@@ -41,10 +41,14 @@ def install_extra(extra: str) -> str:
 def _source(installed: Distribution) -> tuple[Path | None, str]:
     """The local path that was installed, and pip's flag for an editable one.
 
-    https://packaging.python.org/specifications/direct-url/
+    https://packaging.python.org/specifications/direct-url/. What Python finds in a clone, having
+    been started there, has no such record.
     """
-    origin = json.loads(installed.read_text("direct_url.json") or "{}")
-    url = urlsplit(origin.get("url", ""))
+    record = installed.read_text("direct_url.json")
+    if record is None:
+        return Path(str(installed.locate_file(""))), "-e "
+    origin = json.loads(record)
+    url = urlsplit(origin["url"])
     is_editable = origin.get("dir_info", {}).get("editable", False)
     path = Path(url2pathname(url.path)) if url.scheme == "file" else None
     return path, "-e " if is_editable else ""
