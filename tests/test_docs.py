@@ -43,6 +43,9 @@ def clone(tmp_path):
     ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
     folder = tmp_path / "clone"
     shutil.copytree(ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns(".git", *ignored))
+    for name in ("mapping", "cli"):  # which an sdist has not
+        (folder / "tfreader" / name).unlink(missing_ok=True)
+        (folder / "tfreader" / name).symlink_to(f"../{name}")
     environment = folder / ".venv"
     venv.create(environment, symlinks=True)
     (site,) = environment.glob("lib/python*/site-packages")
