@@ -1,4 +1,4 @@
-"""The command line: its program, and convert, inspect, verify, suggest."""
+"""The command line: its program, and convert, inspect, suggest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -24,7 +24,6 @@ from .look import open_any as _open
 from .options import (
     CHECKPOINT_HELP,
     HOW,
-    MAKING,
     Command,
     debug_option,
     html_option,
@@ -36,9 +35,7 @@ from .rules import rules
 from .show import fitted
 from .show import put as _print
 from .show import safe as _safe
-
-if TYPE_CHECKING:
-    from tfreader.statistics import Statistics
+from .verify import verify
 
 # What printing may end in, where a device or a file is full that the output was sent to.
 CANNOT_PRINT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
@@ -59,7 +56,10 @@ class Program(click.Group):
             return super().invoke(ctx)
         except TFReaderError as error:
             _print_failure(ctx, error, str(error))
-            _write_failure(ctx, error)
+            if "page" in ctx.meta:
+                from .pages import put_failure
+
+                put_failure(ctx, error)
             if ctx.params.get("debug"):
                 raise
             _tell(ctx, error, str(error))
@@ -108,21 +108,6 @@ def _print_failure(ctx: click.Context, error: Exception, said: str) -> None:
         from .show import failure_data
 
         _print(failure_data(error, said), [], True)
-
-
-def _write_failure(ctx: click.Context, error: TFReaderError) -> None:
-    """With --html what failed is a page, so that none is left that tells of an earlier run."""
-    if "page" not in ctx.meta:
-        return
-    from .page import put_page
-    from .pages import failure_page
-
-    command: click.Context = ctx.meta["page"]
-    try:
-        put_page(lambda: failure_page(str(command.info_name), command.params, error))
-    except TFReaderError as another:
-        if str(another) != str(error):
-            click.echo(_safe(f"tfreader: {another}"), err=True)
 
 
 EXAMPLES: Examples = (
@@ -252,89 +237,6 @@ def inspect(
 
 
 @main.command()
-@click.argument("path", shell_complete=complete_file)
-@click.option(
-    "--against",
-    metavar="CHECKPOINT",
-    shell_complete=complete_file,
-    help="Make the tensors of the model PATH, whoever converted it, again from its checkpoint, and "
-    "compare. The options below say how, where that is to be told.",
-)
-@options(*MAKING)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-@html_option
-@debug_option
-@click.pass_context
-def verify(
-    ctx: click.Context, /, path: str, against: str | None, as_json: bool, **options: Any
-) -> None:
-    """Check a checkpoint, or what was converted; any model against its checkpoint."""
-    import tfreader
-
-    from .page import page_text, put_page
-    from .show import failure_data, size
-
-    default = click.core.ParameterSource.DEFAULT
-    given = {name: options[name] for name in options if ctx.get_parameter_source(name) != default}
-    if given and against is None:
-        flag = next(each.opts[0] for each in ctx.command.params if each.name in given)
-        raise click.UsageError(f"{flag} goes with --against")
-    if against is not None:
-        _compare(path, against, as_json, given)
-        return
-    try:
-        if _is_converted(path):
-            from tfreader.mapping.records.audit import verify_output
-
-            report = verify_output(path)
-            line = f"{path}: {report.tensors} tensors, {size(report.nbytes)}: as recorded"
-        else:
-            with _open(path, salvage=True) as checkpoint:
-                report = checkpoint.verify()
-                found = f"{report.tensors} variables, {report.nbytes} bytes"
-                line = f"{checkpoint.path}: {found}: {checkpoint.verified}"
-    except tfreader.ChecksumError as error:
-        _write_failure(click.get_current_context(), error)
-        if as_json:
-            _print(failure_data(error, str(error)), [], True)
-        else:
-            for problem in error.problems:
-                click.echo(_safe(f"tfreader: {problem}"), err=True)
-        sys.exit(FAILED)
-    put_page(lambda: page_text("verify", path, ("good", line), {}, []))
-    _print({"ok": True, "problems": [], **report._asdict()}, [line], as_json)
-
-
-def _compare(model: str, checkpoint: str, as_json: bool, given: dict[str, Any]) -> None:
-    from tfreader.mapping.records.audit import compare_output
-
-    from .page import put_page
-    from .pages import verify_page
-    from .show import comparison_lines
-
-    found = compare_output(model, checkpoint, **given)
-    put_page(lambda: verify_page(found.to_data(), _statistics(model)))
-    _print(found.to_data(), comparison_lines(found), as_json)
-    if not found.ok:
-        sys.exit(FAILED)
-
-
-def _statistics(model: str) -> dict[str, Statistics]:
-    from tfreader.mapping.sources.weights import open_weights
-    from tfreader.paths import as_path
-    from tfreader.statistics import statistics
-
-    with open_weights(as_path(model)) as weights:
-        return {name: statistics(weights, name, has_histogram=True) for name in weights}
-
-
-def _is_converted(path: str) -> bool:
-    from tfreader.mapping.places import find_record
-
-    return find_record(path) is not None
-
-
-@main.command()
 @click.option(
     "--tf_checkpoint",
     "--tf-checkpoint",
@@ -377,6 +279,7 @@ main.add_command(completion)
 main.add_command(diff)
 main.add_command(rules)
 main.add_command(show)
+main.add_command(verify)
 
 
 def _open_standard_streams() -> None:

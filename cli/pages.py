@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from tfreader.errors import PlanError, RuleError, TFReaderError
 
 from .page import (
@@ -17,11 +19,12 @@ from .page import (
     cause_section,
     list_section,
     page_text,
+    put_page,
     table_section,
     text_section,
     tree_section,
 )
-from .show import cause_of, shape, size
+from .show import cause_of, safe, shape, size
 
 if TYPE_CHECKING:
     from tfreader.mapping import Entry, Plan, Report
@@ -381,3 +384,15 @@ def _by_cause(reasons: Mapping[str, str], shown: Mapping[str, str]) -> Causes:
 
 def _counted(items: Sequence[Any], noun: str) -> str:
     return f"{len(items):,} {noun}{'s' * (len(items) != 1)}"
+
+
+def put_failure(ctx: click.Context, error: TFReaderError) -> None:
+    """With --html what failed is a page, so that none is left that tells of an earlier run."""
+    command: click.Context | None = ctx.meta.get("page")
+    if command is None:
+        return
+    try:
+        put_page(lambda: failure_page(str(command.info_name), command.params, error))
+    except TFReaderError as another:
+        if str(another) != str(error):
+            click.echo(safe(f"tfreader: {another}"), err=True)
