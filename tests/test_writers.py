@@ -360,7 +360,9 @@ def many_tensors(folder):
 
 
 @pytest.mark.parametrize(
-    "rearrange", [list, sorted, lambda records: [records[0], *records[:0:-1]]], ids=str
+    "rearrange",
+    [list, sorted, lambda records: [records[0], *records[:0:-1]]],
+    ids=["as written", "sorted", "turned round"],
 )
 def test_a_torch_file_holds_each_tensor_in_its_own_record_whatever_their_order(tmp_path, rearrange):
     """torch 2.6 sorts the records by their names as strings: 0, 1, 10, 11, 2."""
