@@ -29,6 +29,15 @@ FILES = [text for language, text in BLOCKS if language == "toml"]
 PROGRAMS = [text for language, text in BLOCKS if language == "python"]
 ROWS = re.findall(r"^\| `([^`]+)` \|.*\| (`\[[^|]*`) → (`\[[^|]*`) \|$", TEXT, re.MULTILINE)
 BN = {"gamma": [3], "beta": [3], "moving_mean": [3], "moving_variance": [3]}
+KERNEL, VECTOR = {"w": [3, 3, 2, 4]}, {"b": [4]}
+SPECTRAL = {
+    **KERNEL,
+    **VECTOR,
+    **{f"{name}/ema_b999900": shape for name, shape in (KERNEL | VECTOR).items()},
+    "u0": [1, 4],
+    "u1": [1, 18],
+}
+STANDING = {"accumulated_mean": [2], "accumulated_var": [2], "accumulation_counter": []}
 CELL = {"kernel": [9, 24], "bias": [24]}
 
 
@@ -38,6 +47,24 @@ def below(scope, variables):
 
 # By something that a file has in it: the variables, the options, and tensors that come of it.
 SHOWN = {
+    "ema_b999900": (
+        {
+            **{
+                f"module/Generator/{scope}/{name}": shape
+                for scope in ("GBlock_1/conv0", "conv_2d")
+                for name, shape in SPECTRAL.items()
+            },
+            **below("module/Generator/GBlock_1/CrossReplicaBN", STANDING),
+        },
+        {},
+        {
+            "conv.1.weight_orig": [4, 2, 3, 3],
+            "conv.1.weight_v": [18],
+            "colorize.weight_u": [4],
+            "bn.1.running_var": [2],
+            "bn.1.num_batches_tracked": [],
+        },
+    ),
     "encoder/layer_": (
         {"encoder/layer_3/dense/kernel": [4, 6], "encoder/layer_3/dense/bias": [6], "Variable": []},
         {},
