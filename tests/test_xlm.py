@@ -272,7 +272,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_of_it_runs(tmp_path, monkeypatc
 
 def test_numpys_own_functions_do_not_run_either():
     """What numpy would rebuild from a pickle is nothing that a conversion looks at."""
-    assert type(pth.load(pth.TorchFile(CAUSAL))["params"]["mask_scores"]).__mro__[1] is pth._Inert
+    assert type(pth.load(pth.TorchFile(CAUSAL))["params"]["mask_scores"]).__mro__[1] is pth.Inert
     assert not any(issubclass(kind, np.ndarray) for kind in pth._STAND_INS.values())
 
 
