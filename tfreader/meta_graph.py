@@ -7,7 +7,7 @@ variables were made and what is done with them.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ from .wire import BYTES, fields
 
 MOST_BYTES = 256 << 20  # larger ones hold constants such as tables of words
 MOST_OPERATIONS = 1_000_000
+MOST_INPUTS = 10_000_000  # of all operations
+_MOST_AXES = 8  # of a shape that tells something
 _LARGE = 1 << 20  # bytes of an operation that is a constant too large to tell anything
 _GRAPH, _NODE = 2, 1  # the fields of a MetaGraphDef and of a GraphDef
 
@@ -63,9 +65,19 @@ def read_graph(prefix: str) -> list[Operation]:
         ]
         if len(nodes) > MOST_OPERATIONS:
             raise ValueError(f"more than {MOST_OPERATIONS} operations")
-        return [_operation(GraphNode.FromString(bytes(node))) for node in nodes]
+        return [*_operations(nodes)]
     except (ValueError, DecodeError) as error:
         raise CorruptCheckpointError(f"{path}: not a graph of TensorFlow ({error})") from None
+
+
+def _operations(nodes: Sequence[memoryview]) -> Iterator[Operation]:
+    inputs = 0
+    for data in nodes:
+        node = GraphNode.FromString(bytes(data))
+        inputs += len(node.input)
+        if inputs > MOST_INPUTS:
+            raise ValueError(f"more than {MOST_INPUTS} inputs")
+        yield _operation(node)
 
 
 def _operation(node: GraphNode) -> Operation:
@@ -86,7 +98,7 @@ def _operation(node: GraphNode) -> Operation:
 
 
 def _sizes(shapes: Sequence[TensorShape]) -> tuple[int, ...] | None:
-    if not shapes or shapes[0].unknown_rank:
+    if not shapes or shapes[0].unknown_rank or len(shapes[0].dim) > _MOST_AXES:
         return None
     return tuple(dim.size for dim in shapes[0].dim)
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 from ..findings import some
+from .counting import Key, numbers_tell, turned, varying
 from .matching import Matcher
 from .named import Named, owners
 from .order import Order
@@ -22,9 +22,6 @@ class Verdict(NamedTuple):
 
     doubt: str
     why: tuple[str, ...]
-
-
-_Key = tuple[object, object, tuple[int, ...]]
 
 
 class Judge:
@@ -39,7 +36,7 @@ class Judge:
         self._matcher = matcher
         self._order = order
         self._pairs = pairs
-        groups: dict[_Key, list[tuple[Named, Named]]] = defaultdict(list)
+        groups: dict[Key, list[tuple[Named, Named]]] = defaultdict(list)
         for source, target in pairs:
             for key in _keys(source, target):
                 groups[key].append((source, target))
@@ -50,6 +47,7 @@ class Judge:
             by_shape[own.kind, own.shapes, of.kind, of.end, of.shapes].append((s, t))
         self._swappable = list(by_shape.values())  # what fits one of a group fits all of it
         self._elsewhere: dict[object, set[int]] = defaultdict(set)
+        self._turned: set[str] = set()
         self._numbered = {key: self._numbers_tell(key) for key in groups}
         used = {source.index for source, _ in pairs}
         filled = {target.index for _, target in pairs}
@@ -64,6 +62,11 @@ class Judge:
     def verdicts(self) -> list[Verdict]:
         """How certain each pair is; what is certain makes more certain."""
         found = [self._verdict(s, t) for s, t in self._pairs]
+        certain = [p for p, own in zip(self._pairs, found, strict=True) if not own.doubt]
+        self._turned = turned(certain)
+        if self._turned:
+            self._numbered = {key: self._numbers_tell(key) for key in self._groups}
+            found = [self._verdict(s, t) for s, t in self._pairs]
         while True:
             certain = [p for p, own in zip(self._pairs, found, strict=True) if not own.doubt]
             self._links = _links(certain)
@@ -183,8 +186,7 @@ class Judge:
         if s.parent != unused.parent and self._matcher.homes.get(t.parent) == s.parent:
             return "place"
         if s.alike == unused.alike and s.numbers == t.numbers != unused.numbers:
-            varying = _varying([s, unused])
-            is_automatic = any(s.pieces.is_automatic(slot) for slot in varying)
+            is_automatic = any(s.pieces.is_automatic(slot) for slot in varying([s, unused]))
             return "" if is_automatic else "number"
         if not _words_tell(s.telling, unused.telling, t.telling):
             return ""
@@ -192,36 +194,13 @@ class Judge:
         is_likely = any(other <= x.telling and not other & y.telling for x, y in self._pairs)
         return "" if is_likely else "name"
 
-    def _numbers_tell(self, key: _Key) -> bool:
+    def _numbers_tell(self, key: Key) -> bool:
         """Whether the numbers of this group tell which is which: those that vary in it."""
         group = self._groups[key]
-        if len(group) == 1:
-            return False
-        source, target = group[0]
-        own = _varying([s for s, _ in group])
-        of = _varying([t for _, t in group])
-        numbers = sorted((_at(s, own), _at(t, of)) for s, t in group)
-        automatic = any(source.pieces.is_automatic(slot) for slot in own)
-        if not automatic and all(a == b for a, b in numbers):
-            return True
-        if any(b > d for (_, b), (_, d) in pairwise(numbers)):
+        if len(group) == 1 or any(s.parent in self._turned for s, _ in group):
             return False
         others = {i for alike, at in self._elsewhere.items() if alike != key[1] for i in at}
-        sources = [
-            s for s in _like(source, own, self._matcher.sources, key) if s.index not in others
-        ]
-        if len(sources) != len(group):  # some are elsewhere: there may be another first one
-            return False
-        is_even = _is_even(numbers)
-        is_whole = len(_like(target, of, self._matcher.targets, key)) == len(group)
-        is_regular = is_even and len(group) > 2
-        if is_whole and not automatic and (is_regular or _is_shifted(numbers)):
-            return True
-        ordered = sorted(group, key=lambda pair: _at(pair[0], own))
-        turned = zip((s for s, _ in ordered), (t for _, t in reversed(ordered)), strict=True)
-        is_anchored = not all(self._matcher.fits(s.layer, t.layer) for s, t in turned)
-        shapes = {t.layer.shapes for _, t in group}
-        return is_anchored and (len(shapes) > 2 or is_even)
+        return numbers_tell(group, key, others, self._matcher)
 
 
 def _links(certain: Sequence[tuple[Named, Named]]) -> dict[str, set[str]]:
@@ -234,50 +213,9 @@ def _links(certain: Sequence[tuple[Named, Named]]) -> dict[str, set[str]]:
     return links
 
 
-def _keys(s: Named, t: Named) -> list[_Key]:
+def _keys(s: Named, t: Named) -> list[Key]:
     """The groups that a pair is of: all that are alike, and those with kernels of its size."""
     return list(dict.fromkeys([(s.alike, t.alike, ()), (s.alike, t.alike, t.window)]))
-
-
-def _varying(group: Sequence[Named]) -> list[int]:
-    """The places of the numbers that are not the same in all of these, which are alike."""
-    columns = zip(*(each.pieces.numbers for each in group), strict=True)
-    return [i for i, values in enumerate(columns) if len(set(values)) > 1]
-
-
-def _at(each: Named, slots: Sequence[int]) -> tuple[int, ...]:
-    return tuple(each.pieces.numbers[slot] for slot in slots)
-
-
-def _like(first: Named, slots: Sequence[int], layers: Sequence[Named], key: _Key) -> list[Named]:
-    """Those that differ from the first by these numbers alone, with kernels of the key's size."""
-    fixed = [i for i in range(len(first.pieces.numbers)) if i not in slots]
-    return [
-        each
-        for each in layers
-        if each.alike == first.alike
-        and _at(each, fixed) == _at(first, fixed)
-        and key[2] in ((), each.window)
-    ]
-
-
-_Numbers = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
-
-
-def _is_shifted(numbers: _Numbers) -> bool:
-    """Whether all go up by the same on both sides: each number of the model's is one of these."""
-    steps = {tuple(b - a for a, b in zip(*each, strict=False)) for each in numbers}
-    return len(steps) == 1 and all(len(a) == len(b) for a, b in numbers)
-
-
-def _is_even(numbers: _Numbers) -> bool:
-    """Whether the last numbers go up by the same steps on both sides."""
-    if not all(a and b for a, b in numbers):
-        return False
-    lasts = [(a[-1], b[-1]) for a, b in numbers]
-    (first, start), (second, following) = lasts[:2]
-    step, other = second - first, following - start
-    return all((a - first) * other == (b - start) * step for a, b in lasts)
 
 
 def _words_tell(own: frozenset[str], other: frozenset[str], wanted: frozenset[str]) -> bool:

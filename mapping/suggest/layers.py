@@ -143,7 +143,6 @@ def _joined(variables: Sequence[Tensor]) -> dict[str, tuple[str, str]]:
     Kernels that are called as their layer is, beside `filter_bias`, or `h1` beside `b1`; and what
     nobody named: `Variable`, and `Variable_1` of its size, which is its bias.
     """
-    named = {tensor.name: tensor for tensor in variables}
     found: dict[str, tuple[str, str]] = {}
     kernels: dict[str, tuple[Tensor, str]] = {}
     for tensor in variables:
@@ -158,14 +157,28 @@ def _joined(variables: Sequence[Tensor]) -> dict[str, tuple[str, str]]:
         bias, scope = kernels.get(tensor.name) or kernels.get(numbered) or (None, "")
         if bias is not None and _fit(tensor, bias):
             found[tensor.name] = scope, "kernel"
-        elif match := _NAMELESS.fullmatch(tensor.name):
-            following = named.get(f"{match['before']}Variable_{int(match['number'] or 0) + 1}")
-            if following is not None and _fit(tensor, following):
-                found |= {
-                    tensor.name: (tensor.name, "kernel"),
-                    following.name: (tensor.name, "bias"),
-                }
+    for kernel, bias in _nameless(variables):
+        found |= {kernel.name: (kernel.name, "kernel"), bias.name: (kernel.name, "bias")}
     return found
+
+
+def _nameless(variables: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Of `Variable`, `Variable_1`, … the kernels that are followed by their bias.
+
+    Not where another one of these has that size too: all kernels may come first, or biases before
+    their kernels.
+    """
+    named = {t.name: t for t in variables if _NAMELESS.fullmatch(t.name)}
+    pairs = []
+    for kernel in named.values():
+        match = _NAMELESS.fullmatch(kernel.name)
+        number = int(match["number"] or 0) + 1 if match else 0
+        following = named.get(f"{match['before']}Variable_{number}") if match else None
+        if following is not None and _fit(kernel, following):
+            pairs.append((kernel, following))
+    paired = {tensor.name for pair in pairs for tensor in pair}
+    alone = {(1, *t.shape)[-1] for t in named.values() if t.name not in paired}
+    return [(kernel, bias) for kernel, bias in pairs if (1, *bias.shape)[-1] not in alone]
 
 
 def _fit(kernel: Tensor, bias: Tensor) -> bool:

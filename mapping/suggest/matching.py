@@ -18,10 +18,12 @@ from .images import contexts
 from .layers import Layer
 from .learned import Learned
 from .named import Named, named, ranked
+from .names import words
 from .reading import Context, Reading
 from .readings import readings
 
 _MOST_ROUNDS = 4
+_FEW = 3  # layers
 _MOST_ALIGNED = 400_000  # pairs of kernels whose order is looked at
 Signs = Callable[[str], bool | None]  # whether a variable has negative values, None if unknown
 Read = Callable[[Layer, Layer, Context], Sequence[Reading]]
@@ -58,6 +60,7 @@ class Matcher:
         self._shared = next(
             (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0
         )
+        self._with_mean = {t.parent for t in self.targets if _is_statistic(t, "mean")}
         self._read = read or (lambda s, t, c: [*readings(s, t, c)])
         self._known: dict[tuple[object, object], bool] = {}
         self._plain = False
@@ -71,8 +74,13 @@ class Matcher:
         return source.path[self._shared :] == target.path
 
     def may_be_signed(self, source: Named, target: Named) -> bool | None:
-        """Whether the values allow what is never below zero, a variance; None of anything else."""
-        if not target.words & {"var", "std"} or {source.layer.kind, target.layer.kind} != {"value"}:
+        """Whether the values allow what is never below zero, a variance; None of anything else.
+
+        It is called that and nothing else, beside a mean: not a log_var, nor the bias of an fc_var.
+        """
+        if {source.layer.kind, target.layer.kind} != {"value"}:
+            return None
+        if not _is_statistic(target, "var") or target.parent not in self._with_mean:
             return None
         is_negative = self._is_negative(source.layer.parts["value"].name)
         return None if is_negative is None else not is_negative
@@ -86,7 +94,7 @@ class Matcher:
         return known
 
     def read(self, source: Layer, target: Layer) -> list[Reading]:
-        context = self._contexts.get(target.scope, Context(plain=self._plain))
+        context = self._contexts.get(target.name, Context(plain=self._plain))
         return sorted(self._read(source, target, context), key=lambda reading: reading.cost)
 
     def _needs_plain(self) -> bool:
@@ -102,12 +110,14 @@ class Matcher:
     def _sure_homes(self) -> dict[str, str]:
         """For modules: the only scope where there is something that fits each of their layers.
 
-        Of one layer it would be its shape that tells, which an own scope is to add to.
+        Of one layer it would be its shape that tells, which an own scope is to add to. Few layers
+        may as well be of scopes of their own, if each of them fits elsewhere too.
         """
         by_shape: dict[object, list[Named]] = defaultdict(list)
         for each in self.sources:
             by_shape[each.layer.kind, each.layer.shapes].append(each)
         found: dict[str, set[str]] = {}
+        sure: set[str] = set()
         for target in self.targets:
             parents = {
                 s.parent
@@ -115,13 +125,15 @@ class Matcher:
                 if self.fits(own[0].layer, target.layer)
                 for s in own
             }
+            if len(parents) == 1:
+                sure.add(target.parent)
             if parents:
                 found[target.parent] = found.get(target.parent, parents) & parents
         layers = Counter(target.parent for target in self.targets)
         return {
             module: min(homes)
             for module, homes in found.items()
-            if module and len(homes) == 1 and layers[module] > 1
+            if module and len(homes) == 1 and layers[module] > (1 if module in sure else _FEW)
         }
 
     def components(self) -> list[tuple[list[Named], list[Named]]]:
@@ -212,6 +224,11 @@ class Matcher:
                     scores[i, j] += 0.8 * ((source.index, target.index) in aligned)
                     scores[i, j] += 4 * (self.homes.get(target.parent) == source.parent)
         return [(sources[i], targets[j]) for i, j in best_pairs(scores) if scores[i, j] > -1e5]
+
+
+def _is_statistic(target: Named, word: str) -> bool:
+    found = {*words(target.layer.name.rpartition(".")[2])}
+    return word in found and found <= {word, "running", "moving", "sum"}
 
 
 def _weights(sources: Sequence[Named], targets: Sequence[Named]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from math import prod
+from math import isfinite, prod
 from typing import NamedTuple
 
 from tfreader.meta_graph import Operation
@@ -25,6 +25,8 @@ _KEEPING = {
     *("LeakyRelu", "Mul", "RealDiv", "Maximum", "Merge", "Add", "AddV2", "FusedBatchNormV3"),
 }
 _DEPTH = 8  # of operations between a variable and its use
+_MOST_USES = 64  # of an output of which is known what they are
+_MOST_CELLS = 5_000  # steps of cells that are looked at
 _WAY = 100  # operations at most between a layer and what is flattened before it
 _PART = re.compile(r"/part_\d+$")  # of a partitioned variable
 
@@ -47,10 +49,11 @@ class Operations:
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         self._by_name = {each.name: each for each in operations}
-        self._uses: dict[str, list[Operation]] = defaultdict(list)
+        uses: dict[str, list[Operation]] = defaultdict(list)
         for each in operations:
             for name in each.inputs:
-                self._uses[name.removesuffix(":0")].append(each)
+                uses[name.removesuffix(":0")].append(each)
+        self._uses = {name: used for name, used in uses.items() if len(used) <= _MOST_USES}
         names = [_PART.sub("", each.name) for each in operations if each.op in _VARIABLES]
         self.created = list(dict.fromkeys(names))
         self.cells = dict(self._cells(operations))
@@ -74,11 +77,12 @@ class Operations:
         return operation.name if operation and operation.op in _VARIABLES else None
 
     def _cells(self, operations: Sequence[Operation]) -> Iterator[tuple[str, Cell]]:
-        for each in operations:
+        steps = [each for each in operations if each.op == "Split" or each.op in _FUSED]
+        for each in steps[:_MOST_CELLS]:
             cell = None
             if each.op == "Split" and each.outputs == 4:
                 cell = self._gates(each)
-            elif each.op in _FUSED and each.number is not None:
+            elif each.op in _FUSED and each.number is not None and isfinite(each.number):
                 cell = Cell("ijfo", each.number)
             if cell:
                 for name in self._summed(each):
@@ -86,7 +90,8 @@ class Operations:
 
     def _summed(self, operation: Operation, depth: int = _DEPTH) -> Iterator[str]:
         """The variables whose products and sums are the inputs of an operation."""
-        for i in range(len(operation.inputs) if depth else 0):
+        most = 2 if operation.op in _SUMS else 16
+        for i in range(min(len(operation.inputs), most) if depth else 0):
             before = self._input(operation, i)
             if name := self._variable(before):
                 yield name
@@ -112,7 +117,7 @@ class Operations:
 
     def _activated(self, output: str, is_added: bool = False) -> tuple[Operation | None, float]:
         """The activation of a part, and the constant that is added before."""
-        for each in self._uses[output]:
+        for each in self._uses.get(output, ()):
             if each.op in ("Sigmoid", "Tanh"):
                 return each, 0.0
             numbers = [self._number(each, i) for i in range(2)]
@@ -128,13 +133,15 @@ class Operations:
 
     def _number(self, operation: Operation, index: int) -> float | None:
         given = self._input(operation, index)
-        return given.number if given is not None and given.op == "Const" else None
+        if given is None or given.op != "Const" or not isfinite(given.number or 0.0):
+            return None
+        return given.number
 
     def _gate(self, sigmoid: Operation, candidate: Operation) -> str:
         """i is multiplied with the candidate, o with the state's tanh, f with the state."""
         others = [
             other
-            for each in self._uses[sigmoid.name]
+            for each in self._uses.get(sigmoid.name, ())
             if each.op == "Mul"
             for i in range(2)
             if (other := self._input(each, i)) is not None and other != sigmoid
@@ -173,7 +180,7 @@ class Operations:
         """The sizes that a layer's outputs are given, as `_sizes_before`."""
         outputs = product.shape[-1] if product.shape else 0
         for _ in range(_WAY):
-            following = self._uses[product.name]
+            following = self._uses.get(product.name, ())
             for each in following:
                 if each.op == "Reshape" and each.shape and len(each.shape) > 3:
                     sizes = each.shape[1:]

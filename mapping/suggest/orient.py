@@ -41,15 +41,27 @@ def orient(pairs: Sequence[Pair]) -> None:
             pair.reading = straight
             continue
         doubt = "its shape does not tell: transposed as of a dense layer, or as it is"
-        like = [sum(_leaf(each) == _leaf(pair) for each in side) for side in (plain, turned)]
+        like = [sum(_tells(each, pair) for each in side) for side in (plain, turned)]
         if like[0] >= like[1] and len(plain) > len(turned) * (not like[0]) and straight is not None:
             pair.reading = straight
         if _is_embedding(pair, any_of=True) or like[0]:
             if straight is not None and words(_leaf(pair))[-1:] == ("embed",):
                 pair.reading = straight
             pair.doubts.append(doubt)
-        elif not like[1] and (plain or not turned):
+        elif not like[1] and (plain or not any(_is_as_bare(each, pair) for each in turned)):
             pair.doubts.append(doubt)
+
+
+def _tells(each: Pair, pair: Pair) -> bool:
+    return _leaf(each) == _leaf(pair) and _is_as_bare(each, pair)
+
+
+def _is_as_bare(each: Pair, pair: Pair) -> bool:
+    """Whether a kernel has no bias if the other has none.
+
+    That may be a matrix of the model's own, of which layers of torch's tell nothing.
+    """
+    return "bias" in pair.target.parts or "bias" not in each.target.parts
 
 
 def _leaf(pair: Pair) -> str:

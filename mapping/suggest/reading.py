@@ -44,6 +44,7 @@ class Context(NamedTuple):
     channels: int = 0  # of the convolution that a matrix may stand behind, flattened
     image: int = 0  # the channels of the convolution that takes its outputs as an image, if one may
     is_pooled: bool = False  # whether something else explains the number of its inputs, too
+    is_beside: bool = False  # whether it may stand beside a flatten of what these do not tell
     plain: bool = True  # whether layers with a bias may have their kernels as they are
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import prod
 
 from .cells import attention, recurrent
@@ -12,7 +13,9 @@ from .reading import Context, Made, Reading, Spelled, reshape
 
 _Spelling = tuple[tuple[Spelled, ...], str, str]  # operations, the kind of layer, the doubt
 _PARTS = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "var": "running_var"}
-_SLIM_LOGITS = re.compile(r"(?:^|/)(?i:logits)(?:/.*)?/weights$")  # class 0 is its background
+_SLIM_LOGITS = re.compile(  # of slim's own models, of whose classes 0 is the background
+    r"(?:^|/)(?:Inception|Mobilenet|resnet_v|vgg_|nasnet|pnasnet)\w*/(?:.*/)?(?i:logits)(?:/.*)?/weights$"
+)
 _CELLS = re.compile(r"(?i)(?:^|[/_])(?:rnn|gru|lstm|gates|candidate)")  # never behind a flatten
 _TURNED = re.compile("(?i)transpose|deconv")
 
@@ -22,13 +25,24 @@ def readings(source: Layer, target: Layer, context: Context) -> Iterator[Reading
     if target.kind == "kernel" and source.kind in ("kernel", "depthwise"):
         yield from _kernels(source, target, context)
     elif target.kind in ("batch_norm", "norm") and source.kind in ("batch_norm", "norm"):
-        yield from _norms(source, target)
+        yield from _beside_image(_norms(source, target), context)
     elif target.kind == "recurrent":
-        yield from recurrent(source, target)
+        yield from _beside_image(recurrent(source, target), context, source.known.flatten)
     elif target.kind == "attention" and source.kind == "attention":
         yield from attention(source, target)
     elif target.kind == "value" and len(source.parts) == 1 and len(target.parts) == 1:
         yield from _values(source, target)
+
+
+def _beside_image(
+    found: Iterator[Reading], context: Context, known: Sequence[int] | None = None
+) -> Iterator[Reading]:
+    """The same, with the doubt that there is about layers beside a flatten."""
+    for reading in found:
+        if context.is_beside and known != ():
+            yield replace(reading, doubt=reading.doubt or _BESIDE)
+        else:
+            yield reading
 
 
 def _kernels(source: Layer, target: Layer, context: Context) -> Iterator[Reading]:
@@ -139,13 +153,18 @@ def _dense(source: Layer, matrix: tuple[int, ...], context: Context) -> Iterator
             "unflatten", matrix[1], context.image, source.known.unflatten
         )
     if not flattened:
-        yield ("dense",), "dense", ""
+        doubted = context.is_beside and source.known.flatten is None
+        yield ("dense",), "dense", _BESIDE if doubted else ""
         return
     found: list[_Spelling] = [flattened, (("dense",), "dense", flattened[2])]
     is_known = bool(source.known.flatten or source.known.unflatten)
     yield from reversed(found) if context.is_pooled and not is_known else found
 
 
+_BESIDE = (
+    "it may stand beside a flatten, where PyTorch has the channels first: its values may "
+    "have to be put into that order, by channels_first or by parts"
+)
 _IMAGE_DOUBTS = {
     "flatten": "it {may} behind a flatten of {sizes}, [height, width, channels], of which PyTorch "
     "has the channels first: flatten = those sizes, or none where the model has no such flatten",
