@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import sys
 import warnings
@@ -20,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfreader.errors import ConfigError
-from tfreader.paths import absolute, as_path, is_dir, path_of
-from tfreader.system import processors
+from tfreader.paths import absolute, as_path, is_dir, path_of, slashes
+from tfreader.system import processors, quoted
 
 from . import FAILED, INTERRUPTED
 from .guide import complete_file, complete_folder
@@ -172,7 +171,7 @@ def batch(
         resume=not force,
         dry_run=dry_run,
     )
-    command = shlex.join(["tfreader", "batch", *ctx.meta["arguments"]])
+    command = quoted("tfreader", "batch", *ctx.meta["arguments"])
     report = BatchReport(command, root, len(jobs) + len(passed_over))
     for outcome in passed_over:
         report.add(outcome)
@@ -215,7 +214,7 @@ def _jobs(
     is_folder = source is not None and is_dir(source)
     if source is not None and output_root and not is_folder:
         raise click.UsageError(
-            f"{source}: no folder there; for what a path matches: --glob {shlex.quote(source)}"
+            f"{source}: no folder there; for what a path matches: --glob {quoted(source)}"
         )
     if bool(source) == bool(patterns) or (is_folder or bool(patterns)) != bool(output_root):
         raise click.UsageError(
@@ -225,7 +224,7 @@ def _jobs(
     if source is None:
         jobs = from_glob(patterns, str(output_root), given, pass_over)
     elif is_folder:
-        folder = absolute(path_of(source)).rstrip("/")
+        folder = slashes(absolute(path_of(source))).rstrip("/")
         return from_folder(folder, str(output_root), given, pass_over), folder
     else:
         jobs = from_file(source, given)
@@ -255,7 +254,7 @@ def _unquoted(names: Sequence[str]) -> str:
     start = commonprefix(names)  # noqa: RUF071 - of letters, which stand around the *
     end = commonprefix([name[len(start) :][::-1] for name in names])[::-1]  # noqa: RUF071
     guess = f"{start}*{end}"
-    pattern = shlex.quote(guess) if sorted(glob(guess)) == sorted(names) else "'PATTERN'"
+    pattern = quoted(guess) if sorted(glob(guess)) == sorted(names) else "'PATTERN'"
     return (
         f"{len(names)} names where one is taken: the shell has put them in the place of a pattern; "
         f"quote it: --glob {pattern}"

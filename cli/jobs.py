@@ -159,7 +159,7 @@ def _name(checkpoint: str, root: str) -> str:
     name = checkpoint.removeprefix(root).strip("/")
     name = name.removesuffix("variables/variables").rstrip("/")
     folder, base = os.path.split(name)
-    return join(folder, base.partition(".")[0] if base in USUAL else base)
+    return slashes(join(folder, base.partition(".")[0] if base in USUAL else base))
 
 
 def _of_one_folder(checkpoints: list[str], pass_over: PassOver) -> list[str]:
@@ -187,7 +187,8 @@ def _jobs(source: str, rows: Iterable[tuple[str, Row]], given: Row) -> list[Job]
             options = _job.make_context("job", arguments).params
         except click.ClickException as error:
             raise click.UsageError(f"{where}: {error.format_message()}") from None
-        job = Job(options.pop("tf_checkpoint"), options.pop("pytorch_dump_output"), options)
+        checkpoint = slashes(options.pop("tf_checkpoint"))
+        job = Job(checkpoint, options.pop("pytorch_dump_output"), options)
         other = outputs.setdefault(place(job.pytorch_dump_output), where)
         if other is not where:
             raise click.UsageError(

@@ -121,7 +121,7 @@ def show(path: str, name: str, rows: str | None, output: str | None, as_json: bo
             _ = checkpoint.object_graph
         info = checkpoint.info(name)
         where = f"{checkpoint.path}: variable {checkpoint.shown(info.name)!r}"
-        chosen = Chosen(checkpoint, info, rows_of(rows, info, where) if rows else None)
+        chosen = Chosen(checkpoint, info, None if rows is None else rows_of(rows, info, where))
         if output is not None:
             click.echo(safe(save(chosen, output)), err=as_json)
         if as_json:

@@ -76,7 +76,7 @@ def write_page(path: str, page: str) -> None:
 
     place = output_path(path)
     with staged(place, is_folder=False, durable=False) as stage:
-        (stage / place.name).write_text(page, "utf-8")
+        (stage / place.name).write_text(page, "utf-8", newline="\n")
 
 
 def _digest(text: str) -> str:

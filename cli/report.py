@@ -19,6 +19,7 @@ from tfreader import __version__
 from tfreader.errors import OutputError, TFReaderError
 from tfreader.mapping.batch import DONE, FAILED, PASSED_OVER, PLANNED, SKIPPED, Outcome
 from tfreader.paths import as_path
+from tfreader.system import replace
 
 SHARE = 10  # one part of so many of the time goes into writing
 REMOTE_PAUSE = 10.0  # seconds between two uploads at least
@@ -134,8 +135,8 @@ def write(file: str, text: str) -> None:
         else:
             part = path.with_name(f".{path.name}.tmp")
             part.write_text(text, "utf-8", newline="\n")
-            part.replace(path)
+            replace(part, path)
     except OSError as error:
         if isinstance(error, TFReaderError):
             raise
-        raise OutputError(f"{file}: cannot be written ({error.strerror})") from None
+        raise OutputError(f"{file}: cannot be written ({error.strerror or error})") from None

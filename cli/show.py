@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 import sys
 import unicodedata
@@ -18,6 +17,7 @@ import click
 
 from tfreader.errors import PlanError
 from tfreader.folding import fold_rows
+from tfreader.system import quoted
 
 if TYPE_CHECKING:
     from tfreader import Checkpoint
@@ -138,7 +138,7 @@ def notes_on(checkpoint: Checkpoint) -> list[str]:
     """What was assumed, and what to do where that is not plain."""
     notes = list(checkpoint.notes)
     if checkpoint.format.endswith("safetensors"):
-        path = shlex.quote(checkpoint.path)
+        path = quoted(checkpoint.path)
         notes.append(
             "safetensors of TensorFlow (format tf): transformers 5 loads it without an error but "
             "with every weight random, and older releases need TensorFlow for it; convert it: "

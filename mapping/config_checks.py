@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from tfreader.errors import ConfigError
+from tfreader.system import quoted
 
 from .config_keys import COMMON, KINDS, class_keys, every_key, keys_of
 
@@ -112,4 +112,4 @@ def naming(labels: int) -> str:
     if labels > 10:
         return f"--set num_labels={labels} --set id2label=null"
     names = json.dumps([f"LABEL_{i}" for i in range(labels)])
-    return f"--set {shlex.quote(f'id2label={names}')}"
+    return f"--set {quoted(f'id2label={names}')}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfreader.errors import CorruptCheckpointError, OutputError, TFReaderError
-from tfreader.paths import AnyPath, as_path, impossible_name
+from tfreader.paths import AnyPath, as_path, impossible_name, place
 from tfreader.system import replace, sync
 
 from .places import TORCH_SUFFIXES, overrules, record_of
@@ -65,6 +65,11 @@ def _resolved(path: AnyPath) -> AnyPath:
     return as_path(str(path).rstrip("/"))
 
 
+def _places(paths: Iterable[AnyPath]) -> set[str]:
+    """What is the same for the same files, also where case tells no names apart."""
+    return {place(str(_resolved(path))) for path in paths}
+
+
 def check_output(output: AnyPath, is_folder: bool, checkpoint: str) -> None:
     """Raise OutputError where that output can never be written, or would harm the checkpoint."""
     try:
@@ -72,7 +77,7 @@ def check_output(output: AnyPath, is_folder: bool, checkpoint: str) -> None:
         folders = [source.parent] if is_folder else []
         if source.parent.name == "variables":  # of a SavedModel
             folders += [folder.parent for folder in folders]
-        if _resolved(output) in (source, *folders):
+        if _places([output]) & _places([source, *folders]):
             raise OutputError(
                 f"{output}: is the checkpoint itself, or its folder; name another output"
             )
@@ -104,9 +109,9 @@ def check_place(output: AnyPath, is_folder: bool, names: Collection[str]) -> Non
 
 def check_inputs(files: Iterable[AnyPath], read: Iterable[AnyPath]) -> None:
     """Raise OutputError where one of the files to write is one of those that were read."""
-    inputs = set(map(_resolved, read))
+    inputs = _places(read)
     for file in files:
-        if _resolved(file) in inputs:
+        if _places([file]) & inputs:
             raise OutputError(
                 f"{file}: was read for this conversion, and would be overwritten; name another "
                 "output"

@@ -10,8 +10,11 @@ import json
 import nturl2path
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+import types
 import urllib.request
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +28,7 @@ from bundle_writer import write_bundle
 from conftest import BERT, DATA, KERAS, ROOT
 
 import tfreader
+import tfreader.mapping.batch
 from tfreader import paths, system
 from tfreader.files import LocalFile
 from tfreader.mapping import convert
@@ -351,6 +355,148 @@ def test_places_that_differ_by_case_alone_are_one_on_macos(monkeypatch):
         assert len(set(map(paths.place, spellings))) == 2
     monkeypatch.setattr(sys, "platform", "darwin")
     assert len(set(map(paths.place, spellings))) == 1
+
+
+def test_no_output_lies_over_its_checkpoint_where_case_tells_no_names_apart(tmp_path, monkeypatch):
+    for name in ("bert", "BERT"):
+        shutil.copytree(BERT, tmp_path / name, dirs_exist_ok=True)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(tfreader.OutputError, match="is the checkpoint itself"):
+        convert(tmp_path / "bert", tmp_path / "BERT")
+    (tmp_path / "out").mkdir()
+    shutil.copy(BERT / "bert_config.json", tmp_path / "out" / "Config.json")
+    with pytest.raises(tfreader.OutputError, match="was read for this conversion"):
+        convert(BERT, tmp_path / "out", config=tmp_path / "out" / "Config.json")
+
+
+TREE = {
+    "C:/in": [("a", True), ("b", True)],
+    "C:/in/a": [("m.ckpt.index", False), ("m.ckpt.data-00000-of-00001", False)],
+    "C:/in/b": [("saved_model.pb", False), ("variables", True)],
+    "C:/in/b/variables": [("variables.index", False), ("variables.data-00000-of-00001", False)],
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there it is no simulation")
+def test_a_folder_of_windows_has_its_outputs_below_the_root_of_outputs(monkeypatch):
+    import ntpath
+
+    from tfreader.cli import batch, jobs
+
+    monkeypatch.setattr(os, "path", ntpath)
+    monkeypatch.setattr(os, "sep", "\\")
+    monkeypatch.setattr(os, "getcwd", lambda: "C:\\here")
+    monkeypatch.setattr(
+        sys.modules["tfreader.mapping.batch.scan"], "entries", lambda folder: TREE[folder]
+    )
+    monkeypatch.setattr(jobs, "given_flags", lambda _: {})
+    monkeypatch.setattr(batch, "is_dir", lambda _: True)
+    monkeypatch.setattr(batch, "absolute", lambda path: path)
+    found, root = batch._jobs(None, ("C:\\in\\",), (), "out", print)
+    assert root == "C:/in"
+    assert {job.tf_checkpoint: ntpath.normpath(job.pytorch_dump_output) for job in found} == {
+        "C:/in/a/m.ckpt": r"C:\here\out\a\m.ckpt",
+        "C:/in/b/variables/variables": r"C:\here\out\b",
+    }
+
+
+def test_a_scan_follows_a_link_to_another_drive(monkeypatch):
+    import ntpath
+
+    scan = sys.modules["tfreader.mapping.batch.scan"]
+    monkeypatch.setattr(scan, "Path", PureWindowsPath)
+    monkeypatch.setattr(os, "path", ntpath)
+    assert scan._leads_out(r"D:\models", r"C:\in")
+    assert not scan._leads_out(r"c:\In\b", r"C:\in")
+
+
+def test_a_junction_is_a_link(monkeypatch, tmp_path):
+    monkeypatch.setattr(os.path, "isjunction", lambda path: "loop" in path, raising=False)
+    (tmp_path / "a" / "loop").mkdir(parents=True)
+    (tmp_path / "a" / "loop" / "x").touch()
+    passed_over: list[str] = []
+    assert paths.glob(f"{tmp_path}/**/x", passed_over.append) == []
+    assert passed_over == [f"{tmp_path}/a/loop"]
+
+
+@pytest.mark.parametrize("path", ["é:", "é:bert", r"\\é\share", r"\\é\share\bert"])
+def test_a_drive_that_is_not_there_is_no_place_to_look_for_names(monkeypatch, path):
+    import ntpath
+
+    monkeypatch.setattr(os, "path", ntpath)
+    assert paths.as_there(path) == path
+
+
+@pytest.mark.parametrize(
+    ("word", "typed"),
+    [
+        (r"C:\models\bert", r"C:\models\bert"),
+        ("C:\\my models\\", '"C:\\my models\\\\"'),
+        ('id2label=["a", "b"]', r'''"id2label=[\"a\", \"b\"]"'''),
+        ("h5py>=3.8", '"h5py>=3.8"'),
+        ("(a|b).*", '"(a|b).*"'),
+        ("", '""'),
+    ],
+)
+def test_commands_that_are_told_have_the_quotes_of_the_system(monkeypatch, word, typed):
+    assert shlex.split(system.quoted("tfreader", word)) == ["tfreader", word]
+    monkeypatch.setattr(os, "name", "nt")
+    assert system.quoted("tfreader", word) == f"tfreader {typed}"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "modified"),
+    [
+        (300 * 10**9, "11476-08-15T05:20:00.000000005Z"),
+        (-(10**9), "1938-04-24T22:13:20.000000005Z"),
+    ],
+)
+def test_files_of_any_year_are_read(tmp_path, monkeypatch, seconds, modified):
+    folder = tmp_path / "bert"
+    shutil.copytree(BERT, folder)
+    real = os.fstat
+
+    def dated(fd):
+        found = real(fd)
+        return types.SimpleNamespace(
+            **{key: getattr(found, key) for key in dir(found) if key.startswith("st_")}
+            | {"st_mtime_ns": seconds * 10**9 + 5}
+        )
+
+    monkeypatch.setattr(os, "fstat", dated)
+    file = LocalFile(str(folder / "bert_model.ckpt.index"))
+    assert file.source.modified == modified
+
+
+def test_int64_values_that_a_double_cannot_tell_apart_differ(tmp_path, monkeypatch):
+    from tfreader.differences import differences
+    from tfreader.statistics import Statistics
+
+    monkeypatch.setattr(np, "longdouble", np.float64)  # as it is on Windows, and on Apple's ARM
+    near = np.array([2**62, 2**62 + 1])
+    for name, values in (("a", near), ("b", near[::-1].copy())):
+        write_bundle(tmp_path / name, {"v": values})
+    with tfreader.open(tmp_path / "a") as a, tfreader.open(tmp_path / "b") as b:
+        (found,) = differences(a, b)
+        assert found.kinds == ["values"]
+        assert found.values.different == 2
+        (found,) = differences(a, b, atol=1)
+        assert not found.kinds
+    stats = Statistics()
+    stats.add(np.array([1e300, -1e300]))
+    assert (stats.mean, stats.std) == (0, None)
+
+
+def test_what_is_to_outlive_a_power_cut_leaves_the_cache_of_the_drive_on_macos(
+    tmp_path, monkeypatch
+):
+    flushed = []
+    fcntl = types.SimpleNamespace(F_FULLFSYNC=51, fcntl=lambda fd, what: flushed.append(what))
+    monkeypatch.setitem(sys.modules, "fcntl", fcntl)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    (tmp_path / "file").touch()
+    system.sync(tmp_path / "file")
+    assert flushed == [51]
 
 
 @pytest.mark.parametrize("stored", ["NFC", "NFD"])

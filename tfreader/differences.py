@@ -146,6 +146,8 @@ def _differing(a: Array, b: Array, rtol: float, atol: float) -> Values:
     wide = [_wide(values[places]) for values in (a, b)]
     with np.errstate(invalid="ignore", over="ignore"):
         distance = np.abs(wide[0] - wide[1])
+        if a.dtype.kind in "iu" and b.dtype.kind in "iu":  # a double may have no difference of them
+            distance = np.maximum(distance, 1)
         distance[np.isnan(distance)] = np.inf
         is_other = ~((distance <= atol + rtol * np.abs(wide[1])) & np.isfinite(distance))
         is_other &= ~(np.isnan(wide[0]) & np.isnan(wide[1]))

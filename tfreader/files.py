@@ -7,11 +7,12 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from .checksum import HASHES
 from .errors import (
@@ -134,7 +135,8 @@ class LocalFile:
         self.identity = Identity.of(status)
         self.size = status.st_size
         seconds, nanoseconds = divmod(status.st_mtime_ns, 10**9)
-        modified = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+        # Of any year, where datetime has 9999 (on Windows none before 1970).
+        modified = f"{np.datetime64(seconds, 's')}.{nanoseconds:09d}Z"
         self.source = SourceFile(os.path.basename(path), self.size, modified)
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 import sys
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -12,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+
+from .system import quoted
 
 NAME = "tfreader-torch"
 
@@ -33,9 +34,9 @@ def install_extra(extra: str) -> str:
     if find_spec("pip") is None:
         return f"{' '.join(libraries)}, in {sys.prefix}, which has no pip"
     if folder is None or not (folder / "pyproject.toml").is_file():
-        return f"{_pip()} install {shlex.join(libraries)}"
+        return f"{_pip()} install {quoted(*libraries)}"
     where = "." if folder == Path.cwd() else str(folder)
-    return f"{_pip()} install {flag}{shlex.quote(f'{where}[{extra}]')}"
+    return f"{_pip()} install {flag}{quoted(f'{where}[{extra}]')}"
 
 
 def _source(installed: Distribution) -> tuple[Path | None, str]:
@@ -68,4 +69,4 @@ def _pip() -> str:
     first = shutil.which("pip")
     if first is not None and Path(first).parent == Path(sys.executable).parent:
         return "pip"
-    return f"{shlex.quote(sys.executable)} -m pip"
+    return f"{quoted(sys.executable)} -m pip"

@@ -16,6 +16,7 @@ from unicodedata import normalize
 from urllib.parse import urlsplit
 
 from .errors import AccessDeniedError, UnsupportedError
+from .system import is_link
 
 if TYPE_CHECKING:
     from .remote import RemotePath
@@ -100,6 +101,8 @@ def as_there(path: str, is_prefix: bool = False) -> str:
     if path.isascii() or is_url(path) or "\0" in path or os.path.lexists(path):
         return path
     folder, name = os.path.split(path)
+    if folder == path:  # a drive or a server that is not there
+        return path
     folder = as_there(folder)
     wanted = normalize("NFC", name)
     found = sorted(entry for entry, _ in entries(folder))
@@ -184,7 +187,7 @@ def _folders(root: str, passed_over: Callable[[str], None]) -> Iterator[str]:
             for entry in found:
                 if entry.name.startswith(".") or not _is_folder(entry):
                     continue
-                if entry.is_symlink():
+                if is_link(entry.path):
                     passed_over(folder + entry.name)
                 else:
                     folders.append(f"{folder}{entry.name}/")

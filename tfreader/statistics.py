@@ -73,6 +73,7 @@ class Statistics:
         finite = self.count - self.nan - self.inf
         return None if self.min is None else _finite(np.sqrt(self._squares / finite))
 
+    @np.errstate(over="ignore", invalid="ignore")  # Windows' long doubles are double ones
     def add(self, values: Array) -> None:
         """Count values in."""
         self.of, values = _numbers(values)
@@ -97,6 +98,7 @@ class Statistics:
             other._squares = np.longdouble(np.square(wide, out=wide).sum())
         self.merge(other)
 
+    @np.errstate(over="ignore", invalid="ignore")
     def merge(self, other: Statistics) -> None:
         """Count in what another has counted (Chan, Golub and LeVeque 1979)."""
         mine, others = (each.count - each.nan - each.inf for each in (self, other))

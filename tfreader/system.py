@@ -10,13 +10,15 @@ from __future__ import annotations
 import errno
 import math
 import os
+import re
+import shlex
 import shutil
 import sys
 import tempfile
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from threading import Lock
@@ -26,6 +28,7 @@ MOST_BYTES = 1 << 30  # of one call: macOS and Windows take less than 2 GiB
 WINDOWS_DESCRIPTORS = 8192  # of its C runtime
 PAUSES = (0.01, 0.03, 0.1, 0.3, 1.0)  # seconds in which a virus scanner lets go of a new file
 _IN_USE = (5, 32)  # ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION
+_PLAIN = re.compile(r"[\w@+=:,./\\~-]+")  # words that no shell of Windows takes apart
 
 # A descriptor has one position, so those without a call of their own take turns, by descriptor.
 _turns = [Lock() for _ in range(64)]
@@ -81,6 +84,24 @@ def most_descriptors() -> float:
     return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
+def is_link(path: str) -> bool:
+    """Whether a name stands for what lies elsewhere: a link, or one of Windows' junctions."""
+    is_junction = getattr(os.path, "isjunction", lambda _: False)  # of Python 3.12
+    return os.path.islink(path) or is_junction(path)
+
+
+def quoted(*words: str) -> str:
+    """Words as they are typed after each other in a command; Windows knows double quotes alone."""
+    if os.name != "nt":
+        return shlex.join(words)
+    return " ".join(word if _PLAIN.fullmatch(word) else _in_quotes(word) for word in words)
+
+
+def _in_quotes(word: str) -> str:
+    # https://learn.microsoft.com/cpp/c-language/parsing-c-command-line-arguments
+    return '"' + re.sub(r'(\\*)("|$)', lambda m: 2 * m[1] + ("\\" + m[2]) * bool(m[2]), word) + '"'
+
+
 def processors() -> int:
     """How many this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -118,12 +139,23 @@ def sync(path: Path) -> None:
             return
         raise
     try:
-        os.fsync(descriptor)
+        _flush(descriptor)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot say
             raise
     finally:
         os.close(descriptor)
+
+
+def _flush(fd: int) -> None:
+    """`os.fsync`, which on macOS leaves what is written in the cache of the drive."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        with suppress(OSError):  # as of a network's file systems, which have fsync alone
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(fd)
 
 
 def replace(source: Path, target: Path) -> None:

@@ -10,14 +10,16 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from tfreader.files import is_table
 from tfreader.kinds import MODEL_ENDINGS, SAVED_MODEL, USUAL, jax_files, torch_files
 from tfreader.locate import checkpoint_of, is_left_over
-from tfreader.paths import entries, glob, is_url, join
+from tfreader.paths import entries, glob, is_url, join, slashes
 from tfreader.prefixes import V1_SHARD, prefix_of
 from tfreader.sharded import INDEX
+from tfreader.system import is_link
 
 from ..sources.npy import SHAPES_FILE
 
@@ -51,9 +53,11 @@ def scan(root: str, outputs: str = "") -> Found:
     """The checkpoints of every kind below `root`, a folder here or behind a URL.
 
     Hidden folders and `outputs` are not looked into. A link to a folder is followed where it leads
-    out of `root`, each folder once. Raises RemoteError.
+    out of `root`, each folder once. Paths have slashes between their parts on every system.
+    Raises RemoteError.
     """
     found = Found()
+    root = slashes(root)
     folders = _remote(root, found) if is_url(root) else dict(_local(root, outputs, found))
     for folder, names in sorted(folders.items()):
         seen: set[str | tuple[str, str]] = set()
@@ -62,10 +66,11 @@ def scan(root: str, outputs: str = "") -> Found:
             if verdict is None or verdict in seen:
                 continue
             if isinstance(verdict, str):
-                found.checkpoints.append(join(folder, verdict))
+                found.checkpoints.append(slashes(join(folder, verdict)))
                 seen.add(verdict)
             else:
-                found.passed_over.append(PassedOver(join(folder, name), *verdict))
+                path = slashes(join(folder, name))
+                found.passed_over.append(PassedOver(path, *verdict))
     return found
 
 
@@ -98,7 +103,7 @@ def _verdict(
         alone = f"values without {SHAPES_FILE}, which says what they are"
         return None if SHAPES_FILE in beside else ("lone-shard", alone)
     if name == "saved_model.pb":
-        has_values = "variables.index" in folders.get(join(folder, "variables"), ())
+        has_values = "variables.index" in folders.get(slashes(join(folder, "variables")), ())
         return None if has_values else ("graph-alone", "a SavedModel's graph without variables")
     if _TORCH_STATE.fullmatch(name):
         return "pytorch", "training state of PyTorch"
@@ -132,17 +137,17 @@ def _local(root: str, outputs: str, found: Found) -> Iterator[tuple[str, set[str
         if "snapshots" in inner:  # the Hub's cache: links there lead to what lies in blobs
             inner.discard("blobs")
         for name in inner:
-            path = join(folder, name)
+            path = slashes(join(folder, name))
             if is_left_over(name):
                 found.passed_over.append(PassedOver(path, "partial-file", _INTERRUPTED))
-            elif not os.path.islink(path) or _leads_out(path, home):
+            elif not is_link(path) or _leads_out(path, home):
                 waiting.append(path)
 
 
 def _leads_out(link: str, home: str) -> bool:
     """Whether a link leads to where the scan does not come by itself, nor round in a circle."""
     place = os.path.realpath(link)
-    return os.path.commonpath([home, place]) not in (home, place)
+    return not (Path(home).is_relative_to(place) or Path(place).is_relative_to(home))
 
 
 def _remote(root: str, found: Found) -> dict[str, set[str]]:

@@ -9,13 +9,13 @@ rule knows, they lie outside the encoder, and one of the sizes, but not both, is
 from __future__ import annotations
 
 import re
-import shlex
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 from tfreader.checkpoint import TensorInfo
+from tfreader.system import quoted
 
 from ..family import Config, Family, Variables
 from ..plan import CASTABLE
@@ -163,7 +163,7 @@ def advice(
         fills=tuple(fill for part in parts for fill in part.fills),
     )
     rest = "|".join(re.escape(name) for head in others for name in head.names)
-    ignored = f" and --ignore {shlex.quote(rest)}" if rest else ""
+    ignored = f" and --ignore {quoted(rest)}" if rest else ""
     text = f'extends = "{family.model_type}"\n{dump_rules(extension)}'
     return f"{said}, pass --rules FILE{ignored}, with this in the file:\n{text}"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError, PlanError
 from tfreader.files import read_small
+from tfreader.system import quoted
 
 from ..config_checks import naming
 from ..family import Beside, Config, Family, Layout, Made, SideFiles, Variables
@@ -98,14 +98,14 @@ def _check_unique(reading: Reading) -> None:
         said = f"{other.name} and {one.name} are both {one.target}, and differ: "
         scopes = [each.name.partition("/")[0] for each in (other, one)]
         if scopes[0] != scopes[1]:
-            options = [f"--scope {shlex.quote(scope)}" for scope in scopes]
+            options = [f"--scope {quoted(scope)}" for scope in scopes]
             raise PlanError(
                 f"{said}several models: convert one with {' or '.join(options)}, and "
                 f"--architecture {reading.kind}"
             )
         raise PlanError(
             f"{said}leave one out, with --ignore-weights "
-            f"{shlex.quote(re.escape(one.info.name))} for the second"
+            f"{quoted(re.escape(one.info.name))} for the second"
         )
 
 

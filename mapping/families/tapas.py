@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from tfreader.errors import ConfigError, PlanError
+from tfreader.system import quoted
 
 from ..config_checks import shown
 from ..config_keys import keys_of
@@ -213,7 +213,7 @@ def check_lost(config: Config, variables: Variables) -> None:
     names, settings = [f"token_type_embeddings_{i}" for i in lost], []
     if lost and DISABLED not in config:
         disabled = json.dumps([FEATURES[i] for i in lost], separators=(",", ":"))
-        settings.append(f"{DISABLED}={shlex.quote(disabled)}")
+        settings.append(f"{DISABLED}={quoted(disabled)}")
     sizes = table_sizes(config, variables)
     if None in sizes and lost:
         known = ",".join("N" if size is None else str(size) for size in sizes)

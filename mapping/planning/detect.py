@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 from tfreader.errors import PlanError, RuleError, UnknownModelTypeError
+from tfreader.system import quoted
 
 from ..families import OF_ANY_TYPE, families, get_family
 from ..family import Family, Layout
@@ -117,7 +117,7 @@ def _unknown(seen: Seen, names: Sequence[str]) -> PlanError:
     outer = f"{seen.scope}/" if seen.scope else ""
     for found, more in ((spelled, ""), (averaged, " --moving-averages use")):
         scopes = [
-            f"{fit} under --scope {shlex.quote(outer + scope)}{more}"
+            f"{fit} under --scope {quoted(outer + scope)}{more}"
             for scope, fit in under_scopes(found)
         ]
         if scopes:
@@ -196,5 +196,5 @@ def side_by_side(seen: Seen, chosen: Chosen) -> str:
             if key in taken
         }
         outer += f"{scope}/"
-    kinds = [f"{fit} under --scope {shlex.quote(outer + scope)}" for scope, fit in found.items()]
+    kinds = [f"{fit} under --scope {quoted(outer + scope)}" for scope, fit in found.items()]
     return f"several models: {', '.join(kinds)}" if len(kinds) > 1 else ""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from tfreader.errors import ConfigError
+from tfreader.system import quoted
 
 from ..family import Config
 
@@ -51,7 +51,7 @@ def set_labels(
         raise ConfigError(f"--set {key} and --set {other} name different labels")
     if key in overrides:
         return [f"{other} follows the {key} that was set: nothing to do"]
-    own = shlex.quote(f"{other}={json.dumps(before)}")
+    own = quoted(f"{other}={json.dumps(before)}")
     return [
         f"{other} was made of {key}, as that of {origins[other]} names other labels: nothing to do "
         f"where {key} is right" + (f", else add --set {own}" if given is not None else "")

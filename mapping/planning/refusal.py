@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Collection
 
 from tfreader.errors import PlanError
+from tfreader.system import quoted
 
 from ..findings import Findings
 from ..left_out import told_by
@@ -73,8 +73,8 @@ def _advice(
     if others := under_scopes([seen.names_of(key) for key in infos]):
         return [
             f"under {scope}/ lies another model, {fit}: --scope "
-            f"{shlex.quote(f'{seen.scope}/{scope}'.strip('/'))} converts it, "
-            f"--ignore {shlex.quote(f'{re.escape(scope)}/.*')} leaves it out"
+            f"{quoted(f'{seen.scope}/{scope}'.strip('/'))} converts it, "
+            f"--ignore {quoted(f'{re.escape(scope)}/.*')} leaves it out"
             for scope, fit in others
         ]
     advice = followed.family.advice(

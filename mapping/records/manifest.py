@@ -302,7 +302,9 @@ def _without_folders(note: str, plan: Plan) -> str:
     """A note with the names of files and folders, but not of where they lie."""
     for folder in sorted(map(str, plan.beside.folders), key=len, reverse=True):
         if os.path.isabs(folder) or is_url(folder):
-            note = note.replace(f"{folder}/", "").replace(folder, _base(folder))
+            for below in (f"{folder}/", f"{folder}{os.sep}"):
+                note = note.replace(below, "")
+            note = note.replace(folder, _base(folder))
     return _FOLDERS.sub("", note)
 
 

@@ -19,7 +19,9 @@ import asyncio  # noqa: F401  isort: skip
 import multiprocessing.util  # noqa: F401  isort: skip
 import subprocess  # noqa: F401  isort: skip
 import threading  # noqa: F401  isort: skip
-import numpy  # noqa: F401  isort: skip
+import numpy
+
+numpy.longdouble = numpy.float64  # as with Windows' and Apple's compilers
 
 SYSTEM = os.environ["SYSTEM"]
 LINUX = (
