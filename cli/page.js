@@ -4,6 +4,7 @@
 
 const BLOCK = 40; // rows that are drawn, and left undrawn, together
 const ROW = 34; // pixels of a row that was never drawn
+const LONG = 500; // letters of a name that is to be scrolled
 const FIRST = 40; // children of a scope that are drawn before one asks for more
 const natural = new Intl.Collator("en", { numeric: true }).compare;
 const count = (number) => number.toLocaleString("en-US");
@@ -53,7 +54,8 @@ function histogram({ low, high, counts }, isLarge) {
 
 /** A name, with what stands for several numbers set off, and places where it may be broken. */
 function name(text) {
-  const made = el("bdi", { class: "name" });
+  const isLong = text.length > LONG;
+  const made = el("bdi", { class: isLong ? "name long" : "name", tabindex: isLong && "0" });
   for (const part of text.replaceAll("\n", "\\n").split(/(\{[^{}]*\}|[/.])/)) {
     if (/^\{.*\}$/.test(part)) made.append(el("span", { class: "range" }, part));
     else if (/^[/.]$/.test(part)) made.append(part, el("wbr"));

@@ -159,6 +159,9 @@ def inspect_page(
     ]
     said = f"{_counted(weights, 'weight')} in {_counted(variables, 'variable')}, {nbytes}"
     verdict = ("good", said)
+    odd = [name for name in shown if (found := values.get(name)) and found.nan + found.inf]
+    if odd:
+        verdict = ("warn", f"{said}: NaN or infinite values in {len(odd):,} of them")
     if problems:
         verdict = ("bad", f"{said}: {len(problems):,} of them cannot be read")
     return page_text("inspect", data["path"], verdict, facts, sections)

@@ -233,6 +233,16 @@ def test_names_are_text_whatever_they_hold(browser, show, tmp_path, command):
     assert len(rows(browser)) == 1
 
 
+def test_a_name_of_any_length_leaves_room_for_the_others(browser, show, tmp_path):
+    names = ["x" * 10_000, "/".join("y" * 5_000), "z"]
+    write_bundle(tmp_path / "model.ckpt", {name: np.ones(1, np.float32) for name in names})
+    run("inspect", tmp_path / "model.ckpt", "--html", tmp_path / "page.html")
+    show(tmp_path / "page.html")
+    assert sorted(texts(browser, "td .name")) == names
+    assert browser.execute_script("return document.body.scrollHeight") < 1500
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_many_rows_are_drawn_as_they_come_into_sight(browser, show, tmp_path):
     prefix = tmp_path / "model.ckpt"
     letters = str.maketrans("0123456789", "abcdefghij")  # or they would be folded
@@ -415,6 +425,7 @@ def test_values_that_were_read_are_shown_as_histograms(browser, show, tmp_path):
     write_bundle(tmp_path / "model.ckpt", {k: v.astype(np.float32) for k, v in arrays.items()})
     run("inspect", tmp_path / "model.ckpt", "--stats", "--html", tmp_path / "page.html")
     show(tmp_path / "page.html")
+    assert texts(browser, ".verdict.warn")[0].endswith("NaN or infinite values in 1 of them")
     labels = "return [...document.querySelectorAll('svg')].map((e) => e.getAttribute('aria-label'))"
     folded, alone = browser.execute_script(labels)
     assert re.fullmatch(r"Histogram of values from -0\.0\d+ to 0\.\d+", folded)
