@@ -306,7 +306,7 @@ def run() -> None:
     _open_standard_streams()
     code: object = 0
     try:
-        main()
+        main(windows_expand_args=False)  # a pattern or a regex is not for click to expand
     except SystemExit as leaving:
         code = leaving.code
     for stream in (sys.stdout, sys.stderr):

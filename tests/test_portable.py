@@ -6,6 +6,7 @@ is open. On those systems themselves the same jobs run as they are.
 
 from __future__ import annotations
 
+import errno
 import json
 import nturl2path
 import os
@@ -263,6 +264,18 @@ def test_a_file_that_a_scanner_looks_at_is_moved_a_moment_later(tmp_path, monkey
     monkeypatch.setattr(os, "replace", lambda *_: os.mkdir(tmp_path / "no" / "such"))
     with pytest.raises(FileNotFoundError):
         system.replace(tmp_path / "out", tmp_path / "other")
+
+
+def test_a_file_system_that_cannot_allocate_is_written_to(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    convert(BERT, tmp_path / "out.safetensors")
+    monkeypatch.undo()
+    convert(BERT, tmp_path / "expected.safetensors")
+    first, second = ((tmp_path / f"{n}.safetensors").read_bytes() for n in ("out", "expected"))
+    assert first == second
 
 
 def test_a_pool_on_windows_has_no_more_processes_than_it_may(monkeypatch):

@@ -69,9 +69,13 @@ def _turn(fd: int, offset: int) -> Iterator[None]:
 def allocate(fd: int, size: int) -> None:
     """Give a file its size; a full disk shows at once where the system can tell."""
     if size and hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, 0, size)
-    else:
-        os.ftruncate(fd, size)
+        try:
+            os.posix_fallocate(fd, 0, size)
+            return
+        except OSError as error:  # not every C library does it in another way
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+    os.ftruncate(fd, size)
 
 
 def most_descriptors() -> float:

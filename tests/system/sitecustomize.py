@@ -135,6 +135,17 @@ def like_windows():
         raise AssertionError("Windows opens no such file by its name")
 
     tempfile.NamedTemporaryFile = no_second_opening
+    import click
+
+    main = click.Group.main
+
+    def expanding(self, args=None, *others, windows_expand_args=True, **named):
+        """As on Windows, where click does what its shells do not."""
+        if args is None and windows_expand_args:
+            args = click.utils._expand_args(sys.argv[1:])
+        return main(self, args, *others, **named)
+
+    click.Group.main = expanding
     join = os.path.join
 
     def joined(first, *others):
