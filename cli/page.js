@@ -56,7 +56,9 @@ function histogram({ low, high, counts }, isLarge) {
 function name(text) {
   const isLong = text.length > LONG;
   const made = el("bdi", { class: isLong ? "name long" : "name", tabindex: isLong && "0" });
-  for (const part of text.replaceAll("\n", "\\n").split(/(\{[^{}]*\}|[/.])/)) {
+  const shown = text.replaceAll("\n", "\\n");
+  // Thousands of parts take minutes to print.
+  for (const part of isLong ? [shown] : shown.split(/(\{[^{}]*\}|[/.])/)) {
     if (/^\{.*\}$/.test(part)) made.append(el("span", { class: "range" }, part));
     else if (/^[/.]$/.test(part)) made.append(part, el("wbr"));
     else made.append(part);

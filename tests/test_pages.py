@@ -240,6 +240,7 @@ def test_a_name_of_any_length_leaves_room_for_the_others(browser, show, tmp_path
     show(tmp_path / "page.html")
     assert sorted(texts(browser, "td .name")) == names
     assert browser.execute_script("return document.body.scrollHeight") < 1500
+    assert base64.b64decode(browser.print_page()).startswith(b"%PDF")
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
 
