@@ -158,10 +158,8 @@ def inspect_page(
         cause_section("No weights", _by_cause(others, shown)),
     ]
     said = f"{_counted(weights, 'weight')} in {_counted(variables, 'variable')}, {nbytes}"
-    verdict = ("good", said)
-    odd = [name for name in shown if (found := values.get(name)) and found.nan + found.inf]
-    if odd:
-        verdict = ("warn", f"{said}: NaN or infinite values in {len(odd):,} of them")
+    odd = sum(found.nan + found.inf > 0 for found in values.values())
+    verdict = ("warn", f"{said}: NaN or infinity in {odd:,} of them") if odd else ("good", said)
     if problems:
         verdict = ("bad", f"{said}: {len(problems):,} of them cannot be read")
     return page_text("inspect", data["path"], verdict, facts, sections)

@@ -426,7 +426,7 @@ def test_values_that_were_read_are_shown_as_histograms(browser, show, tmp_path):
     write_bundle(tmp_path / "model.ckpt", {k: v.astype(np.float32) for k, v in arrays.items()})
     run("inspect", tmp_path / "model.ckpt", "--stats", "--html", tmp_path / "page.html")
     show(tmp_path / "page.html")
-    assert texts(browser, ".verdict.warn")[0].endswith("NaN or infinite values in 1 of them")
+    assert texts(browser, ".verdict.warn")[0].endswith("NaN or infinity in 1 of them")
     labels = "return [...document.querySelectorAll('svg')].map((e) => e.getAttribute('aria-label'))"
     folded, alone = browser.execute_script(labels)
     assert re.fullmatch(r"Histogram of values from -0\.0\d+ to 0\.\d+", folded)
