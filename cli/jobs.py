@@ -143,6 +143,10 @@ def _into(
         name = names[checkpoint]
         if counts[name] > 1 or name in outer or not name:
             names[checkpoint] = checkpoint.removeprefix(roots[checkpoint]).strip("/")
+    outer = {folder for checkpoint in taken for folder in _above(names[checkpoint])}
+    for checkpoint in taken:
+        while names[checkpoint] in outer:  # beside its files lies a folder that is called as it is
+            names[checkpoint] += ".index"
     rows = {
         checkpoint: {
             "tf_checkpoint": checkpoint,

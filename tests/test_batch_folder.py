@@ -106,6 +106,22 @@ def test_outputs_lie_as_checkpoints_do_and_not_in_one_another(tmp_path):
     }
 
 
+def test_a_folder_called_as_the_checkpoint_beside_it_stops_nothing(tmp_path):
+    root = tmp_path / "models"
+    shutil.copytree(BERT, root / "bert_model.ckpt")
+    shutil.copytree(BERT, root, dirs_exist_ok=True)
+    outcomes = report_of(root, "--output-root", tmp_path / "out")["outcomes"]
+    outputs = {
+        below(root, o["tf_checkpoint"]): below(tmp_path / "out", o["pytorch_dump_output"])
+        for o in outcomes
+    }
+    assert outputs == {
+        "bert_model.ckpt": "bert_model.ckpt.index",
+        "bert_model.ckpt/bert_model.ckpt": "bert_model.ckpt/bert_model.ckpt",
+    }
+    assert {o["status"] for o in outcomes} == {"done"}
+
+
 def test_links_are_followed_out_of_the_folder_and_never_in_circles(tmp_path):
     root = tmp_path / "models"
     shutil.copytree(BERT, tmp_path / "elsewhere" / "bert")

@@ -13,6 +13,7 @@ from conftest import BERT
 from numpy import ones
 
 import tfreader
+from tfreader.mapping.batch import scan
 from tfreader.mapping.families import open_source
 from tfreader.mapping.records.audit import verify_output
 
@@ -280,9 +281,45 @@ def test_a_folder_that_this_user_may_not_list(as_nobody):
     (folder / "in").chmod(0o111)
     assert run(lambda: outcome(folder / "in" / "model"))[0] == str(folder / "in" / "model")
     kind, message = run(lambda: outcome(folder / "in"))
-    assert kind == "CheckpointNotFoundError"
+    assert kind == "AccessDeniedError"
     assert "may not be listed by this user: pass the checkpoint's prefix" in message
     (folder / "in").chmod(0o755)
+
+
+@pytest.mark.parametrize("name", ["model.index", "model.data-00000-of-00001"])
+def test_a_file_that_this_user_may_not_read_is_not_called_damaged(as_nobody, name):
+    folder, run = as_nobody
+    write_bundle(folder / "model", {"a": ones(3, "f4")})
+    (folder / name).chmod(0)
+
+    def read(path):
+        checkpoint = tfreader.open(path)
+        checkpoint["a"]
+        return checkpoint
+
+    kind, message = run(lambda: outcome(folder / "model", read))
+    assert kind == "AccessDeniedError"
+    assert message == f"{folder / name}: not accessible to this user (Permission denied)"
+
+
+def test_a_scan_makes_a_job_of_what_it_cannot_look_into(as_nobody):
+    folder, run = as_nobody
+    for name in ("file", "folder"):
+        write_bundle(folder / name / "model", {"a": ones(3, "f4")})
+    (folder / "file" / "model.index").chmod(0)
+    (folder / "notes").write_text("not theirs")
+    (folder / "notes").chmod(0)
+    (folder / "folder").chmod(0)
+
+    def found():
+        scanned = scan(str(folder))
+        return sorted(scanned.checkpoints), [left[:2] for left in scanned.passed_over]
+
+    assert run(found) == (
+        [str(folder / "file" / "model"), str(folder / "folder")],
+        [(str(folder / "notes"), "access-denied")],
+    )
+    (folder / "folder").chmod(0o755)
 
 
 def test_a_state_file_that_this_user_may_not_read(as_nobody):

@@ -16,6 +16,7 @@ import numpy as np
 
 from .checksum import HASHES
 from .errors import (
+    AccessDeniedError,
     ChangedError,
     CheckpointNotFoundError,
     ClosedError,
@@ -47,6 +48,10 @@ def is_table(path: str) -> bool:
             start = file.size - len(TABLE_MAGIC)
             return start >= 0 and file.read(start, len(TABLE_MAGIC)) == TABLE_MAGIC
     except (CheckpointNotFoundError, CorruptCheckpointError):
+        return False
+    except AccessDeniedError:
+        if is_url(path):
+            raise
         return False
 
 
@@ -129,6 +134,10 @@ class LocalFile:
             self._fd = open_regular(path, os.O_RDONLY)
         except FileNotFoundError:
             raise CheckpointNotFoundError(f"{path}: no such file") from None
+        except PermissionError as error:
+            raise AccessDeniedError(
+                f"{path}: not accessible to this user ({error.strerror})"
+            ) from None
         except OSError as error:
             raise CorruptCheckpointError(f"{path}: cannot be opened ({error.strerror})") from None
         status = os.fstat(self._fd)

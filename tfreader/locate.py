@@ -261,8 +261,6 @@ def _candidates(folder: str) -> str:
             f"{folder} holds no checkpoint, only {leftovers[0]}, left by a save that was "
             "interrupted; pass one of the prefixes in it to read that part"
         )
-    if not is_url(folder) and is_dir(folder) and not os.access(folder, os.R_OK):
-        return f"{folder} may not be listed by this user: pass the checkpoint's prefix"
     known = sorted(set(USUAL).intersection(names)) or torch_files(names, ())
     if not known and (jax := jax_files(names)):
         return (

@@ -215,6 +215,12 @@ def check_access(path: str) -> None:
         os.stat(path)
         if os.path.isdir(path):
             os.stat(os.path.join(path, "."))
+            if not os.access(path, os.R_OK):
+                raise AccessDeniedError(
+                    f"{path} may not be listed by this user: pass the checkpoint's prefix"
+                )
+    except AccessDeniedError:
+        raise
     except PermissionError as error:
         raise AccessDeniedError(f"{path}: not accessible to this user ({error.strerror})") from None
     except (OSError, ValueError):  # not there; a NUL in the path is a ValueError

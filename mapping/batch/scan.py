@@ -116,8 +116,12 @@ def _verdict(
     shard = V1_SHARD.fullmatch(name)
     whole = shard["prefix"] if shard else name
     is_named = re.search(r"ckpt(-\d+)?$", whole) is not None
-    is_v1 = is_named or (not is_url(folder) and is_table(join(folder, name)))
-    return whole if is_v1 else None
+    if is_named or is_url(folder):
+        return whole if is_named else None
+    path = join(folder, name)
+    if not os.access(path, os.R_OK):
+        return "access-denied", "not accessible to this user, so that nothing tells what it is"
+    return whole if is_table(path) else None
 
 
 def _local(root: str, outputs: str, found: Found) -> Iterator[tuple[str, set[str]]]:
@@ -131,6 +135,9 @@ def _local(root: str, outputs: str, found: Found) -> Iterator[tuple[str, set[str
         if place in seen:
             continue
         seen.add(place)
+        if not os.access(folder, os.R_OK | os.X_OK):  # what lies there nobody knows: a job's error
+            found.checkpoints.append(folder)
+            continue
         here = entries(folder)
         yield folder, {name for name, is_folder in here if not is_folder}
         inner = {name for name, is_folder in here if is_folder and not name.startswith(".")}
