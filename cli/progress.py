@@ -147,6 +147,9 @@ def summary_lines(report: BatchReport, width: int, height: int) -> Iterator[str]
         room = height - sum(map(len, heads)) - len(end) - 2  # the last is for the prompt
         if room >= 2 * sum(map(bool, bodies)):
             break
+    if room < 2 * sum(map(bool, bodies)):
+        yield from _briefly(groups, [head[0] for head in heads], end, report, width, height)
+        return
     most = _most_lines([*map(len, bodies)], room)
     if groups and report.root:
         yield _cut(printable(f"failed, below {report.root}:"), width)
@@ -156,6 +159,36 @@ def summary_lines(report: BatchReport, width: int, height: int) -> Iterator[str]
         if left := sum(map(len, body[most:])):
             yield f"    … and {left} more, which --report FILE names"
     yield from end
+
+
+def _briefly(
+    groups: Sequence[Sequence[Outcome]],
+    heads: Sequence[str],
+    end: Sequence[str],
+    report: BatchReport,
+    width: int,
+    height: int,
+) -> Iterator[str]:
+    """A line a cause without paths, and where there is no room for that the rare ones together."""
+    tail = _wrapped("--report FILE names each", width)
+    room = height - len(end) - len(tail) - 2
+    shown = len(heads)
+    while True:
+        rest = [f"{len(group)} {_cause(group[0])}" for group in groups[shown:]]
+        others = _wrapped(", ".join(rest), width) if rest else []
+        if shown + len(others) <= room or not shown:
+            break
+        shown -= 1
+    if report.root:
+        yield _cut(printable(f"failed, below {report.root}:"), width)
+    yield from heads[:shown]
+    yield from others
+    yield from tail
+    yield from end
+
+
+def _cause(outcome: Outcome) -> str:
+    return f"{outcome.model_type} {outcome.code}" if outcome.model_type else str(outcome.code)
 
 
 def _by_cause(report: BatchReport) -> list[list[Outcome]]:
@@ -172,10 +205,9 @@ def _by_cause(report: BatchReport) -> list[list[Outcome]]:
 def _heading(group: Sequence[Outcome], report: BatchReport) -> str:
     """How many there are, of what, by which cause, and what was said of the first of them."""
     first = group[0]
-    kind = f"{first.model_type} " if first.model_type else ""
     example = "e.g. " if len(set(map(why, group))) > 1 else ""
     path = f"{_shown(first.job, report)}: " if len(group) == 1 else ""
-    return f"{len(group)} {kind}{first.code}: {path}{example}{why(first)}"
+    return f"{len(group)} {_cause(first)}: {path}{example}{why(first)}"
 
 
 def _left_over(report: BatchReport, width: int) -> list[str]:

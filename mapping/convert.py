@@ -177,7 +177,9 @@ def convert(
                 checksum,
                 source_name,
             )
-            if resume and is_current(target.output, target.is_folder, manifest, checkpoint):
+            if resume and is_current(
+                target.output, target.is_folder, manifest, checkpoint, source_name
+            ):
                 tidy(target.output)
                 return replace(report, skipped=True)
             add_contents(manifest, checkpoint)

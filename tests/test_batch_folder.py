@@ -24,8 +24,10 @@ from tf_weights import some_variables, write_h5, write_safetensors, write_sharde
 
 import tfreader
 from tfreader.cli.main import main
+from tfreader.cli.progress import summary_lines
+from tfreader.cli.report import BatchReport
 from tfreader.mapping import convert
-from tfreader.mapping.batch import scan
+from tfreader.mapping.batch import Job, Outcome, scan
 from tfreader.mapping.records.audit import verify_against, verify_output
 
 TFREADER = Path(sys.executable).parent / "tfreader"
@@ -287,6 +289,23 @@ def test_failures_fit_the_screen_grouped_by_cause(tmp_path, columns, lines, monk
     assert said.count(f"{root}/") == 0
 
 
+@pytest.mark.parametrize(("lines", "together"), [(24, 0), (12, 12)])
+def test_more_causes_than_lines(lines, together):
+    codes = [f"cause-{i:02}" for i in range(18)]
+    report = BatchReport("tfreader batch", "/models", 2 * len(codes))
+    for code in codes:
+        for name in "ab":
+            job = Job(f"/models/{code}/{name}", "")
+            report.add(Outcome(job, "failed", 0.0, error=f"{job.tf_checkpoint}: no", code=code))
+    shown = [*summary_lines(report, 80, lines)]
+    assert len(shown) < lines
+    assert max(map(len, shown)) <= 80
+    text = " ".join(" ".join(shown).split())
+    assert all(text.count(f"2 {code}") == 1 for code in codes)
+    assert sum(line.startswith("2 ") and line.endswith("no") for line in shown) == 18 - together
+    assert shown[-2:] == ["--report FILE names each", "36 jobs: 36 failed, 0 B written"]
+
+
 def test_names_that_would_break_a_line(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     for name in ("a\nb\x1b[2J", "中" * 40, "x" * 90):
@@ -414,6 +433,12 @@ def test_what_a_record_calls_its_source(tmp_path):
     (outcome,) = report["outcomes"]
     record = json.loads((Path(outcome["pytorch_dump_output"]) / "conversion.json").read_text())
     assert record["source"]["checkpoint"] == "google/bert"
+    for name, done in (("other/bert", 1), (None, 0)):  # asked for later, and not asked for
+        asked = ["--source-name", name] * (name is not None)
+        report = report_of(BERT, "--output-root", tmp_path / "out", *asked)
+        assert report["done"] == done
+        record = json.loads((Path(outcome["pytorch_dump_output"]) / "conversion.json").read_text())
+        assert record["source"]["checkpoint"] == "other/bert"
 
 
 def test_every_code_is_in_the_docs():

@@ -27,13 +27,14 @@ import tfreader
 from tfreader.cli.main import main
 from tfreader.mapping import load_state_dict
 from tfreader.mapping.records.compare import compare
-from tfreader.mapping.records.settings import COMMON, DEFAULTS
+from tfreader.mapping.records.settings import COMMON, DEFAULTS, SIZES
 from tfreader.mapping.sources.torch_weights import TorchWeights
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
 FEED = "bert.encoder.layer.0.intermediate.dense.weight"
 WORDS = "bert.embeddings.word_embeddings.weight"
 DECODER = "cls.predictions.decoder.weight"
+BY_VOCABULARY = (WORDS, DECODER, "cls.predictions.bias", "cls.predictions.decoder.bias")
 
 
 @pytest.fixture
@@ -291,13 +292,30 @@ def test_a_scalar_is_compared_too(tmp_path):
 
 
 def test_a_vocabulary_without_its_padding_is_equal_as_far_as_it_goes(tensors, against):
-    for name in (WORDS, DECODER):
+    for name in BY_VOCABULARY:
         tensors[name] = tensors[name][:-3].clone()
     found = against(tensors)
     assert "the first 61 of 64 rows" in rows(found)[WORDS].detail
     assert wrong(found) == {}
     tensors[WORDS][-1] += 1
     assert wrong(against(tensors)) == {WORDS: "different"}
+
+
+@pytest.mark.parametrize("config", [None, {"vocab_size": 61}, {"vocab_size": 64}])
+def test_what_goes_by_the_vocabulary_is_as_long_everywhere(tmp_path, tensors, config):
+    """from_pretrained refuses tensors of which some have lost rows, or that config.json counts."""
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 3, **config}))
+    everywhere = BY_VOCABULARY
+    for cut in ((), everywhere[:2], everywhere[2:], everywhere):
+        changed = {name: t[:61] if name in cut else t for name, t in tensors.items()}
+        torch.save(changed, tmp_path / "pytorch_model.bin")
+        found = compare(tmp_path, BERT)
+        length = (config or {}).get("vocab_size", 61 if cut == everywhere else 64)
+        is_cut = length < 64
+        assert {*wrong(found)} >= {name for name in everywhere if (name in cut) != is_cut}
+        assert not {*wrong(found)} & {name for name in everywhere if (name in cut) == is_cut}
+        assert found.ok == (cut == (everywhere if is_cut else ()))
 
 
 BUFFERS = {
@@ -337,6 +355,12 @@ def test_a_config_that_computes_something_else_is_told(tmp_path, tensors):
     for config, said in (
         ({"hidden_act": "relu", "num_attention_heads": 3}, 'hidden_act = "relu"'),
         ({"num_attention_heads": 4}, "num_attention_heads = 4"),
+        ({"num_attention_heads": 3, "num_hidden_layers": 1}, "num_hidden_layers = 1"),
+        ({"num_attention_heads": 3, "model_type": "roberta"}, 'model_type = "roberta"'),
+        (
+            {"num_attention_heads": 3, "position_embedding_type": "relative_key"},
+            'position_embedding_type = "relative_key"',
+        ),
         ({}, "no num_attention_heads, which means 12; the checkpoint's is 3"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(config))
@@ -356,6 +380,12 @@ def test_the_defaults_are_those_of_transformers(model_type):
     found = {key: getattr(config, key) for key in wanted if hasattr(config, key)}
     assert found.keys() >= DEFAULTS[model_type].keys()
     assert {key: value for key, value in wanted.items() if key in found} == found
+
+
+def test_the_sizes_are_keys_of_transformers():
+    known = DEFAULTS.keys() - {"transfo-xl"}
+    keys = {key for model_type in known for key in vars(CONFIG_MAPPING[model_type]())}
+    assert {*SIZES} - keys <= {"d_embed", "div_val"}  # of Transformer-XL, which is no more
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])

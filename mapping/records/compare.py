@@ -19,7 +19,7 @@ from ..rules.ops import Shape
 from ..rules.rule import RuleSet
 from ..sources.weights import open_weights
 from .pairing import Pairing, pair
-from .rows import EQUAL, STATUSES, Row, rows_of
+from .rows import EQUAL, STATUSES, Row, check_lengths, rows_of
 from .settings import CONFIG, differences, read_config
 
 
@@ -97,7 +97,7 @@ def compare(
         planned = _planned(source, shapes, settings, model_type, config, rules, options)
         plan, made = min(planned, key=lambda one: one[1].distance(one[0], shapes))
         source.check_shards([name for entry in plan.entries for name in entry.sources])
-        rows = tuple(rows_of(plan, made, source, weights))
+        rows = check_lengths([*rows_of(plan, made, source, weights)], plan, settings)
         others, notes = _beside(planned[0][0], plan, settings, as_path(model))
         return Comparison(
             model=str(model),

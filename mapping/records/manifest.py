@@ -129,11 +129,16 @@ def complete(manifest: Manifest, sizes: Mapping[str, int], digests: Mapping[str,
 
 
 def is_current(
-    output: AnyPath, is_folder: bool, manifest: Manifest, checkpoint: Checkpoint
+    output: AnyPath,
+    is_folder: bool,
+    manifest: Manifest,
+    checkpoint: Checkpoint,
+    source_name: str | None = None,
 ) -> bool:
     """Whether the output is there and was made just as this record, not yet finished, says.
 
-    It may have been recorded with a better checksum.
+    It may have been recorded with a better checksum. What it calls the checkpoint is no matter
+    unless that was asked for.
     """
     path = record_of(output, is_folder)
     try:
@@ -143,6 +148,7 @@ def is_current(
     kind = checksum_kind(found)
     return (
         kind in (manifest["checksum"], "sha256")
+        and source_name in (None, found["source"].get("checkpoint"))
         and _identity(found, checkpoint) == _identity(manifest, checkpoint)
         and not wrong_sizes(path, found)
         and found["source"].get(f"contents_{kind}") == checkpoint.contents_checksum(kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,7 +58,7 @@ class Row(NamedTuple):
 _NEVER_STARTED = ("identity", "timing_signal")  # of no class of transformers
 _UNREAD = re.compile(r"(?:.*\.)?mask_emb|column_output_(?:weights|bias)")
 """Tensors that no variable gives where the model does not read them, as the families' rules say."""
-_LENGTHS = ("vocab_size", "max_position_embeddings", "n_positions")
+LENGTHS = ("vocab_size", "max_position_embeddings", "n_positions")
 
 
 def rows_of(plan: Plan, made: Pairing, source: Checkpoint, weights: Checkpoint) -> Iterator[Row]:
@@ -81,6 +81,40 @@ def rows_of(plan: Plan, made: Pairing, source: Checkpoint, weights: Checkpoint) 
                 yield _unequal(row, difference, entry, source, weights.reader(name))
     for name in made.extra:
         yield _extra(name, weights)
+
+
+def check_lengths(
+    rows: Sequence[Row], plan: Plan, settings: Mapping[str, Any] | None
+) -> tuple[Row, ...]:
+    """The rows, those wrong that have more or fewer rows than the model's others or its config.
+
+    A vocabulary without its padding is right where all that goes by it is as long.
+    """
+    config, settings = plan.config or {}, settings or {}
+    filled = {entry.target for entry in plan.entries if entry.fill is not None}
+    wrong: dict[Row, str] = {}
+    for planned in {config[key] for key in LENGTHS if isinstance(config.get(key), int)}:
+        keys = [key for key in LENGTHS if config.get(key) == planned]
+        is_alone = [*map(str, config.values())].count(str(planned)) == len(keys)
+        by_length: dict[int, list[Row]] = {}
+        for row in rows:
+            if row.status == EQUAL and row.shape and (row.expected_shape or [0])[0] == planned:
+                is_cut = row.shape[0] != planned  # or else of another dimension of that size
+                if is_cut or (is_alone and row.tensor not in filled):
+                    by_length.setdefault(row.shape[0], []).append(row)
+        said = {key: settings[key] for key in keys if isinstance(settings.get(key), int)}
+        told = [f"{key} = {length}" for key, length in said.items()]
+        right = {*said.values()}
+        if not said and len(by_length) > len(keys):
+            right, told = {planned}, [f"other tensors have {planned} rows"]
+        for length in by_length.keys() - right if right else ():
+            for row in by_length[length]:
+                where = "config.json: " * bool(said)
+                wrong[row] = f"it has {length} rows; {where}{' and '.join(told)}"
+    return tuple(
+        row._replace(status=DIFFERENT, ok=False).told(wrong[row]) if row in wrong else row
+        for row in rows
+    )
 
 
 def _differences(
@@ -163,7 +197,7 @@ def _equal(row: Row, difference: Difference, entry: Entry, plan: Plan) -> Row:
         return row
     assert row.shape is not None
     rows, planned = row.shape[0], entry.shape[0]
-    lengths = {(plan.config or {}).get(key) for key in _LENGTHS}
+    lengths = {(plan.config or {}).get(key) for key in LENGTHS}
     if rows < planned and planned in lengths:  # of which no model needs more than its ids reach
         return row.told(f"the first {rows} of {planned} rows, as without padding")
     row = row._replace(status=DIFFERENT, ok=False)

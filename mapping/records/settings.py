@@ -20,6 +20,7 @@ COMMON: Mapping[str, Any] = {
     "tie_word_embeddings": True,
     "is_decoder": False,
     "add_cross_attention": False,
+    "position_embedding_type": "absolute",
 }
 """What classes of all types have where config.json lacks a key."""
 _BERT = {"num_attention_heads": 12, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
@@ -112,6 +113,17 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """And those of each type, of keys that decide what is computed and that no shape tells."""
+SIZES = (
+    *("block_sizes", "conv_kernel_size", "d_embed", "d_ff", "d_inner", "d_kv", "d_model"),
+    *("decoder_ffn_dim", "decoder_layers", "div_val", "emb_dim", "embedding_size"),
+    *("encoder_ffn_dim", "encoder_layers", "hidden_size", "input_embedding_size"),
+    *("intermediate_size", "intra_bottleneck_size", "n_embd", "n_layer", "n_layers"),
+    *("num_decoder_layers", "num_feedforward_networks", "num_groups", "num_hash_buckets"),
+    *("num_hidden_groups", "num_hidden_layers", "num_layers", "output_embedding_size"),
+    *("relative_attention_num_buckets", "type_vocab_size"),
+)
+"""Keys that decide which tensors a class has: from_pretrained drops others, or starts some anew."""
+_T5 = ("t5", "mt5", "umt5")  # each has checkpoints of T5's code
 # Close enough to each other that which of them the original computed is often not known.
 _GELUS = ("gelu", "gelu_new", "gelu_python", "gelu_fast", "gelu_pytorch_tanh")
 
@@ -136,6 +148,12 @@ def differences(
     model_type: str, planned: Mapping[str, Any], found: Mapping[str, Any]
 ) -> Iterator[tuple[str, bool]]:
     """The keys that compute something else, as text, and whether that is wrong for sure."""
+    for key in ("model_type", *SIZES):
+        ours, theirs = planned.get(key), found.get(key)
+        if ours is not None and theirs is not None and ours != theirs:
+            is_wrong = ours not in _T5 or theirs not in _T5
+            what = f"{key} = {json.dumps(theirs)}"
+            yield f"{what}; the checkpoint's is {json.dumps(ours)}", is_wrong
     for key, default in {**COMMON, **DEFAULTS.get(model_type, {})}.items():
         ours, theirs = planned.get(key, default), found.get(key, default)
         if ours == theirs:
