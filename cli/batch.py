@@ -251,14 +251,23 @@ def _without_warnings() -> Iterator[None]:
 
 def _unquoted(names: Sequence[str]) -> str:
     """What to say where a shell has put the names of files in the place of a pattern."""
-    start = commonprefix(names)  # noqa: RUF071 - of letters, which stand around the *
-    end = commonprefix([name[len(start) :][::-1] for name in names])[::-1]  # noqa: RUF071
-    guess = f"{start}*{end}"
+    parts = [slashes(name).split("/") for name in names]
+    same_depth = len({*map(len, parts)}) == 1
+    guess = "/".join(map(_starred, zip(*parts, strict=True))) if same_depth else "*"
     pattern = quoted(guess) if sorted(glob(guess)) == sorted(names) else "'PATTERN'"
     return (
         f"{len(names)} names where one is taken: the shell has put them in the place of a pattern; "
         f"quote it: --glob {pattern}"
     )
+
+
+def _starred(names: Sequence[str]) -> str:
+    """What these names begin and end with, around a * for what differs."""
+    if len({*names}) == 1:
+        return names[0]
+    start = commonprefix(names)  # noqa: RUF071 - of letters
+    end = commonprefix([name[len(start) :][::-1] for name in names])[::-1]  # noqa: RUF071
+    return f"{start}*{end}"
 
 
 @contextmanager
