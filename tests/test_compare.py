@@ -396,6 +396,7 @@ def test_a_model_of_ones_own_by_its_rules(tmp_path, prefix):
     found = compare(tmp_path / "model.pt", KERAS, rules=rules)
     assert found.ok
     assert found.counts["equal"] == 6
+    assert not any("from_pretrained" in note for note in found.notes)
     name = f"{prefix}3.weight"  # behind the flatten
     save(tensors | {name: tensors[name].flip(1)}, tmp_path / "model.pt")
     assert wrong(compare(tmp_path / "model.pt", KERAS, rules=rules)) == {"3.weight": "different"}

@@ -106,7 +106,7 @@ def compare(
             architecture=plan.architecture,
             rows=rows,
             nbytes=sum(info.nbytes or 0 for info in weights.infos if info.name not in made.copies),
-            notes=(*plan.notes, *weights.notes, *_told(made, rows), *notes),
+            notes=(*plan.notes, *weights.notes, *_told(plan, made, rows), *notes),
             others=others,
         )
 
@@ -190,16 +190,16 @@ def _heads(plan: Plan) -> set[str]:
     return set(kind.heads) if kind is not None else set()
 
 
-def _told(made: Pairing, rows: Sequence[Row]) -> Iterator[str]:
+def _told(plan: Plan, made: Pairing, rows: Sequence[Row]) -> Iterator[str]:
     """What holds for many tensors at once."""
     for own, other, is_known in made.prefixes:
         what = f"under {other}" if not own else f"without {own}" if not other else ""
         what = what or f"under {other} in place of {own}"
-        then = (
-            "from_pretrained loads them either way"
-            if is_known
-            else "no class looks for them there: rename them"
-        )
+        then = "no class looks for them there: rename them"
+        if is_known:
+            then = "from_pretrained loads them either way"
+        if not plan.rules.architectures:
+            then = "load_state_dict takes them where your module has them there"
         yield f"the model has names {what}: {then}"
     kinds = Counter(
         f"{row.dtype} in the model, {row.expected_dtype} from the checkpoint"
