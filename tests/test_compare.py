@@ -385,7 +385,11 @@ def test_the_defaults_are_those_of_transformers(model_type):
 def test_the_sizes_are_keys_of_transformers():
     known = DEFAULTS.keys() - {"transfo-xl"}
     keys = {key for model_type in known for key in vars(CONFIG_MAPPING[model_type]())}
-    assert {*SIZES} - keys <= {"d_embed", "div_val"}  # of Transformer-XL, which is no more
+    assert {*SIZES} - keys <= {
+        "cutoffs",
+        "d_embed",
+        "div_val",
+    }  # of Transformer-XL, which is no more
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])

@@ -27,7 +27,12 @@ _BERT = {"num_attention_heads": 12, "hidden_act": "gelu", "layer_norm_eps": 1e-1
 _PEGASUS = {"encoder_attention_heads": 16, "decoder_attention_heads": 16}
 _MOBILENET = {"hidden_act": "relu6", "tf_padding": True, "layer_norm_eps": 0.001}
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "albert": {**_BERT, "num_attention_heads": 64, "hidden_act": "gelu_new"},
+    "albert": {
+        **_BERT,
+        "num_attention_heads": 64,
+        "hidden_act": "gelu_new",
+        "inner_group_num": 1,
+    },
     "bert": _BERT,
     "bert-generation": {**_BERT, "num_attention_heads": 16},
     "big_bird": {
@@ -42,7 +47,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "attention_type": "block_sparse",
         "scale_embedding": True,
     },
-    "canine": _BERT,
+    "canine": {**_BERT, "downsampling_rate": 4, "local_transformer_stride": 128},
     "convbert": {**_BERT, "head_ratio": 2},
     "electra": {**_BERT, "num_attention_heads": 4},
     "funnel": {
@@ -83,7 +88,12 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "pegasus": {**_PEGASUS, "activation_function": "gelu", "scale_embedding": False},
     "rembert": {**_BERT, "num_attention_heads": 18, "tie_word_embeddings": False},
     "roformer": {**_BERT, "rotary_value": False},
-    "t5": {"num_heads": 8, "layer_norm_epsilon": 1e-6, "feed_forward_proj": "relu"},
+    "t5": {
+        "num_heads": 8,
+        "layer_norm_epsilon": 1e-6,
+        "feed_forward_proj": "relu",
+        "relative_attention_max_distance": 128,
+    },
     "tapas": {
         **_BERT,
         "average_logits_per_cell": False,
@@ -108,14 +118,15 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "ff_activation": "gelu",
         "attn_type": "bi",
         "bi_data": False,
+        "clamp_len": -1,
         "same_length": False,
         "layer_norm_eps": 1e-12,
     },
 }
 """And those of each type, of keys that decide what is computed and that no shape tells."""
 SIZES = (
-    *("block_sizes", "conv_kernel_size", "d_embed", "d_ff", "d_inner", "d_kv", "d_model"),
-    *("decoder_ffn_dim", "decoder_layers", "div_val", "emb_dim", "embedding_size"),
+    *("block_sizes", "conv_kernel_size", "cutoffs", "d_embed", "d_ff", "d_inner", "d_kv"),
+    *("d_model", "decoder_ffn_dim", "decoder_layers", "div_val", "emb_dim", "embedding_size"),
     *("encoder_ffn_dim", "encoder_layers", "hidden_size", "input_embedding_size"),
     *("intermediate_size", "intra_bottleneck_size", "n_embd", "n_layer", "n_layers"),
     *("num_decoder_layers", "num_feedforward_networks", "num_groups", "num_hash_buckets"),
