@@ -27,7 +27,7 @@ import tfreader
 from tfreader.cli.main import main
 from tfreader.mapping import load_state_dict
 from tfreader.mapping.records.compare import compare
-from tfreader.mapping.records.settings import COMMON, DEFAULTS, SIZES
+from tfreader.mapping.records.settings import COMMON, DEFAULTS, SIZES, differences
 from tfreader.mapping.sources.torch_weights import TorchWeights
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
@@ -390,6 +390,12 @@ def test_the_sizes_are_keys_of_transformers():
         "d_embed",
         "div_val",
     }  # of Transformer-XL, which is no more
+
+
+def test_which_layers_attend_locally_is_compared():
+    planned = {"attention_types": [[["global", "local"], 2]]}
+    for layers, found in ((["global", "local"] * 2, 0), (["global"] * 4, 1)):
+        assert len([*differences("gpt_neo", planned, {"attention_layers": layers})]) == found
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])

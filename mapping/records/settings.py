@@ -159,7 +159,10 @@ def differences(
     model_type: str, planned: Mapping[str, Any], found: Mapping[str, Any]
 ) -> Iterator[tuple[str, bool]]:
     """The keys that compute something else, as text, and whether that is wrong for sure."""
-    for key in ("model_type", *SIZES):
+    if "attention_types" in planned:  # GPT-Neo's, of which its class writes what they come to
+        layers = [kind for kinds, count in planned["attention_types"] for kind in kinds * count]
+        planned = {**planned, "attention_layers": layers}
+    for key in ("model_type", "attention_layers", *SIZES):
         ours, theirs = planned.get(key), found.get(key)
         if ours is not None and theirs is not None and ours != theirs:
             is_wrong = ours not in _T5 or theirs not in _T5
