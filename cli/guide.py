@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    ShellComplete,
+    ZshComplete,
+    add_completion_class,
+    get_completion_class,
+)
 
 EXIT_CODES = (
     ("0", "done"),
@@ -17,10 +27,14 @@ Examples = Sequence[tuple[str, str]]
 """Command lines, and what each does."""
 
 
-def model_types() -> list[str]:
-    from tfreader.mapping.families import families
+FAMILIES = Path(__file__).parents[1] / "mapping" / "families"
+MODEL_TYPE = re.compile(r'^    model_type = "(.+)"$', re.MULTILINE)
 
-    return ["auto", *families()]
+
+def model_types() -> list[str]:
+    """`auto` and all families, which are read for it: to load all their rules takes longer."""
+    texts = (file.read_text("utf-8") for file in sorted(FAMILIES.glob("[!_]*.py")))
+    return ["auto", *(found[1] for found in map(MODEL_TYPE.search, texts) if found)]
 
 
 def write_guide(formatter: click.HelpFormatter, examples: Examples) -> None:
@@ -56,9 +70,9 @@ def complete_model_type(_: click.Context, __: click.Parameter, incomplete: str) 
 def complete_rules(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Of an argument that is a family or a rule file."""
+    """Of an argument that is a family or a rule file; bash forgets what is told before files."""
     named = _beginning(incomplete, model_types()[1:])
-    return [*map(CompletionItem, named), *complete_file(ctx, parameter, incomplete)]
+    return [*complete_file(ctx, parameter, incomplete), *map(CompletionItem, named)]
 
 
 def complete_class(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
@@ -73,6 +87,48 @@ def complete_class(ctx: click.Context, _: click.Parameter, incomplete: str) -> l
 
 def _beginning(incomplete: str, words: Iterable[str]) -> list[str]:
     return [word for word in words if word.startswith(incomplete)]
+
+
+@add_completion_class
+class Bash(BashComplete):
+    """Bash makes three words of `--name=value`."""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        words, incomplete = super().get_completion_args()
+        return [word for word in words if word != "="], incomplete
+
+
+class Whole(ShellComplete):
+    """Zsh and fish put what they are told in place of the whole of `--name=value`."""
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
+        found = super().get_completions(args, incomplete)
+        name, equals, _ = incomplete.partition("=")
+        for item in found:
+            if equals and name.startswith("--") and item.type == "plain":
+                item.value = f"{name}={item.value}"
+        return found
+
+
+@add_completion_class
+class Zsh(Whole, ZshComplete):
+    pass
+
+
+@add_completion_class
+class Fish(Whole, FishComplete):
+    pass
+
+
+# Zsh looks for paths by all that was typed, but for what `compset` takes away.
+ZSH_VALUES = """
+_tfreader_values() {
+    [[ $PREFIX == --*=* ]] && compset -P '*='
+    _tfreader_completion "$@"
+}
+compdef _tfreader_values tfreader"""
+
+FISH_PATHS = """complete -C "'' "(commandline -ct)"""
 
 
 @click.command()
@@ -94,4 +150,8 @@ def completion(ctx: click.Context, shell: str) -> None:
     program = ctx.find_root()
     if shell == "zsh":  # which completes nothing before that, unless something has asked for it
         click.echo("(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }")
-    click.echo(kind(program.command, {}, "tfreader", "_TFREADER_COMPLETE").source())
+    script = kind(program.command, {}, "tfreader", "_TFREADER_COMPLETE").source()
+    # Which fish 3 looks for as it stands, a ~ too.
+    click.echo(script.replace("__fish_complete_path $metadata[2]", FISH_PATHS))
+    if shell == "zsh":
+        click.echo(ZSH_VALUES)

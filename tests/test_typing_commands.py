@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import BERT
 
+from tfreader.cli.guide import model_types
 from tfreader.cli.main import main
 from tfreader.errors import OutputError
 from tfreader.mapping import convert
@@ -78,14 +79,14 @@ def test_help_names_families_exit_codes_and_examples(command):
     assert "tfreader convert bert/bert_model.ckpt out/bert" in shown
 
 
-def complete(*words):
+def complete(*words, shell="bash"):
     """What a shell is told that may stand in place of the last of these words."""
     program = "from tfreader.cli.main import main; main(prog_name='tfreader')"
     environment = {
         **os.environ,
-        "_TFREADER_COMPLETE": "bash_complete",
+        "_TFREADER_COMPLETE": f"{shell}_complete",
         "COMP_WORDS": " ".join(("tfreader", *words)),
-        "COMP_CWORD": str(len(words)),
+        "COMP_CWORD": words[-1] if shell == "fish" else str(len(words)),
     }
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
@@ -121,7 +122,7 @@ def test_families_and_classes_are_completed():
     assert {"plain,auto", "plain,hf-tf", "plain,transfo-xl"} <= {
         *complete("convert", "--model_type", "")
     }
-    assert complete("rules", "xln") == ["plain,xlnet", "file,xln"]
+    assert complete("rules", "xln") == ["file,xln", "plain,xlnet"]
     assert complete("convert", "--model_type", "gpt2", "--architecture", "") == [
         "plain,GPT2LMHeadModel",
         "plain,GPT2Model",
@@ -132,6 +133,31 @@ def test_families_and_classes_are_completed():
     everywhere = complete("convert", "--architecture", "Tapas")
     assert "plain,TapasForQuestionAnswering" in everywhere
     assert complete("convert", "--model_type", "nothing", "--architecture", "") == []
+
+
+def test_values_behind_an_equals_sign_are_completed():
+    """Each shell in its way: bash makes words of its parts, the others replace the whole."""
+    assert complete("convert", "--model_type", "=", "rof") == ["plain,roformer"]
+    assert complete("convert", "--config", "=", "x") == ["file,x"]
+    for shell, told in (
+        ("zsh", ["plain", "--model_type=roformer", "_"]),
+        ("fish", ["plain,--model_type=roformer"]),
+    ):
+        assert complete("convert", "--model_type=rof", shell=shell) == told
+        assert not complete("convert", "--set=hidden_act=ge", shell=shell)
+
+
+def test_a_list_of_model_types_loads_no_family():
+    assert model_types() == ["auto", *families()]
+    program = """
+import sys
+from tfreader.cli.main import main
+try:
+    main(["--help"])
+except SystemExit:
+    sys.exit(any(name.startswith("tfreader.mapping") for name in sys.modules))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
 
 
 def test_every_family_has_classes():

@@ -79,7 +79,7 @@ class Original(Slim):
 
 
 class MobileNetV1(MobileNet):
-    model_type = MODEL
+    model_type = "mobilenet_v1"
     layouts = (Original(),)
     processor = "MobileNetV1ImageProcessor"
     defaults: ClassVar = {

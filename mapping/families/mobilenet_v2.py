@@ -232,7 +232,7 @@ def _has_segments(variables: Variables) -> bool:
 
 
 class MobileNetV2(MobileNet):
-    model_type = MODEL
+    model_type = "mobilenet_v2"
     layouts = (Original(),)
     processor = "MobileNetV2ImageProcessor"
     defaults: ClassVar = {
