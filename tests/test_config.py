@@ -355,13 +355,25 @@ def test_the_config_beside_a_folder_export_is_that_of_the_saved_model_in_it(tmp_
 
 
 @pytest.mark.parametrize("key", ["id2label", "label2id"])
+@pytest.mark.parametrize("nothing", [None, {}, []])
 @pytest.mark.parametrize("source", ["examples/tf-classifier", "tests/data/classifier"])
-def test_to_clear_one_of_the_labels_clears_both(source, key):
+def test_to_clear_one_of_the_labels_clears_both(source, nothing, key):
     """Or the names of one would be left beside numbers of none."""
-    written = plan(ROOT / source, overrides={key: None}).config
+    written = plan(ROOT / source, overrides={key: nothing}).config
     labels = {0: None, 4: {f"LABEL_{i}": i for i in range(4)}}
     assert written["label2id"] == labels[4 if source.endswith("data/classifier") else 0]
     assert bool(written["id2label"]) == bool(written["label2id"])
+
+
+def test_to_clear_one_of_the_labels_and_set_the_other_is_to_set_it():
+    source, pair = ROOT / "examples" / "tf-classifier", (["no", "yes"], {"no": 0, "yes": 1})
+    for overrides in (
+        {"id2label": pair[0], "label2id": None},
+        {"label2id": pair[1], "id2label": {}},
+    ):
+        written = plan(source, overrides=overrides).config
+        assert written["id2label"] == {"0": "no", "1": "yes"}
+        assert written["label2id"] == pair[1]
 
 
 def test_labels_that_were_set_are_followed_and_nothing_is_to_be_done():

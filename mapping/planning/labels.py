@@ -15,9 +15,15 @@ PAIR = ("id2label", "label2id")
 
 
 def cleared_together(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is set, where one of both keys is cleared with the other too, unless that is set."""
-    cleared = any(key in overrides and overrides[key] is None for key in PAIR)
-    return {**dict.fromkeys(PAIR if cleared else ()), **overrides}
+    """What is set, where one of both keys is cleared with the other too.
+
+    No names at all, `{}` or `[]`, clear as null does. Where the other is set, it alone decides.
+    """
+    cleared = [key for key in PAIR if overrides.get(key, "") in (None, {}, [])]
+    if not cleared:
+        return overrides
+    others = {key: value for key, value in overrides.items() if key not in cleared}
+    return others if others.keys() & PAIR else {**others, **dict.fromkeys(PAIR)}
 
 
 def set_labels(
