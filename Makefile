@@ -11,13 +11,13 @@ TORCH = $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
 .PHONY: example test test-lowest fuzz lint types package bench proto data
 
-FOUND = $(or $(wildcard $(PYTHON)),$(PYTHON3))
-TOO_OLD = $(shell $(FOUND) -c 'import sys; print(sys.version.split()[0] * (sys.version_info < (3, 11)))')
+# Stops with a line where that Python is too old, and where it is one to remove, says so.
+version = $(shell $(1) -c 'import sys; print(sys.version.split()[0] * (sys.version_info < (3, 11)))')
+new_enough = $(if $(call version,$(1)),$(error tfreader needs Python 3.11 or later, and $(1) is \
+  $(call version,$(1)); $(2)name another, as in: make $(or $(MAKECMDGOALS),example) PYTHON3=python3.12))
 
 $(VENV)/base: pyproject.toml  ## what a user needs
-	$(if $(TOO_OLD),$(error tfreader needs Python 3.11 or later, and $(FOUND) is $(TOO_OLD); \
-	  $(if $(wildcard $(PYTHON)),remove $(VENV) and )name another, as in: \
-	  make example PYTHON3=python3.12))
+	$(call new_enough,$(or $(wildcard $(PYTHON)),$(PYTHON3)),$(if $(wildcard $(PYTHON)),remove $(VENV) and ))
 	$(PYTHON3) -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --editable .
 	touch $@
@@ -42,6 +42,7 @@ test: $(VENV)/dev
 	$(PYTHON) -m pytest -n auto --dist worksteal
 
 build/lowest/installed: pyproject.toml tests/lowest.py
+	$(call new_enough,$(PYTHON3))
 	$(PYTHON3) tests/lowest.py build/lowest
 	touch $@
 
@@ -81,7 +82,8 @@ data:  ## remake examples/ and tests/data/; BIN must have tensorflow-cpu 2.15.1
 
 # What makes the docs and a release, and is needed for nothing else.
 build/tools/installed: pyproject.toml
-	python3 -m venv --clear build/tools
+	$(call new_enough,$(PYTHON3))
+	$(PYTHON3) -m venv --clear build/tools
 	build/tools/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	build/tools/bin/python -m pip install --quiet --group docs --group release
 	touch $@
@@ -94,7 +96,7 @@ dist: build/tools/installed  ## what is published, in dist/, checked as package 
 	build/tools/bin/twine check --strict dist/*
 
 sbom: dist  ## what the wheel brings along, as CycloneDX, in build/sbom.cdx.json
-	python3 -m venv --clear --without-pip build/sbom
+	$(PYTHON3) -m venv --clear --without-pip build/sbom
 	build/tools/bin/python -m pip --python build/sbom/bin/python install --quiet dist/*.whl
 	rm build/sbom/lib/python*/site-packages/tfreader_torch-*/direct_url.json  # this machine's path
 	build/tools/bin/cyclonedx-py environment --output-reproducible \

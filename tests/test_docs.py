@@ -169,17 +169,19 @@ def test_pages_and_headings_that_programs_name_are_there():
         assert (ROOT / page).is_file(), each
 
 
-def test_an_older_python_is_told_in_one_line_before_anything_is_made(tmp_path):
+@pytest.mark.parametrize("target", ["example", "test", "test-lowest", "docs", "dist"])
+def test_an_older_python_is_told_in_one_line_before_anything_is_made(tmp_path, target):
     """By make, which asks the Python that it would use what it is."""
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\necho 3.10.13\n")
     old.chmod(0o755)
-    command = ["make", "example", f"VENV={tmp_path / 'venv'}", f"PYTHON3={old}"]
+    forced = ["-W", "pyproject.toml"]  # whatever was made before
+    command = ["make", *forced, target, f"VENV={tmp_path / 'venv'}", f"PYTHON3={old}"]
     environment = fresh_environment()
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert "3.11 or later" in line and "3.10.13" in line and "make example PYTHON3=" in line
+    assert "3.11 or later" in line and "3.10.13" in line and f"make {target} PYTHON3=" in line
     assert not (tmp_path / "venv").exists()
