@@ -25,7 +25,7 @@ from servers import bucket_server
 README = (ROOT / "README.md").read_text()
 BATCH = (ROOT / "docs" / "batch.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)$(.*?)(?=^## |\Z)", BATCH, re.MULTILINE | re.DOTALL))
-# Those with something to run, but for batch.md, whose sections need a cluster and a bucket.
+# Those with something to run, but for batch.md, whose cluster needs a port that is free.
 PAGES = [
     page
     for page in sorted((ROOT / "docs").glob("*.md"))
@@ -119,6 +119,7 @@ def test_a_bucket(clone):
 
     # Other tests' buckets are of the same, simulated world.
     section = SECTIONS["A bucket"].replace("s3://models", "s3://docs-models")
+    section = section.replace("```console", "```sh")
     with bucket_server() as url:
         environment = {
             "AWS_ENDPOINT_URL": url,
