@@ -330,3 +330,9 @@ def test_a_state_file_that_this_user_may_not_read(as_nobody):
     path, (note,) = run(lambda: outcome(folder))
     assert path == str(folder / "model")
     assert "checkpoint is unreadable (cannot be read: Permission denied), using the only" in note
+
+
+def test_a_path_of_no_letter_is_told():
+    """As of a shell's variable that is not set."""
+    with pytest.raises(tfreader.CheckpointNotFoundError, match=r"no letter; \. is the current"):
+        tfreader.open("")

@@ -87,6 +87,10 @@ def checkpoint_of(file: str) -> str:
 
 def _nothing(path: str) -> TFReaderError:
     """The error for a path with no checkpoint: what is there, and what to pass instead."""
+    if not path:  # a shell's variable that is not set
+        return CheckpointNotFoundError(
+            "the checkpoint is named by no letter; . is the current folder"
+        )
     prefix = prefix_of(path)
     check_access(prefix + ".index")
     folder = os.path.dirname(path) or "."
