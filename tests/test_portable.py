@@ -399,6 +399,7 @@ def test_a_folder_of_windows_has_its_outputs_below_the_root_of_outputs(monkeypat
     monkeypatch.setattr(os, "path", ntpath)
     monkeypatch.setattr(os, "sep", "\\")
     monkeypatch.setattr(os, "getcwd", lambda: "C:\\here")
+    monkeypatch.setattr(os, "access", lambda path, mode: True)
     monkeypatch.setattr(
         sys.modules["tfreader.mapping.batch.scan"], "entries", lambda folder: TREE[folder]
     )
