@@ -28,7 +28,7 @@ from .show import cause_of, safe, shape, size
 
 if TYPE_CHECKING:
     from tfreader.mapping import Entry, Plan, Report
-    from tfreader.mapping.suggest.suggest import Suggestion
+    from tfreader.mapping.suggesting.suggest import Suggestion
     from tfreader.statistics import Statistics
 
 # What becomes of values on their way, by operation; those that are not here move them.

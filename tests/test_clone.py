@@ -115,12 +115,13 @@ def test_an_editable_installation_needs_no_links(clone, tmp_path):
     without = without_links(clone, tmp_path)
     with zipfile.ZipFile(build("editable", without, tmp_path / "wheel")) as archive:
         archive.extractall(tmp_path / "site")
-    # In place of the editable installation that runs the tests.
+    # In place of the installation that runs the tests.
     install = (
         "import site, sys\n"
         "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in f.__module__]\n"
         "for name in [name for name in sys.modules if 'editable' in name]: del sys.modules[name]\n"
         f"sys.path.insert(0, {str(tmp_path / 'site')!r}); site.addsitedir(sys.path[0])\n"
+        "sys.meta_path.sort(key=lambda f: 'editable' not in f.__module__)\n"
     )
     for folder in (without, tmp_path):
         done = run(folder, "-c", install + IMPORT)

@@ -11,7 +11,7 @@ from bundle_writer import write_bundle
 import tfreader
 from tfreader.errors import CorruptCheckpointError
 from tfreader.mapping import suggest
-from tfreader.mapping.suggest.operations import Cell, Operations
+from tfreader.mapping.suggesting.operations import Cell, Operations
 from tfreader.mapping.target import TargetTensor
 from tfreader.meta_graph import read_graph
 

@@ -10,7 +10,7 @@ from bundle_writer import field, write_bundle
 
 from tfreader.errors import CorruptCheckpointError
 from tfreader.mapping import suggest
-from tfreader.mapping.suggest.operations import Operations
+from tfreader.mapping.suggesting.operations import Operations
 from tfreader.mapping.target import TargetTensor
 from tfreader.meta_graph import Operation, read_graph
 
