@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ..findings import some
 from .counting import Key, numbers_tell, turned, varying
 from .matching import Matcher
-from .named import Named, owners
+from .named import Named
 from .order import Order
 
 
@@ -55,7 +55,7 @@ class Judge:
         self._unfilled = [each for each in matcher.targets if each.index not in filled]
         self._links: dict[str, set[str]] = {}
         self._certain: set[int] = set()  # the indices of the sources
-        self._owners = owners(matcher.sources)
+        self._owners = matcher.owners
         self._targets = {s.index: t for s, t in pairs}
         self._norms_follow = False
 

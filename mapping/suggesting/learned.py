@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from .named import Named, owners
+from .named import Named
 
 
 class Learned:
@@ -14,7 +14,7 @@ class Learned:
     def __init__(
         self,
         pairs: Sequence[tuple[Named, Named]],
-        sources: Sequence[Named],
+        owner: Mapping[int, int],
         tells: Sequence[float] = (),
     ) -> None:
         self._lines = Lines()
@@ -24,7 +24,7 @@ class Learned:
         self._parents: Counter[tuple[str, str]] = Counter()
         self._totals: Counter[object] = Counter()
         self._before: dict[int, int] = {s.index: t.index for s, t in pairs}
-        self._owner = owners(sources)
+        self._owner = owner
         for source, target in pairs:
             self._skeletons[source.alike, target.alike] += 1
             self._totals[source.alike] += 1

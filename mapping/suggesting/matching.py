@@ -17,7 +17,7 @@ from .assignment import best_pairs
 from .images import contexts
 from .layers import Layer
 from .learned import Learned
-from .named import Named, named, ranked
+from .named import Named, named, owners, ranked, shared_start
 from .names import words
 from .reading import Context, Reading
 from .readings import readings
@@ -55,11 +55,11 @@ class Matcher:
         self._is_negative = is_negative
         self.sources = named(sources, counted, False)
         self.targets = named(targets, frozenset(), True)
-        paths = [each.path for each in self.sources]
-        first, last = min(paths, default=()), max(paths, default=())
-        self._shared = next(
-            (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0
-        )
+        self.owners = owners(self.sources)
+        self._shared = shared_start([each.path for each in self.sources])
+        self._by_shape: dict[object, list[Named]] = defaultdict(list)
+        for each in self.sources:
+            self._by_shape[each.layer.kind, each.layer.shapes].append(each)
         self._with_mean = {t.parent for t in self.targets if _is_statistic(t, "mean")}
         self._read = read or (lambda s, t, c: [*readings(s, t, c)])
         self._known: dict[tuple[object, object], bool] = {}
@@ -113,15 +113,12 @@ class Matcher:
         Of one layer it would be its shape that tells, which an own scope is to add to. Few layers
         may as well be of scopes of their own, if each of them fits elsewhere too.
         """
-        by_shape: dict[object, list[Named]] = defaultdict(list)
-        for each in self.sources:
-            by_shape[each.layer.kind, each.layer.shapes].append(each)
         found: dict[str, set[str]] = {}
         sure: set[str] = set()
         for target in self.targets:
             parents = {
                 s.parent
-                for own in by_shape.values()
+                for own in self._by_shape.values()
                 if self.fits(own[0].layer, target.layer)
                 for s in own
             }
@@ -138,12 +135,9 @@ class Matcher:
 
     def components(self) -> list[tuple[list[Named], list[Named]]]:
         """The layers in groups: none fits any of another group."""
-        by_shape: dict[object, list[Named]] = defaultdict(list)
-        for each in self.sources:
-            by_shape[each.layer.kind, each.layer.shapes].append(each)
         groups: list[tuple[set[object], list[Named]]] = []
         for target in self.targets:
-            keys = {k for k, own in by_shape.items() if self.fits(own[0].layer, target.layer)}
+            keys = {k for k, own in self._by_shape.items() if self.fits(own[0].layer, target.layer)}
             own = [target]
             if not keys:
                 continue
@@ -153,7 +147,7 @@ class Matcher:
             groups.append((keys, own))
         return [
             (
-                sorted((s for k in keys for s in by_shape[k]), key=lambda each: each.index),
+                sorted((s for k in keys for s in self._by_shape[k]), key=lambda each: each.index),
                 sorted(own, key=lambda each: each.index),
             )
             for keys, own in groups
@@ -163,7 +157,7 @@ class Matcher:
         """The best pairs, by what is known of all names at first, then by what these tell."""
         components = self.components()
         aligned = self._aligned()
-        learned = Learned([], self.sources)
+        learned = Learned([], self.owners)
         pairs: list[tuple[Named, Named]] = []
         for _ in range(_MOST_ROUNDS):
             before, pairs = pairs, []
@@ -174,7 +168,7 @@ class Matcher:
                 tells += [1 / (len(sources) * len(targets))] * len(found)
             if [(s.index, t.index) for s, t in pairs] == [(s.index, t.index) for s, t in before]:
                 break
-            learned = Learned(pairs, self.sources, tells)
+            learned = Learned(pairs, self.owners, tells)
         return pairs
 
     def _aligned(self) -> set[tuple[int, int]]:

@@ -106,3 +106,9 @@ def owners(layers: Sequence[Named]) -> dict[int, int]:
         if owner is not None:
             found[each.index] = owner
     return found
+
+
+def shared_start(paths: Sequence[tuple[str, ...]]) -> int:
+    """How many parts all of these begin with, 0 where they are all the same."""
+    ends = zip(min(paths, default=()), max(paths, default=()), strict=False)
+    return next((i for i, (a, b) in enumerate(ends) if a != b), 0)

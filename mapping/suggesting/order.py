@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .named import Named, owners
+from .named import Named, shared_start
 from .names import lettered
 
 _FEWEST = 4  # certain pairs, all in order: by chance once in 24
@@ -24,10 +24,12 @@ class Order:
 
     That are all where the order of their making is known (`is_created`), else those that
     TensorFlow has numbered by itself, and those that are counted at the top: Mixed_3b, Mixed_4a.
+    `inner` are the layers that norms stand behind, by their indices.
     """
 
-    def __init__(self, sources: Sequence[Named], is_created: bool) -> None:
-        inner = owners(sources)
+    def __init__(
+        self, sources: Sequence[Named], inner: Mapping[int, int], is_created: bool
+    ) -> None:
         every = {
             each.index: (inner[each.index], 1) if each.index in inner else (each.index, 0)
             for each in sources
@@ -82,9 +84,8 @@ class _Chain:
 
 def _families(sources: Sequence[Named]) -> list[list[Named]]:
     """Those whose names begin with the same but for numbers, behind what all begin with."""
-    paths = [each.layer.scope.split("/") for each in sources]
-    ends = zip(min(paths), max(paths), strict=False)
-    shared = next((i for i, (a, b) in enumerate(ends) if a != b), 0)
+    paths = [tuple(each.layer.scope.split("/")) for each in sources]
+    shared = shared_start(paths)
     groups: dict[str, list[Named]] = defaultdict(list)
     for each, path in zip(sources, paths, strict=True):
         first = lettered("/".join(path[shared : shared + 1]))

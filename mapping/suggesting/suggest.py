@@ -78,8 +78,9 @@ def suggest(
         if target is None:
             variables, _ = _variables(checkpoint, [], False)
             return Suggestion(skeleton(variables[-1]), 0, ())
-        given = {n: t for n, t in read_target(target).items() if t.same_as is None}
-        tied = [(n, t.same_as) for n, t in read_target(target).items() if t.same_as]
+        model = read_target(target)
+        given = {n: t for n, t in model.items() if t.same_as is None}
+        tied = [(n, t.same_as) for n, t in model.items() if t.same_as]
         order = list(given)
         is_ordered = order != sorted(order)
         if not is_ordered:  # as safetensors sorts them, where 10 goes before 2
@@ -327,7 +328,9 @@ def _pairs(
         return []
     matcher = Matcher(sources, targets, counted, evidence.is_negative, read)
     found = matcher.match()
-    order = Order(matcher.sources, evidence.is_created) if evidence.is_ordered else None
+    order = (
+        Order(matcher.sources, matcher.owners, evidence.is_created) if evidence.is_ordered else None
+    )
     verdicts = Judge(matcher, found, order).verdicts()
     pairs = []
     for (source, target), (own, why) in zip(found, verdicts, strict=True):
