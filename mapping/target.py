@@ -27,6 +27,7 @@ from tfreader.shapes import MAX_RANK
 from tfreader.sharded import INDEX, read_index
 
 from .sources import pth
+from .sources.state_dict import only_state_dict
 
 if TYPE_CHECKING:
     import torch
@@ -229,17 +230,10 @@ def _state_dict(named: str, contents: Any) -> Mapping[str, torch.Tensor]:
         others = [name for name in value if name not in found]
         return found if all(name.endswith("_extra_state") for name in others) else {}
 
-    if own := tensors(contents):
-        return own
-    inner = contents.items() if isinstance(contents, Mapping) else ()
-    found = {str(key): state for key, value in inner if (state := tensors(value))}
-    if len(found) != 1:
-        which = f"several: {', '.join(found)}" if found else "none"
-        raise ConfigError(
-            f"target {named}: expected one state dict in it, found {which}; save it alone with "
-            "torch.save(model.state_dict(), FILE)"
-        )
-    return next(iter(found.values()))
+    try:
+        return only_state_dict(contents, tensors)
+    except ValueError as error:
+        raise ConfigError(f"target {named}: {error}") from None
 
 
 def _called(named: str) -> Any:

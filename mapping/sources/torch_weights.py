@@ -38,6 +38,7 @@ from tfreader.shapes import MAX_ELEMENTS, MAX_RANK
 
 from .pickle_cost import TooCostlyError, names_in
 from .pth import LEGACY_PICKLES, MAX_PICKLE_SIZE, Inert, refused
+from .state_dict import only_state_dict
 
 MOST_REPEATED = 1 << 26  # bytes of a tensor of which fewer are stored
 _LOCAL_HEADER = 30  # bytes before a record's name, the last four being two lengths
@@ -230,17 +231,10 @@ class TorchWeights(Checkpoint):
         return _Unpickler(BytesIO(stream.read(end - start))).load()
 
     def _state_dict(self, contents: Any) -> Mapping[str, _Tensor]:
-        inner = contents.items() if isinstance(contents, Mapping) else ()
-        found = {str(key): state for key, value in inner if (state := _tensors_of(value))}
-        if own := _tensors_of(contents):
-            return own
-        if len(found) != 1:
-            which = f"several: {', '.join(found)}" if found else "none"
-            raise UnsupportedError(
-                f"{self.path}: expected one state dict in it, found {which}; save it alone with "
-                "torch.save(model.state_dict(), FILE)"
-            )
-        return next(iter(found.values()))
+        try:
+            return only_state_dict(contents, _tensors_of)
+        except ValueError as error:
+            raise UnsupportedError(f"{self.path}: {error}") from None
 
     def _place(self, name: str, tensor: _Tensor, records: Mapping[str, tuple[int, int]]) -> _Place:
         """Where it lies. Raises CorruptCheckpointError where that is not in its record."""
