@@ -19,15 +19,14 @@ from tfreader.errors import (
     RemoteError,
     TFReaderError,
 )
-from tfreader.files import SMALL, read_small
+from tfreader.files import read_small
 from tfreader.json_text import parse_json
 from tfreader.paths import AnyPath, as_path, is_url
-from tfreader.safetensors_file import DTYPE_NAMES, LARGEST_HEADER
 from tfreader.shapes import MAX_RANK
-from tfreader.sharded import INDEX, read_index
+from tfreader.sharded import INDEX
 
-from .sources import pth
-from .sources.state_dict import only_state_dict
+from .sources.torch_weights import TorchWeights
+from .sources.weights import open_weights
 
 if TYPE_CHECKING:
     import torch
@@ -49,11 +48,6 @@ Tensors: TypeAlias = Mapping[str, TargetTensor]
 Target: TypeAlias = "str | PathLike[str] | Tensors | torch.nn.Module"
 
 _CALLABLE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
-_USUAL = (
-    *("model.safetensors", f"model.safetensors{INDEX}"),
-    *("pytorch_model.bin", f"pytorch_model.bin{INDEX}"),
-)
-_DTYPES = {stored: name for name, stored in DTYPE_NAMES.items()}
 _KINDS = (
     "a .safetensors file, a file of torch.save, a JSON file of names and shapes, a folder that "
     "save_pretrained wrote, or module:callable that gives the torch.nn.Module"
@@ -63,13 +57,13 @@ _KINDS = (
 def read_target(given: Target) -> Tensors:
     """The tensors that a PyTorch model has, by name.
 
-    They come in the order of the model's state dict; in that of the file where it is one of
-    safetensors, which sorts them by their names. Given is the module, its tensors, or where they
-    are: a .safetensors file, a file of torch.save or the module's name and that of what gives it,
-    as in "models.resnet:build" (both need the extra `torch`), a JSON file with
-    {name: {"shape": [...], "dtype": ...}} or {name: [...]}, or a folder with weights.
+    They come in the order of the model's state dict; by name where they are from safetensors or
+    from shards, which do not keep it. Given is the module, its tensors, or where they are: a
+    .safetensors file, a file of torch.save, a folder with weights, a JSON file with
+    {name: {"shape": [...], "dtype": ...}} or {name: [...]}, or the module's name and that of what
+    gives it, as in "models.resnet:build" (needs the extra `torch`).
 
-    Raises ConfigError, CheckpointNotFoundError, MissingExtraError, and what `pth.load` raises.
+    Raises ConfigError, MissingExtraError, and what `open_weights` raises.
     """
     if isinstance(given, Mapping):
         if given and all(hasattr(tensor, "data_ptr") for tensor in given.values()):
@@ -98,56 +92,30 @@ def _given(tensor: Any) -> TargetTensor:
 
 
 def _of_file(path: AnyPath) -> Tensors:
-    if path.is_dir():
-        path = _in_folder(path)
-    if path.name.endswith(INDEX):
-        return _of_shards(path)
-    if path.suffix == ".json":
+    if path.suffix == ".json" and not path.name.endswith(INDEX):
         return _of_json(path)
-    if not path.is_file():
-        if ":" in path.name and not is_url(str(path)):
+    if not path.is_file() and not path.is_dir() and not is_url(str(path)):
+        if ":" in path.name:
             raise ConfigError(
                 f"target {path}: neither a file nor module:callable, which is written as it is "
                 "imported from the current directory: models.resnet:build of models/resnet.py"
             )
         raise CheckpointNotFoundError(f"target {path}: not there; expected {_KINDS}")
-    return _of_torch_file(path) if pth.is_pth(path) else _of_safetensors(path)
-
-
-def _in_folder(folder: AnyPath) -> AnyPath:
-    found = next((folder / name for name in _USUAL if (folder / name).is_file()), None)
-    if found is None:
-        raise CheckpointNotFoundError(
-            f"target {folder}: none of {', '.join(_USUAL)} is in it; name the file"
-        )
-    return found
-
-
-def _of_shards(path: AnyPath) -> Tensors:
-    try:
-        places = read_index(_contents(path, SMALL))
-    except ValueError as error:
-        raise ConfigError(f"target {path}: {error}") from None
-    tensors: dict[str, TargetTensor] = {}
-    for file in dict.fromkeys(places.values()):
-        tensors |= _of_file(path.parent / file)
-    if lacking := next((name for name in places if name not in tensors), None):
-        raise ConfigError(f"target {path}: none of its shards has {lacking!r}, which it lists")
-    return {name: tensors[name] for name in places}
-
-
-def _contents(path: AnyPath, limit: int) -> bytes:
-    try:
-        return read_small(path, limit)
-    except RemoteError:
-        raise
-    except OSError as error:
-        raise ConfigError(f"target {path}: cannot be read ({error.strerror})") from None
+    with open_weights(path) as weights:
+        same = weights.same if isinstance(weights, TorchWeights) else {}
+        return {
+            info.name: TargetTensor(info.shape, str(info.dtype), same.get(info.name))
+            for info in weights.infos
+        }
 
 
 def _of_json(path: AnyPath) -> Tensors:
     try:
-        listed = parse_json(_contents(path, SMALL).decode("utf-8-sig"))
+        listed = parse_json(read_small(path).decode("utf-8-sig"))
+    except RemoteError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"target {path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise ConfigError(f"target {path}: cannot be read as JSON ({error})") from None
     if not isinstance(listed, dict):
@@ -175,34 +143,6 @@ def _listed(path: AnyPath, name: str, entry: Any) -> TargetTensor:
     return TargetTensor(tuple(shape), dtype and dtype.removeprefix("torch."))
 
 
-def _of_safetensors(path: AnyPath) -> Tensors:
-    """Of the file's header alone."""
-    try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            text = file.read(size) if 2 <= size <= LARGEST_HEADER else b""
-        if len(text) != size or text[:1] != b"{":
-            raise ValueError("no header of safetensors")
-        header = parse_json(text.decode("utf-8"))
-        header.pop("__metadata__", None)
-    except RemoteError:
-        raise
-    except OSError as error:
-        raise ConfigError(f"target {path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise ConfigError(f"target {path}: {str(error)[:200]}; expected {_KINDS}") from None
-    tensors = {name: _listed(path, name, entry) for name, entry in header.items()}
-    return {
-        name: tensor._replace(dtype=_DTYPES.get(tensor.dtype or ""))
-        for name, tensor in tensors.items()
-    }
-
-
-def _of_torch_file(path: AnyPath) -> Tensors:
-    found = _state_dict(str(path), pth.load(pth.TorchFile(path), mapped=True))
-    return _of_state_dict(f"target {path}", found)
-
-
 def _of_state_dict(named: str, found: Mapping[str, Any]) -> Tensors:
     def place(tensor: torch.Tensor) -> tuple[Any, ...] | None:
         """Where the values lie, if there are any: two tensors at one place are one."""
@@ -214,26 +154,6 @@ def _of_state_dict(named: str, found: Mapping[str, Any]) -> Tensors:
         return _tensors((name, tensor, place(tensor)) for name, tensor in found.items())
     except (RuntimeError, ValueError) as error:  # of one without values, and without a shape
         raise ConfigError(f"{named}: {_line(error)}") from None
-
-
-def _state_dict(named: str, contents: Any) -> Mapping[str, torch.Tensor]:
-    """The only state dict in what a file of torch.save holds, whether or not beside other things.
-
-    Raises ConfigError for none and for several.
-    """
-    import torch
-
-    def tensors(value: Any) -> dict[str, torch.Tensor]:
-        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            return {}
-        found = {name: each for name, each in value.items() if isinstance(each, torch.Tensor)}
-        others = [name for name in value if name not in found]
-        return found if all(name.endswith("_extra_state") for name in others) else {}
-
-    try:
-        return only_state_dict(contents, tensors)
-    except ValueError as error:
-        raise ConfigError(f"target {named}: {error}") from None
 
 
 def _called(named: str) -> Any:

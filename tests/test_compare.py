@@ -12,7 +12,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 import numpy as np
 import pytest
@@ -97,7 +97,12 @@ CONTAINERS = {
         [save_file(tensors, folder / "a.safetensors")] and folder
     ),
     "with training state": lambda tensors, folder: save(
-        {"state_dict": tensors, "epoch": 3, "lr": np.float64(1e-4), "optimizer": {"state": {}}},
+        {
+            "state_dict": tensors,
+            "lr": np.float64(1e-4),
+            "optimizer": {"state": {}},
+            "others": (3, torch.device("cpu"), Counter("ab"), bytearray(b"c")),
+        },
         folder / "last.pth",
     ),
     "torch in shards": lambda tensors, folder: in_shards(

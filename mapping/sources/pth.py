@@ -115,8 +115,8 @@ def is_pth(path: AnyPath) -> bool:
         return False  # not ours: who opens it next says what is wrong with it
 
 
-def load(path: TorchFile, mapped: bool = False) -> Any:
-    """What the file holds; `mapped` where its values are not asked for, and not read if need be.
+def load(path: TorchFile) -> Any:
+    """What the file holds.
 
     Raises UnsupportedError for a pickle that asks for more than tensors and plain data,
     CorruptCheckpointError, MissingExtraError without torch.
@@ -132,13 +132,12 @@ def load(path: TorchFile, mapped: bool = False) -> Any:
         )
     names = _check_contents(path)
     stand_ins: list[Any] = [stand_in for name, stand_in in _STAND_INS.items() if name in names]
-    mapped = mapped and zipfile.is_zipfile(path.local)
     # What torch allows, and which warnings are shown, holds for all threads.
     with _LOADING, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a refusal that is reported below
         try:
             with torch.serialization.safe_globals(stand_ins):
-                return torch.load(path.local, map_location="cpu", weights_only=True, mmap=mapped)
+                return torch.load(path.local, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise _refusal(path, str(error)) from None
         except Exception as error:  # torch lets whatever a damaged pickle causes through

@@ -38,7 +38,6 @@ from tfreader.shapes import MAX_ELEMENTS, MAX_RANK
 
 from .pickle_cost import TooCostlyError, names_in
 from .pth import LEGACY_PICKLES, MAX_PICKLE_SIZE, Inert, refused
-from .state_dict import only_state_dict
 
 MOST_REPEATED = 1 << 26  # bytes of a tensor of which fewer are stored
 _LOCAL_HEADER = 30  # bytes before a record's name, the last four being two lengths
@@ -113,6 +112,11 @@ _KNOWN: Mapping[str, Any] = {
     **{f"torch {name}": _DTYPES[kind] for name, kind in _STORAGES.items()},
     **{f"torch.storage {name}": _DTYPES[kind] for name, kind in _STORAGES.items()},
     **{f"torch {name}": dtype for name, dtype in _DTYPES.items()},
+    # Plain data beside the tensors, none of which is looked at.
+    "collections Counter": Inert,
+    "builtins bytearray": Inert,
+    "__builtin__ bytearray": Inert,
+    "torch device": Inert,
     "numpy ndarray": Inert,
     "numpy dtype": Inert,
     "_codecs encode": Inert,  # of the bytes of numpy's scalars
@@ -140,10 +144,11 @@ class _Unpickler(pickle.Unpickler):
 
 
 class TorchWeights(Checkpoint):
-    """The only state dict in a file of torch.save.
+    """The only state dict in a file of torch.save, in the order of its tensors there.
 
-    Raises CheckpointNotFoundError, CorruptCheckpointError, UnsupportedError where its pickle asks
-    for more than tensors and plain data, or holds no state dict, or several.
+    `same` has, of each tensor that lies where one before it does, the first name there. Raises
+    CheckpointNotFoundError, CorruptCheckpointError, UnsupportedError where its pickle asks for
+    more than tensors and plain data, or holds no state dict, or several.
     """
 
     format = "torch"
@@ -154,8 +159,9 @@ class TorchWeights(Checkpoint):
         self._file = open_file(path)
         try:
             tensors, records = self._contents()
-            places = {name: self._place(name, tensors[name], records) for name in sorted(tensors)}
+            places = {name: self._place(name, tensors[name], records) for name in tensors}
             self._variables: Mapping[str, _Place] = places
+            self.same = _tied(places)
         except BaseException:
             self._file.close()
             raise
@@ -231,10 +237,18 @@ class TorchWeights(Checkpoint):
         return _Unpickler(BytesIO(stream.read(end - start))).load()
 
     def _state_dict(self, contents: Any) -> Mapping[str, _Tensor]:
-        try:
-            return only_state_dict(contents, _tensors_of)
-        except ValueError as error:
-            raise UnsupportedError(f"{self.path}: {error}") from None
+        """What the file holds if it is one, or else the only one in it, as of a training."""
+        if own := _tensors_of(contents):
+            return own
+        inner = contents.items() if isinstance(contents, Mapping) else ()
+        found = {str(key): tensors for key, value in inner if (tensors := _tensors_of(value))}
+        if len(found) != 1:
+            which = f"several: {', '.join(found)}" if found else "none"
+            raise UnsupportedError(
+                f"{self.path}: expected one state dict in it, found {which}; save it alone with "
+                "torch.save(model.state_dict(), FILE)"
+            )
+        return next(iter(found.values()))
 
     def _place(self, name: str, tensor: _Tensor, records: Mapping[str, tuple[int, int]]) -> _Place:
         """Where it lies. Raises CorruptCheckpointError where that is not in its record."""
@@ -330,6 +344,18 @@ def _tensors_of(value: Any) -> Mapping[str, _Tensor]:
     found = {name: each for name, each in value.items() if isinstance(each, _Tensor)}
     others = [name for name in value if name not in found]
     return found if all(name.endswith("_extra_state") for name in others) else {}
+
+
+def _tied(places: Mapping[str, _Place]) -> Mapping[str, str]:
+    """Of each tensor that lies where another does, the first name there."""
+    first: dict[tuple[Any, ...], str] = {}
+    same = {}
+    for name, (info, _, _, strides) in places.items():
+        if info.nbytes:
+            owner = first.setdefault((info.offset, info.shape, strides, info.dtype), name)
+            if owner != name:
+                same[name] = owner
+    return same
 
 
 def _all_tensors(contents: Any) -> Sequence[_Tensor]:

@@ -54,7 +54,7 @@ def _open(path: str) -> Checkpoint:
         raise
     except OSError as error:
         raise CorruptCheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    if not is_safetensors(head):
+    if not is_safetensors(head) and not path.endswith(".safetensors"):
         return TorchWeights(path)
     if safetensors_format(head) == "tf":
         raise CorruptCheckpointError(
