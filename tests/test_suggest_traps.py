@@ -40,6 +40,23 @@ def test_what_is_no_variance_may_be_below_zero(tmp_path, tensor):
     assert uncertain(tmp_path, variables, {tensor: (4,), "pi.gain": (4,)}) >= {tensor}
 
 
+def test_what_a_teacher_has_is_not_taken_for_what_the_student_lacks(tmp_path):
+    own = {
+        "bert/embeddings/word_embeddings": values(50, 6),
+        "cls/predictions/output_bias": values(50),
+        "cls/predictions/transform/dense/kernel": values(6, 7),
+    }
+    teachers = {f"teacher/{name}": array + 1 for name, array in own.items()}
+    head = "cls.predictions.decoder"
+    tied: Shapes = {f"{head}.weight": (50, 6), f"{head}.bias": (50,)}
+    tensors: Shapes = {
+        "bert.embeddings.word_embeddings.weight": (50, 6),
+        "cls.predictions.bias": (50,),
+        "cls.predictions.transform.dense.weight": (7, 6),
+    }
+    assert uncertain(tmp_path, own | teachers, tensors | tied) >= {*tied}
+
+
 @pytest.mark.parametrize("order", ["w w b b", "b w b w", "e w b w b"])
 def test_nameless_kernels_are_followed_by_their_bias_only_where_all_are(tmp_path, order):
     kernels = {"w": (32, 32), "b": (32,), "e": (50, 32)}

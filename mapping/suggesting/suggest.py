@@ -244,6 +244,11 @@ def _suggestion(
     filled |= {id(pair.target) for pair in more}
     left = [s for s in rest if id(s) not in used]
     lacking = [t for t in missing if id(t) not in filled]
+    originals = _originals(variables)
+    for pair in pairs:
+        copied = [t.name for t in pair.source.parts.values() if t.name in originals]
+        if copied and not pair.doubts and "name" not in pair.why:
+            pair.doubts.append(f"by its name a copy of {originals[copied[0]]}, such as a teacher's")
     again = _tied(lacking, pairs)
     pairs += again
     filled = {id(pair.target) for pair in again}
@@ -253,6 +258,18 @@ def _suggestion(
         pairs, names, lacking, variables, tensors, counted, averages, one_by_one
     )
     return Suggestion(text, len(tensors), uncertain)
+
+
+def _originals(variables: Sequence[Tensor]) -> dict[str, str]:
+    """Of variables that have another's name and shape, in a scope around it, the other's name."""
+    known = {(variable.name, variable.shape) for variable in variables}
+    found = {}
+    for name, shape, *_ in variables:
+        parts = name.split("/")
+        inner = ("/".join(parts[i:]) for i in range(1, len(parts) - 1))  # in a scope of its own
+        if original := next((other for other in inner if (other, shape) in known), None):
+            found[name] = original
+    return found
 
 
 def _known(layer: Layer, operations: Operations) -> Known:
