@@ -75,24 +75,16 @@ def verify(
 def _compare(model: str, checkpoint: str, as_json: bool, given: dict[str, Any]) -> None:
     from tfreader.mapping.records.audit import compare_output
 
-    from .page import put_page
+    from .page import has_page, put_page
     from .pages import verify_page
     from .show import comparison_lines
 
-    found = compare_output(model, checkpoint, **given)
-    put_page(lambda: verify_page(found.to_data(), _statistics(model)))
+    values: dict[str, Statistics] | None = {} if has_page() else None
+    found = compare_output(model, checkpoint, statistics=values, **given)
+    put_page(lambda: verify_page(found.to_data(), values or {}))
     put(found.to_data(), comparison_lines(found), as_json)
     if not found.ok:
         sys.exit(FAILED)
-
-
-def _statistics(model: str) -> dict[str, Statistics]:
-    from tfreader.mapping.sources.weights import open_weights
-    from tfreader.paths import as_path
-    from tfreader.statistics import statistics
-
-    with open_weights(as_path(model)) as weights:
-        return {name: statistics(weights, name, has_histogram=True) for name in weights}
 
 
 def _is_converted(path: str) -> bool:

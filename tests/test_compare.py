@@ -27,7 +27,7 @@ import tfreader
 from tfreader.cli.main import main
 from tfreader.mapping import load_state_dict
 from tfreader.mapping.records.compare import compare
-from tfreader.mapping.records.settings import COMMON, DEFAULTS, SIZES, differences
+from tfreader.mapping.records.settings import COMMON, DEFAULTS, differences
 from tfreader.mapping.sources.torch_weights import TorchWeights
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
@@ -387,20 +387,10 @@ def test_the_defaults_are_those_of_transformers(model_type):
     assert {key: value for key, value in wanted.items() if key in found} == found
 
 
-def test_the_sizes_are_keys_of_transformers():
-    known = DEFAULTS.keys() - {"transfo-xl"}
-    keys = {key for model_type in known for key in vars(CONFIG_MAPPING[model_type]())}
-    assert {*SIZES} - keys <= {
-        "cutoffs",
-        "d_embed",
-        "div_val",
-    }  # of Transformer-XL, which is no more
-
-
 def test_which_layers_attend_locally_is_compared():
-    planned = {"attention_types": [[["global", "local"], 2]]}
+    planned = {"model_type": "gpt_neo", "attention_types": [[["global", "local"], 2]]}
     for layers, found in ((["global", "local"] * 2, 0), (["global"] * 4, 1)):
-        assert len([*differences("gpt_neo", planned, {"attention_layers": layers})]) == found
+        assert len([*differences(planned, {"attention_layers": layers})]) == found
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])

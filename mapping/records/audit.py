@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 from typing import Any
@@ -9,30 +10,29 @@ from typing import Any
 from tfreader.checkpoint import VerifyReport
 from tfreader.errors import CheckpointNotFoundError, ChecksumError
 from tfreader.paths import AnyPath
+from tfreader.statistics import Statistics
 
 from ..families import open_source
 from ..places import RECORD, find_record, overrules
 from ..planning.planner import PlanOptions
 from ..rules.rule_file import parse_rules
-from .compare import Comparison, compare
-from .manifest import Manifest, load
+from .compare import Comparison, compare_seen
+from .manifest import Manifest, checksum_kind, load
 from .recorded import Recorded
+from .seen import Seen
 
 
 def verify_output(output: str | PathLike[str]) -> VerifyReport:
     """Check the files of a conversion against its record.
 
     Raises ChecksumError, whose `problems` lists every file and tensor that is not as recorded,
-    CheckpointNotFoundError without a record, MissingExtraError for a torch file without torch.
+    CheckpointNotFoundError without a record.
     """
     record, manifest = _record(output)
-    recorded = Recorded(manifest)
-    paths = [record.parent / name for name in manifest["files"]]
-    problems = [problem for path in paths for problem in recorded.problems(path)]
-    problems += _strangers(record, manifest)
-    if problems:
+    if problems := _problems(record, manifest):
         raise ChecksumError.of(str(output), problems)
-    nbytes = sum(manifest["files"][name]["size"] for name in recorded.tensors)
+    files = {tensor["file"] for tensor in manifest["tensors"]}
+    nbytes = sum(manifest["files"][name]["size"] for name in files)
     return VerifyReport(len(manifest["tensors"]), nbytes)
 
 
@@ -40,29 +40,32 @@ def compare_output(
     model: str | PathLike[str],
     checkpoint: str | PathLike[str],
     model_type: str = "auto",
+    statistics: dict[str, Statistics] | None = None,
     **options: Any,
 ) -> Comparison:
     """Compare a model to its checkpoint; one that was converted here to its record too.
 
     Such a model's record says how it was made, as far as the `options` of `compare` leave that
-    open. Raises what `compare` raises.
+    open. `statistics` is filled with those of its tensors. Raises what `compare` raises.
     """
     record = find_record(model)
-    if record is None:
-        return compare(model, checkpoint, model_type, **options)
-    manifest = load(record)
-    problems: list[str] = []
-    try:
-        verify_output(model)
-    except ChecksumError as error:
-        problems += error.problems
+    manifest = load(record) if record is not None else None
+    seen = Seen(checksum_kind(manifest) if manifest else None, statistics is not None)
     given = options if model_type == "auto" else {**options, "model_type": model_type}
-    arguments = {**_as_recorded(manifest), **given}
-    found = compare(model, checkpoint, **arguments)
-    with open_source(checkpoint, arguments["model_type"]) as source:
-        is_other = source.index_sha256() != manifest["source"]["index_sha256"]
-    if is_other and (problems or not found.ok):
-        problems.insert(0, f"{checkpoint}: not the checkpoint that was converted: another index")
+    recorded = _as_recorded(manifest) if manifest else {"model_type": "auto"}
+    arguments: Any = {"config": None, "rules": None, **recorded, **given}
+    kind, config, rules = (arguments.pop(key) for key in ("model_type", "config", "rules"))
+    found = compare_seen(model, checkpoint, kind, seen, config, rules, arguments)
+    if statistics is not None:
+        statistics.update(seen.statistics)
+    if record is None or manifest is None:
+        return found
+    problems = _problems(record, manifest, seen.digests)
+    if problems or not found.ok:
+        with open_source(checkpoint, kind) as source:
+            if source.index_sha256() != manifest["source"]["index_sha256"]:
+                said = "not the checkpoint that was converted: another index"
+                problems.insert(0, f"{checkpoint}: {said}")
     return replace(found, others=(*problems, *found.others))
 
 
@@ -96,6 +99,16 @@ def _record(output: str | PathLike[str]) -> tuple[AnyPath, Manifest]:
             f"{output}: no record of a conversion there ({RECORD}), so nothing to check it against"
         )
     return record, load(record)
+
+
+def _problems(
+    record: AnyPath, manifest: Manifest, digests: Mapping[str, str] | None = None
+) -> list[str]:
+    """What is not as recorded; `digests` are checksums of tensors that are known already."""
+    recorded = Recorded(manifest, digests or {})
+    paths = [record.parent / name for name in manifest["files"]]
+    problems = [problem for path in paths for problem in recorded.problems(path)]
+    return problems + _strangers(record, manifest)
 
 
 def _strangers(record: AnyPath, manifest: Manifest) -> list[str]:

@@ -13,6 +13,7 @@ from tfreader.errors import ConfigError, PlanError, TFReaderError, UnknownModelT
 from tfreader.paths import AnyPath, as_path
 
 from ..families import open_source
+from ..findings import some
 from ..plan import Plan
 from ..planning.planner import PlanOptions, make_plan
 from ..rules.ops import Shape
@@ -20,6 +21,7 @@ from ..rules.rule import RuleSet
 from ..sources.weights import open_weights
 from .pairing import Pairing, pair
 from .rows import EQUAL, STATUSES, Row, check_lengths, rows_of
+from .seen import Seen
 from .settings import CONFIG, differences, read_config
 
 
@@ -87,6 +89,19 @@ def compare(
 
     Raises what `make_plan` and reading raise; a difference is no error.
     """
+    return compare_seen(model, checkpoint, model_type, Seen(), config, rules, options)
+
+
+def compare_seen(
+    model: str | PathLike[str],
+    checkpoint: str | PathLike[str],
+    model_type: str,
+    seen: Seen,
+    config: str | PathLike[str] | Mapping[str, Any] | None,
+    rules: str | PathLike[str] | RuleSet | None,
+    options: PlanOptions,
+) -> Comparison:
+    """As `compare`, with `seen` to take in the model's values."""
     with (
         open_source(checkpoint, model_type) as source,
         open_weights(as_path(model)) as weights,
@@ -95,10 +110,14 @@ def compare(
         options.setdefault("dtype", "keep")
         settings = read_config(as_path(model))
         planned = _planned(source, shapes, settings, model_type, config, rules, options)
-        plan, made = min(planned, key=lambda one: one[1].distance(one[0], shapes))
+        named = _classes(settings)
+        plan, made = min(
+            planned,
+            key=lambda one: (one[1].distance(one[0], shapes), one[0].architecture not in named),
+        )
         source.check_shards([name for entry in plan.entries for name in entry.sources])
-        rows = check_lengths([*rows_of(plan, made, source, weights)], plan, settings)
-        others, notes = _beside(planned[0][0], plan, settings, as_path(model))
+        rows = check_lengths([*rows_of(plan, made, source, weights, seen)], plan, settings)
+        others, notes = _beside(planned, plan, settings, as_path(model))
         return Comparison(
             model=str(model),
             checkpoint=str(checkpoint),
@@ -123,14 +142,20 @@ def _planned(
     """Plans of the classes that the model may have, up to one whose tensors are the model's.
 
     First comes the class that the checkpoint's heads tell, then those that the model's config
-    names, then the others of the family; one that is asked for stands alone. Raises what
-    `make_plan` raises where no class can be planned.
+    names, which may have the same tensors, then the others of the family; one that is asked for
+    stands alone. Raises what `make_plan` raises where no class can be planned.
     """
     planned: list[tuple[Plan, Pairing]] = []
     failed: TFReaderError | None = None
     asked = options.get("architecture")
-    wanted = [asked] if asked is not None else [None, *_classes(settings)]
+    named = _classes(settings)
+    wanted = [asked] if asked is not None else [None, *named]
+    is_found = False
     for kind in wanted:  # which grows as the family's classes are known
+        if is_found and kind not in named:
+            break
+        if kind is not None and any(plan.architecture == kind for plan, _ in planned):
+            continue
         options["architecture"] = kind
         try:
             plan = make_plan(source, model_type, config=config, rules=rules, **options)
@@ -140,10 +165,9 @@ def _planned(
         else:
             tried, made = plan, pair(plan, shapes)
             planned.append((plan, made))
-            if not made.distance(plan, shapes):
-                return planned
+            is_found = is_found or not made.distance(plan, shapes)
         if asked is None and tried is not None:
-            others = (kind.name for kind in tried.rules.architectures)
+            others = [kind.name for kind in tried.rules.architectures]
             wanted += [name for name in others if name not in (*wanted, tried.architecture)]
     if not planned:
         assert failed is not None
@@ -158,31 +182,49 @@ def _classes(settings: Mapping[str, Any] | None) -> list[str]:
 
 
 def _beside(
-    first: Plan, plan: Plan, settings: Mapping[str, Any] | None, model: AnyPath
+    planned: Sequence[tuple[Plan, Pairing]],
+    plan: Plan,
+    settings: Mapping[str, Any] | None,
+    model: AnyPath,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What is wrong but for the tensors, and what the user should know.
 
-    The head that a checkpoint was fine-tuned with must not get lost; those of pre-training may.
+    The head that a checkpoint was fine-tuned with must not get lost; those of pre-training may, but
+    not where config.json names a class that has them: loading would start them anew.
     """
     problems, notes = [], []
+    first = planned[0][0]
     heads, own = _heads(first), _heads(plan)
     usual = first.rules.architectures[:1]
-    if lost := sorted(heads - own):
+    lost = {one.architecture: _lost(one, made) for one, made in planned}
+    for kind in _classes(settings)[:1]:
+        if kind != plan.architecture and lost.get(kind):
+            problems.append(
+                f"{model / CONFIG}: architectures names {kind}, of which the model lacks "
+                f"{some(lost[kind])}"
+            )
+    if gone := sorted(heads - own):
         said = (
-            f"the checkpoint's {' and '.join(lost)} head is not in it: compared as "
+            f"the checkpoint's {' and '.join(gone)} head is not in it: compared as "
             f"{plan.architecture}, where the checkpoint is a {first.architecture}"
         )
-        if {*lost} <= {head for kind in usual for head in (*kind.heads, *kind.beside)}:
+        if {*gone} <= {head for kind in usual for head in (*kind.heads, *kind.beside)}:
             notes.append(said)
         else:
             problems.append(
                 f"{model}: {said} (--architecture {plan.architecture} if that is meant)"
             )
     if settings is not None and plan.family is not None and plan.config is not None:
-        for said, is_wrong in differences(plan.family.model_type, plan.config, settings):
+        is_kept = plan.family.any_type
+        for said, is_wrong in differences(plan.config, settings, plan.architecture, is_kept):
             where = f"{model / CONFIG}: {said}"
             (problems if is_wrong else notes).append(where)
     return tuple(problems), tuple(notes)
+
+
+def _lost(plan: Plan, made: Pairing) -> list[str]:
+    """The tensors of a class that a model has not, but for those that loading fills in."""
+    return [e.target for e in plan.entries if e.fill is None and e.target not in made.names]
 
 
 def _heads(plan: Plan) -> set[str]:

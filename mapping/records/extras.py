@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from tfreader.checkpoint import TensorInfo
 from tfreader.dtypes import Array
 
 LARGEST = 64 << 20  # bytes of a tensor that is looked into
+Read = Callable[[], Array]
 _Fits = Callable[[Array], bool]
 
 
@@ -39,6 +41,22 @@ def _are_frequencies(values: Array) -> bool:
     return bool(np.allclose(values.astype(np.float64), 10000.0**-steps, 1e-5))
 
 
+def _is_relative_index(values: Array) -> bool:
+    """That of a square window's places to each other, which Swin and BEiT look their biases up by.
+
+    BEiT's has a row and a column more, of the class token.
+    """
+    width = math.isqrt(len(values)) if values.ndim == 2 else 0
+    rows, columns = np.divmod(np.arange(width * width), max(width, 1))
+    down, right = (places[:, None] - places[None] + width - 1 for places in (rows, columns))
+    index = down * (2 * width - 1) + right
+    if len(values) == width * width + 1:
+        end = (2 * width - 1) ** 2
+        index = np.pad(index, ((1, 0), (1, 0)))
+        index[0], index[1:, 0], index[0, 0] = end, end + 1, end + 2
+    return width > 0 and np.array_equal(values, index)
+
+
 # Of releases of transformers before 4.31, which kept buffers in the state dict, and of torch.
 _BUFFERS: tuple[tuple[str, str, _Fits], ...] = (
     (r"(?:char_)?position_ids", "a buffer: the positions from 0 on", _counts),
@@ -46,6 +64,7 @@ _BUFFERS: tuple[tuple[str, str, _Fits], ...] = (
     (r"bias", "a buffer: the mask of causal attention", _is_mask),
     (r"masked_bias", "a buffer: the score of masked positions", _is_low),
     (r"inv_freq", "a buffer: the frequencies of positions", _are_frequencies),
+    (r"relative_position_index", "a buffer: which positions are how far apart", _is_relative_index),
     (r"num_batches_tracked", "a buffer: torch's counter of batches", lambda v: v.ndim == 0),
 )
 # What from_pretrained passes over (_keys_to_ignore_on_load_unexpected of its classes).
@@ -53,25 +72,35 @@ _PASSED_OVER = {
     r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight": "of releases "
     "of transformers before 4, whose layer has it no more: from_pretrained passes over it",
 }
+# And of one type of models, which has positions of another kind where no plan has these.
+_UNREAD = {
+    ("esm", "embeddings.position_embeddings.weight"): "positions that the model does not read"
+}
 
 
-def harmless(info: TensorInfo, read: Callable[[], Array]) -> str | None:
-    """What an extra tensor is that changes nothing, by its name and its values; else None."""
-    for pattern, what in _PASSED_OVER.items():
-        if re.fullmatch(rf"(?:.*\.)?{pattern}", info.name):
+def harmless(name: str, read: Read | None, model_type: str | None = None) -> str | None:
+    """What a tensor is that changes nothing, by its name and its values; else None.
+
+    `read` is None where it is too large to be looked into, or holds no real numbers.
+    """
+    for (kind, end), what in _UNREAD.items():
+        if kind == model_type and f".{name}".endswith(f".{end}"):
             return what
-    name = info.name.rpartition(".")[2]
+    for pattern, what in _PASSED_OVER.items():
+        if re.fullmatch(rf"(?:.*\.)?{pattern}", name):
+            return what
+    leaf = name.rpartition(".")[2]
     for pattern, what, fits in _BUFFERS:
-        if re.fullmatch(pattern, name) and _can_be_read(info) and fits(read()):
+        if re.fullmatch(pattern, leaf) and read is not None and fits(read()):
             return what
     return None
 
 
-def looks(info: TensorInfo, read: Callable[[], Array]) -> str:
+def looks(read: Read | None) -> str:
     """How the values of other tensors look, as a hint at where they come from."""
-    if not _can_be_read(info) or not info.nbytes:
+    values = read() if read is not None else np.empty(0)
+    if not values.size:
         return ""
-    values = read()
     if said := constant(values):
         return said
     values = values.astype(np.float64)
@@ -84,6 +113,6 @@ def constant(values: Array) -> str:
     return f"all {first[0]:g}" if len(first) and bool((values == first).all()) else ""
 
 
-def _can_be_read(info: TensorInfo) -> bool:
-    kind = info.dtype.numpy
-    return kind is not None and kind.kind != "c" and (info.nbytes or 0) <= LARGEST
+def can_be_read(kind: np.dtype[Any] | None, nbytes: int | None) -> bool:
+    """Whether a tensor is looked into."""
+    return kind is not None and kind.kind != "c" and (nbytes or 0) <= LARGEST

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ..plan import Plan
 from ..rules.ops import Shape
+from .spellings import base_prefixes, spelled_as_planned, ties
 
 MOST_LEVELS = 2  # of names that a prefix has: `module.bert.`
 
@@ -16,14 +17,17 @@ MOST_LEVELS = 2  # of names that a prefix has: `module.bert.`
 class Pairing:
     """The model's name of each tensor of the plan, and what is known of the others.
 
-    `prefixes` are those that differ: of the plan, of the model, and whether loading knows both.
-    `tied` are names of the plan whose tensor the model has under another name alone, `copies` the
+    `prefixes` are those that differ: of the plan, of the model, and whether loading knows both;
+    `moved` has those of each tensor. `respelled` are the model's names that loading changes. `tied`
+    are names of the plan whose tensor the model has under another name alone, `copies` the
     model's names of tensors that it has under another name too, with the plan's name. `extra` are
     those that no tensor of the plan has.
     """
 
     names: dict[str, str] = field(default_factory=dict)
     prefixes: list[tuple[str, str, bool]] = field(default_factory=list)
+    moved: dict[str, tuple[str, str, bool]] = field(default_factory=dict)
+    respelled: set[str] = field(default_factory=set)
     tied: dict[str, str] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)
     extra: list[str] = field(default_factory=list)
@@ -36,17 +40,6 @@ class Pairing:
         )
         return len(shapes) - fitting + len(self.extra)
 
-    def prefix_of(self, target: str) -> tuple[str, str, bool] | None:
-        """The prefixes by which a name of the plan differs from the model's."""
-        return next(
-            (
-                (own, other, is_known)
-                for own, other, is_known in self.prefixes
-                if target.startswith(own) and self.names[target] == other + target.removeprefix(own)
-            ),
-            None,
-        )
-
 
 def pair(plan: Plan, found: Mapping[str, Shape]) -> Pairing:
     """Find the model's name of each tensor of the plan.
@@ -55,10 +48,12 @@ def pair(plan: Plan, found: Mapping[str, Shape]) -> Pairing:
     or without which from_pretrained loads a file, are known; so is any where no class is.
     """
     targets = [entry.target for entry in plan.entries]
-    bases = {kind.strip for kind in plan.rules.architectures} - {""}
-    made = Pairing(names={name: name for name in targets if name in found})
-    left = {*targets, *plan.ties} - found.keys()
-    while left and (best := _best(left, found.keys() - {*made.names.values()})):
+    bases = base_prefixes(plan)
+    spelled = spelled_as_planned(found, plan)
+    tied = ties(spelled, plan)
+    made = Pairing(names={name: name for name in targets if name in spelled})
+    left = {*targets, *tied} - spelled.keys()
+    while left and (best := _best(left, spelled.keys() - {*made.names.values()})):
         own, other = best
         is_known = (
             not plan.rules.architectures
@@ -68,16 +63,21 @@ def pair(plan: Plan, found: Mapping[str, Shape]) -> Pairing:
         made.prefixes.append((own, other, is_known))
         for name in sorted(left):
             there = other + name.removeprefix(own)
-            if name.startswith(own) and there in found:
+            if name.startswith(own) and there in spelled:
                 made.names[name] = there
+                made.moved[name] = made.prefixes[-1]
                 left.discard(name)
-    aliases = {made.names.pop(name, name): end for name, end in plan.ties.items()}
+    aliases = {made.names.pop(name, name): end for name, end in tied.items()}
     for alias, end in aliases.items():
-        if alias in found and end in made.names:
+        if alias in spelled and end in made.names:
             made.copies[alias] = end
-        elif alias in found:
+        elif alias in spelled:
             made.names[end] = alias
             made.tied[end] = alias
+    made.names = {target: spelled[name] for target, name in made.names.items()}
+    made.tied = {target: spelled[name] for target, name in made.tied.items()}
+    made.copies = {spelled[name]: target for name, target in made.copies.items()}
+    made.respelled = {own for name, own in spelled.items() if name != own}
     taken = {*made.names.values(), *made.copies}
     made.extra = [name for name in found if name not in taken]
     return made

@@ -13,8 +13,6 @@ import numpy as np
 from tfreader.checksum import HASHES
 from tfreader.dtypes import Array
 from tfreader.errors import (
-    CorruptCheckpointError,
-    MissingExtraError,
     RemoteError,
     TFReaderError,
 )
@@ -23,6 +21,7 @@ from tfreader.paths import AnyPath
 
 from ..execute import WORKERS
 from ..places import OURS, is_torch_file
+from ..sources.torch_weights import TorchWeights
 from ..writers import safetensors
 from .manifest import Manifest, checksum_kind
 
@@ -31,9 +30,13 @@ Described = dict[str, Any]
 
 
 class Recorded:
-    """The files of a record; `tensors` are its tensors by file and name."""
+    """The files of a record; `tensors` are its tensors by file and name.
 
-    def __init__(self, manifest: Manifest) -> None:
+    `digests` are the checksums of tensors that are known without reading them again.
+    """
+
+    def __init__(self, manifest: Manifest, digests: Mapping[str, str] | None = None) -> None:
+        self._digests = digests or {}
         self._files: Mapping[str, Mapping[str, Any]] = manifest["files"]
         self._ties: Mapping[str, str] = manifest["ties"]
         self._kind = checksum_kind(manifest)
@@ -43,7 +46,7 @@ class Recorded:
             self.tensors.setdefault(tensor["file"], {})[tensor["target"]] = known
 
     def problems(self, path: AnyPath) -> list[str]:
-        """What is amiss with a file that the record names. Raises RemoteError, MissingExtraError.
+        """What is amiss with a file that the record names. Raises RemoteError.
 
         There is nothing amiss where all its bytes are as they were written.
         """
@@ -79,8 +82,8 @@ class Recorded:
             return []
         problems = []
         try:
-            found = _tensors_in(path, self._kind)
-        except (RemoteError, MissingExtraError):
+            found = _tensors_in(path, self._kind, self._digests)
+        except RemoteError:
             raise
         except TFReaderError as error:
             return [str(error)]
@@ -115,31 +118,34 @@ def differences(
     return sorted(problems)
 
 
-def _tensors_in(path: AnyPath, kind: str) -> dict[str, Described]:
+def _tensors_in(path: AnyPath, kind: str, digests: Mapping[str, str]) -> dict[str, Described]:
     if path.suffix != ".safetensors":
-        return _torch_tensors(path, kind)
+        return _torch_tensors(path, kind, digests)
     with closing(open_file(str(path))) as file, ThreadPoolExecutor(WORKERS) as pool:
         header = safetensors.read_header(file)
-        spans = [tensor["data_offsets"] for tensor in header.values()]
-        digests = pool.map(lambda span: checksum_of(kind, file, *span), spans)
+
+        def digest(name: str) -> str:
+            return digests.get(name) or checksum_of(kind, file, *header[name]["data_offsets"])
+
         return {
-            name: {"dtype": t["dtype"], "shape": t["shape"], kind: digest}
-            for (name, t), digest in zip(header.items(), digests, strict=True)
+            name: {"dtype": header[name]["dtype"], "shape": header[name]["shape"], kind: found}
+            for name, found in zip(header, pool.map(digest, header), strict=True)
         }
 
 
-def _torch_tensors(path: AnyPath, kind: str) -> dict[str, Described]:
-    from ..sources import pth
+def _torch_tensors(path: AnyPath, kind: str, digests: Mapping[str, str]) -> dict[str, Described]:
+    with TorchWeights(str(path)) as tensors:
+        return {
+            info.name: {
+                "dtype": str(info.dtype),
+                "shape": list(info.shape),
+                kind: digests.get(info.name) or _digest(tensors[info.name], kind),
+            }
+            for info in tensors.infos
+        }
 
-    file = pth.TorchFile(path)
-    contents = pth.load(file)
-    if not isinstance(contents, dict):
-        raise CorruptCheckpointError(f"{path}: damaged: no state dict; convert again")
-    with pth.PthCheckpoint(file, contents, {}) as tensors:
-        return {name: _described(tensors[name], kind) for name in tensors}
 
-
-def _described(array: Array, kind: str) -> Described:
+def _digest(array: Array, kind: str) -> str:
     digest = HASHES[kind]()
     digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return {"dtype": str(array.dtype), "shape": list(array.shape), kind: digest.hexdigest()}
+    return digest.hexdigest()

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfreader.checkpoint import Checkpoint, VariableReader, whole
+from tfreader.checkpoint import Checkpoint, VariableReader, part_of, whole
 from tfreader.dtypes import Array, name_of
 
 from ..execute import stream
 from ..plan import Entry, Plan
 from ..rules.ops import Shape
-from .extras import LARGEST, constant, harmless, looks
+from .extras import LARGEST, can_be_read, constant, harmless, looks
 from .pairing import Pairing
+from .seen import Seen
 from .values import Difference, axes_between, box_at, computed
 
 EQUAL, TRANSPOSED, DIFFERENT, MISSING, EXTRA = STATUSES = (
@@ -61,15 +63,17 @@ _UNREAD = re.compile(r"(?:.*\.)?mask_emb|column_output_(?:weights|bias)")
 LENGTHS = ("vocab_size", "max_position_embeddings", "n_positions")
 
 
-def rows_of(plan: Plan, made: Pairing, source: Checkpoint, weights: Checkpoint) -> Iterator[Row]:
+def rows_of(
+    plan: Plan, made: Pairing, source: Checkpoint, weights: Checkpoint, seen: Seen
+) -> Iterator[Row]:
     """The tensors of the plan in its order, each copy that the model has of one, and its others."""
     places = {target: [name] for target, name in made.names.items()}
     for alias, target in made.copies.items():
         places[target].append(alias)
-    differences = _differences(plan, places, source, weights)
+    differences = _differences(plan, places, source, weights, seen)
     for entry in plan.entries:
         if entry.target not in places:
-            yield _missing(entry)
+            yield _missing(entry, source)
         for name in places.get(entry.target, ()):
             row = _named(entry, name, made, weights)
             difference = differences.get((entry.target, name))
@@ -79,8 +83,9 @@ def rows_of(plan: Plan, made: Pairing, source: Checkpoint, weights: Checkpoint) 
                 yield _equal(row, difference, entry, plan)
             else:
                 yield _unequal(row, difference, entry, source, weights.reader(name))
+    model_type = (plan.config or {}).get("model_type")
     for name in made.extra:
-        yield _extra(name, weights)
+        yield _extra(name, weights, model_type)
 
 
 def check_lengths(
@@ -118,7 +123,11 @@ def check_lengths(
 
 
 def _differences(
-    plan: Plan, places: dict[str, list[str]], source: Checkpoint, weights: Checkpoint
+    plan: Plan,
+    places: dict[str, list[str]],
+    source: Checkpoint,
+    weights: Checkpoint,
+    seen: Seen,
 ) -> dict[tuple[str, str], Difference]:
     """How far the model's tensors are off, by the plan's name and theirs.
 
@@ -144,13 +153,14 @@ def _differences(
                 count = min(count, weights.info(name).shape[0] - box[0].start)
             if count > 0:
                 there = (box[0][:count], *box[1:]) if box else box
-                difference.add(
-                    planned[:count] if box else planned, weights.reader(name).read(there)
-                )
+                found = weights.reader(name).read(there)
+                seen.add(name, found)
+                difference.add(planned[:count] if box else planned, found)
 
     weights.prefetch([name for _, name in differences])
     stream(plan, source, write)
     weights.check_unchanged()
+    seen.finish(weights, list(weights))
     return differences
 
 
@@ -158,12 +168,21 @@ def _have_rows(found: Shape, planned: Shape) -> bool:
     return found == planned or (bool(found and planned) and found[1:] == planned[1:])
 
 
-def _missing(entry: Entry) -> Row:
-    """One that the model lacks: nothing is wrong where its class starts with what is filled in."""
-    is_started = entry.fill is not None and entry.fill.value not in _NEVER_STARTED
-    detail = f"no variable gives it: {entry.fill.reason}" if entry.fill is not None else ""
-    row = Row(entry.target, None, MISSING, is_started, detail=detail)
-    return row._replace(expected_shape=entry.shape, expected_dtype=name_of(entry.dtype))
+def _missing(entry: Entry, source: Checkpoint) -> Row:
+    """One that the model lacks: nothing is wrong where its class starts with those very values."""
+
+    def read() -> Array:
+        shapes = [source.info(name).shape for name in entry.sources]
+        reads = [partial(part_of, source[name]) for name in entry.sources]
+        return entry.part(whole(entry.shape), shapes, reads).astype(entry.dtype)
+
+    row = Row(entry.target, None, MISSING, True)
+    row = row._replace(expected_shape=entry.shape, expected_dtype=name_of(entry.dtype))
+    if entry.fill is not None:
+        is_started = entry.fill.value not in _NEVER_STARTED
+        return row._replace(ok=is_started).told(f"no variable gives it: {entry.fill.reason}")
+    what = harmless(entry.target, read if can_be_read(entry.dtype, entry.nbytes) else None)
+    return row._replace(ok=what is not None).told(what or "")
 
 
 def _named(entry: Entry, name: str, made: Pairing, weights: Checkpoint) -> Row:
@@ -171,7 +190,7 @@ def _named(entry: Entry, name: str, made: Pairing, weights: Checkpoint) -> Row:
     info = weights.info(name)
     sizes = info.shape, str(info.dtype), entry.shape, name_of(entry.dtype)
     row = Row(name if name in made.copies else entry.target, name, EQUAL, True, *sizes)
-    prefix = made.prefix_of(entry.target)
+    prefix = made.moved.get(entry.target)
     if name in made.copies:
         row = row.told(f"tied copy of {entry.target}")
     elif entry.target in made.tied:
@@ -183,6 +202,8 @@ def _named(entry: Entry, name: str, made: Pairing, weights: Checkpoint) -> Row:
             row = row._replace(status=MISSING, ok=False)
             return row.told(f"{named}, where no class looks for it")
         row = row.told(named)
+    if name in made.respelled:
+        row = row.told(f"as {name}, which loading renames")
     if row.dtype != row.expected_dtype:
         row = row.told(f"{row.dtype} of {row.expected_dtype}")
     return row
@@ -236,15 +257,13 @@ def _unequal(
     return row._replace(largest_difference=difference.largest)
 
 
-def _extra(name: str, weights: Checkpoint) -> Row:
+def _extra(name: str, weights: Checkpoint, model_type: str | None) -> Row:
     """One that is in the model alone."""
 
-    def read() -> Array:
-        return weights.read(name)
-
     info = weights.info(name)
+    is_small = can_be_read(info.dtype.numpy, info.nbytes)
+    read = partial(weights.read, name) if is_small else None
     row = Row(name, name, EXTRA, True, info.shape, str(info.dtype))
-    if what := harmless(info, read):
+    if what := harmless(name, read, model_type):
         return row.told(what)
-    row = row._replace(ok=False).told("nothing in the checkpoint gives it")
-    return row.told(looks(info, read))
+    return row._replace(ok=False).told("nothing in the checkpoint gives it").told(looks(read))

@@ -1,12 +1,13 @@
 """Whether a model's config.json computes what the plan's would, where no shape tells.
 
-transformers writes the keys that differ from its classes' defaults, so one that is not there has
-its default. Many an old converter left keys at those that the original does not have.
+A key that is not there has its class's default. Many an old converter left keys at those that the
+original does not have.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -39,12 +40,16 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         **_BERT,
         "hidden_act": "gelu_new",
         "attention_type": "block_sparse",
+        "block_size": 64,
+        "num_random_blocks": 3,
         "rescale_embeddings": False,
     },
     "bigbird_pegasus": {
         **_PEGASUS,
         "activation_function": "gelu_new",
         "attention_type": "block_sparse",
+        "block_size": 64,
+        "num_random_blocks": 3,
         "scale_embedding": True,
     },
     "canine": {**_BERT, "downsampling_rate": 4, "local_transformer_stride": 128},
@@ -97,6 +102,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "tapas": {
         **_BERT,
         "average_logits_per_cell": False,
+        "temperature": 1.0,
         "select_one_column": True,
         "allow_empty_column_selection": False,
         "reset_position_index_per_cell": True,
@@ -134,9 +140,49 @@ SIZES = (
     *("relative_attention_num_buckets", "type_vocab_size"),
 )
 """Keys that decide which tensors a class has: from_pretrained drops others, or starts some anew."""
+# Which no output depends on: training, generating, how a model is loaded and what else it returns.
+_NO_MATTER = re.compile(
+    r"""_name_or_path | _commit_hash | _\w+_implementation\w* | architectures | auto_map
+    | transformers_version | (?:torch_)?dtype | use_bfloat16 | torchscript | tokenizer_class
+    | finetuning_task | task_specific_params | task_\w+ | num_labels | label2id | problem_type
+    | (?!token_)\w*drop\w* | \w*init(?:ializer)?_\w+ | init_\w+ | (?!\w*_tokens?$)\w*loss\w*
+    | label_smoothing | ctc_\w+ | apply_spec_augment | mask_(?:time|feature|ratio)\w* | freeze_\w+
+    | gradient_checkpointing | num_negatives | semantic_\w+ | aggregation_temperature
+    | positive_label_weight | cell_selection_preference | use_answer_as_supervision | use_gumbel_\w+
+    | average_approximation_function | output_(?:attentions|hidden_states|past|scores|retrieved)
+    | return_dict\w* | use_cache | use_mems_\w+ | chunk_size_feed_forward | onnx_export
+    | (?:max|min)_(?:new_)?(?:length|tokens) | num_beams | num_beam_groups | \w*no_repeat_ngram_size
+    | early_stopping | do_sample | top_[kp] | typical_p | temperature | \w+_penalty
+    | num_return_sequences | bad_words_ids | (?:begin_)?suppress_tokens | forced_\w+ | prefix
+    | remove_invalid_values | out_(?:features|indices) | stage_names | directionality
+    | pooler_(?:fc_size|num_\w+|size_per_head|type) | vocab_list | lang2id | id2lang | n_ctx
+    | vocab_size | max_position_embeddings | n_positions | dataset\w* | index_\w+ | passages_path
+    | use_dummy_dataset""",
+    re.VERBOSE,
+)
+# Which decide what is generated and which tokens are passed over, not what is computed of a text.
+_OF_TOKENS = re.compile(
+    r"\w+_token_id|\w+_index|lang_id|(?:start|end)_n_top|image_size|mem_len|reuse_len"
+)
+_BY_PADDING = (
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "roberta-prelayernorm",
+    "longformer",
+    "esm",
+    "mpnet",
+)
+"""Types that count positions from the padding's number on."""
+_HEADS = ("SequenceClassification", "MultipleChoice", "DoubleHeadsModel")
+"""Classes with a head that goes by the keys summary_*."""
+_VITAL = re.compile(r"\w*heads?|\w*act(?:ivation)?(?:_fn|_function)?|\w*(?:norm|eps)\w*")
+"""Keys whose lack leaves a class with its default, whichever that is."""
 _T5 = ("t5", "mt5", "umt5")  # each has checkpoints of T5's code
 # Close enough to each other that which of them the original computed is often not known.
-_GELUS = ("gelu", "gelu_new", "gelu_python", "gelu_fast", "gelu_pytorch_tanh")
+_GELUS = ("gelu", "gelu_python"), ("gelu_new", "gelu_fast", "gelu_pytorch_tanh")
+_SAME = (*_GELUS, ("silu", "swish"))
+_NEAR = sum(_GELUS, ())
 
 
 def read_config(folder: AnyPath) -> Mapping[str, Any] | None:
@@ -156,23 +202,103 @@ def read_config(folder: AnyPath) -> Mapping[str, Any] | None:
 
 
 def differences(
-    model_type: str, planned: Mapping[str, Any], found: Mapping[str, Any]
+    planned: Mapping[str, Any],
+    found: Mapping[str, Any],
+    architecture: str | None = None,
+    is_kept: bool = False,
+    where: str = "",
 ) -> Iterator[tuple[str, bool]]:
-    """The keys that compute something else, as text, and whether that is wrong for sure."""
-    if "attention_types" in planned:  # GPT-Neo's, of which its class writes what they come to
-        layers = [kind for kinds, count in planned["attention_types"] for kind in kinds * count]
-        planned = {**planned, "attention_layers": layers}
-    for key in ("model_type", "attention_layers", *SIZES):
-        ours, theirs = planned.get(key), found.get(key)
-        if ours is not None and theirs is not None and ours != theirs:
-            is_wrong = ours not in _T5 or theirs not in _T5
-            what = f"{key} = {json.dumps(theirs)}"
-            yield f"{what}; the checkpoint's is {json.dumps(ours)}", is_wrong
-    for key, default in {**COMMON, **DEFAULTS.get(model_type, {})}.items():
-        ours, theirs = planned.get(key, default), found.get(key, default)
-        if ours == theirs:
-            continue
-        what = f"{key} = {json.dumps(theirs)}" if key in found else f"no {key}"
-        means = "" if key in found else f", which means {json.dumps(theirs)}"
-        is_wrong = not (ours in _GELUS and theirs in _GELUS)
-        yield f"{what}{means}; the checkpoint's is {json.dumps(ours)}", is_wrong
+    """The keys that compute something else, as text, and whether that is wrong for sure.
+
+    Keys that both have are compared, but for those that no output depends on; of those that one of
+    both lacks, the ones whose default is known. `is_kept` says that the planned config is the one
+    that the model was trained with. `where` is the path of a part's config.
+    """
+    model_type = planned.get("model_type")
+    defaults = {**({} if where else COMMON), **DEFAULTS.get(model_type or "", {})}
+    planned, found = _spelled_out(planned), _spelled_out(found)
+    for key in dict.fromkeys(("model_type", *planned, *defaults)):
+        ours, theirs = planned.get(key, defaults.get(key)), found.get(key, defaults.get(key))
+        if isinstance(ours, dict) and isinstance(theirs, dict) and key != "id2label":
+            if "model_type" in ours or key.endswith("_config"):
+                yield from differences(ours, theirs, None, is_kept, f"{where}{key}.")
+        elif key == "id2label":
+            yield from _of_labels(ours, theirs)
+        elif not _are_same(ours, theirs) and not _is_passed_over(key, defaults, planned, found):
+            is_known = key in found or key in defaults
+            if not is_known and not (is_kept and _VITAL.fullmatch(key)):
+                continue
+            if is_known and None in (ours, theirs) and key not in defaults:
+                continue  # which leaves it to the class
+            what = f"{where}{key} = {json.dumps(theirs)}" if key in found else f"no {where}{key}"
+            if key not in found:
+                means = json.dumps(theirs) if key in defaults else "its class's default"
+                what += f", which means {means}"
+            yield (
+                f"{what}; the checkpoint's is {json.dumps(ours)}",
+                _is_wrong(key, ours, theirs, model_type, architecture, is_kept),
+            )
+
+
+def _is_wrong(
+    key: str,
+    ours: Any,
+    theirs: Any,
+    model_type: str | None,
+    architecture: str | None,
+    is_kept: bool,
+) -> bool:
+    """Whether a key that differs is wrong for sure."""
+    if key == "model_type":
+        return ours not in _T5 or theirs not in _T5
+    if key == "pad_token_id":
+        return model_type in _BY_PADDING
+    if key.startswith("summary_"):
+        return (architecture or "").endswith(_HEADS)
+    if ours in _NEAR and theirs in _NEAR:
+        return is_kept
+    return not _OF_TOKENS.fullmatch(key)
+
+
+def _spelled_out(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A config with what its class works out from other keys."""
+    made = dict(config)
+    if "attention_types" in made:  # GPT-Neo's, of which its class writes what they come to
+        kinds = made.pop("attention_types")
+        made.setdefault("attention_layers", [kind for each, n in kinds for kind in each * n])
+    if "scale_decoder_outputs" in made:  # of T5, beside which transformers 5 writes true always
+        made["tie_word_embeddings"] = made.pop("scale_decoder_outputs")
+    return made
+
+
+def _is_passed_over(
+    key: str, defaults: Mapping[str, Any], planned: Mapping[str, Any], found: Mapping[str, Any]
+) -> bool:
+    """Whether a key decides nothing, or nothing of this model."""
+    if key == "tie_word_embeddings":  # which these classes set whatever their tensors are
+        is_new = str(found.get("transformers_version", "")).startswith("5.")
+        kind = planned.get("model_type")
+        return kind == "vision-encoder-decoder" or (kind == "mt5" and is_new)
+    if key == "model_type":
+        return not planned.get(key) or not found.get(key)
+    if key in ("block_size", "num_random_blocks"):
+        return planned.get("attention_type") == found.get("attention_type") == "original_full"
+    return key not in defaults and _NO_MATTER.fullmatch(key) is not None
+
+
+def _are_same(ours: Any, theirs: Any) -> bool:
+    return ours == theirs or any(ours in kinds and theirs in kinds for kinds in _SAME)
+
+
+def _of_labels(ours: Any, theirs: Any) -> Iterator[tuple[str, bool]]:
+    """Labels that have other names: those that a class makes up count for none."""
+    named, others = map(_names, (ours, theirs))
+    if named and others and named != others:
+        yield f"id2label = {json.dumps(theirs)}; the checkpoint's is {json.dumps(ours)}", True
+    elif named and not others:
+        yield f"no id2label; the checkpoint's is {json.dumps(ours)}", False
+
+
+def _names(labels: Any) -> Mapping[str, Any]:
+    names = {str(key): name for key, name in labels.items()} if isinstance(labels, dict) else {}
+    return {} if all(name == f"LABEL_{key}" for key, name in names.items()) else names

@@ -1,0 +1,299 @@
+"""`verify --against` of models as each release of transformers saves them, and of their configs.
+
+A right model is right however its tensors are named, tied or left out; what config.json makes of
+the same tensors decides as well.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from click.testing import CliRunner
+from conftest import BERT, DATA
+from safetensors.torch import load_file, save_file
+
+from tfreader.cli.main import main
+from tfreader.mapping import convert, load_state_dict
+from tfreader.mapping.records import recorded
+from tfreader.mapping.records.audit import compare_output
+from tfreader.mapping.records.compare import compare
+from tfreader.mapping.records.settings import differences
+
+NAMES = ("bert", "mobilebert", "swin", "t5", "vision_encoder_decoder", "wav2vec2", "xglm")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folders of TensorFlow's classes, and of what was converted from each, by name."""
+    folder = tmp_path_factory.mktemp("trained")
+    found = {}
+    for name in NAMES:
+        with tarfile.open(DATA / "hf_tf" / f"{name}.tar.xz") as archive:
+            archive.extractall(folder / name, filter="data")
+        convert(folder / name, folder / f"{name}-pt")
+        (folder / f"{name}-pt" / "conversion.json").unlink()
+        found[name] = folder / name, folder / f"{name}-pt"
+    return found
+
+
+def wrong(found):
+    return {row.tensor: row.status for row in found.rows if not row.ok}
+
+
+def copied(model, place, change=lambda tensors, config: None):
+    """A copy of a folder with weights, saved by torch, with changes."""
+    tensors, config = load_file(model / "model.safetensors"), read(model)
+    change(tensors, config)
+    place.mkdir(exist_ok=True)
+    torch.save(tensors, place / "pytorch_model.bin")
+    (place / "config.json").write_text(json.dumps(config))
+    return place
+
+
+def read(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_newest_transformers_saves_again_is_right(tmp_path, trained, name):
+    source, model = trained[name]
+    kind = getattr(transformers, read(model)["architectures"][0])
+    kind.from_pretrained(model).save_pretrained(tmp_path)
+    found = compare(tmp_path, source)
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize("name", ["bert", "swin", "vision_encoder_decoder", "wav2vec2"])
+def test_a_state_dict_of_the_newest_transformers_is_right(tmp_path, trained, name):
+    """Whose names are those of its classes, tied ones and all."""
+    source, model = trained[name]
+    kind = getattr(transformers, read(model)["architectures"][0])
+    torch.save(kind.from_pretrained(model).state_dict(), tmp_path / "model.bin")
+    assert compare(tmp_path / "model.bin", source).problems == ()
+
+
+def with_old_names(tensors, config):
+    for name in [*tensors]:
+        old = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+        old = old.replace("LayerNorm.bias", "LayerNorm.beta")
+        old = old.replace("parametrizations.weight.original0", "weight_g")
+        tensors[old.replace("parametrizations.weight.original1", "weight_v")] = tensors.pop(name)
+
+
+def with_ties(tensors, config):
+    tensors["lm_head.weight"] = tensors["shared.weight"].clone()
+    tensors["encoder.embed_tokens.weight"] = tensors["shared.weight"].clone()
+
+
+def with_the_tied_name_alone(tensors, config):
+    tensors["lm_head.weight"] = tensors.pop("shared.weight")
+
+
+def without_index(tensors, config):
+    for name in [name for name in tensors if name.endswith("relative_position_index")]:
+        del tensors[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("bert", with_old_names, "LayerNorm.gamma, which loading renames"),
+        ("wav2vec2", with_old_names, "conv.weight_g, which loading renames"),
+        ("t5", with_ties, "tied copy of shared.weight"),
+        ("t5", with_the_tied_name_alone, "as lm_head.weight, to which it is tied"),
+        ("swin", without_index, "which positions are how far apart"),
+    ],
+)
+def test_names_that_loading_knows_are_right(tmp_path, trained, name, change, said):
+    source, model = trained[name]
+    found = compare(copied(model, tmp_path, change), source)
+    assert found.problems == ()
+    assert any(said in row.detail for row in found.rows)
+
+
+def test_old_names_without_the_base_models_prefix(tmp_path):
+    tensors = {name.removeprefix("bert."): t for name, t in load_state_dict(BERT).items()}
+    with_old_names(tensors, {})
+    torch.save(tensors, tmp_path / "model.bin")
+    assert compare(tmp_path / "model.bin", BERT).ok
+    tensors["encoder.layer.1.output.LayerNorm.gamma"] += 1
+    torch.save(tensors, tmp_path / "model.bin")
+    name = "bert.encoder.layer.1.output.LayerNorm.weight"
+    assert wrong(compare(tmp_path / "model.bin", BERT)) == {name: "different"}
+
+
+def test_the_base_models_prefix_of_a_class_that_tensorflow_had(tmp_path, trained):
+    source, model = trained["bert"]
+
+    def change(tensors, config):
+        for name in [*tensors]:
+            tensors[name.removeprefix("bert.")] = tensors.pop(name)
+
+    found = compare(copied(model, tmp_path, change), source)
+    assert found.problems == ()
+    assert any("without bert.: from_pretrained loads them either way" in n for n in found.notes)
+
+
+def test_a_tied_copy_that_differs_is_wrong(tmp_path, trained):
+    def change(tensors, config):
+        tensors["lm_head.weight"] = tensors["shared.weight"] + 1
+
+    source, model = trained["t5"]
+    assert wrong(compare(copied(model, tmp_path, change), source)) == {
+        "lm_head.weight": "different"
+    }
+
+
+def test_an_index_of_positions_that_is_another_is_wrong(tmp_path, trained):
+    source, model = trained["swin"]
+    name = next(n for n in load_file(model / "model.safetensors") if n.endswith("_position_index"))
+    other = name.replace("relative_position_index", "more.relative_position_index")
+
+    def change(tensors, config):
+        tensors[other] = tensors[name].flip(0).contiguous()
+
+    assert wrong(compare(copied(model, tmp_path, change), source)) == {other: "extra"}
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "is_wrong"),
+    [
+        ("bert", {"num_attention_heads": 1}, True),
+        ("bert", {"hidden_act": "gelu_new"}, True),  # as the original's is known
+        ("bert", {"layer_norm_eps": 1e-5}, True),
+        ("bert", {"id2label": {"0": "yes", "1": "no"}}, True),
+        ("bert", {"hidden_dropout_prob": 0.3, "initializer_range": 1.0, "dtype": "float16"}, False),
+        ("bert", {"transformers_version": "3.0", "use_cache": False, "new_key": 3}, False),
+        ("xglm", {"scale_embedding": False}, True),
+        ("swin", {"window_size": 7}, True),
+        ("wav2vec2", {"do_stable_layer_norm": True}, True),
+        ("wav2vec2", {"mask_time_prob": 0.5, "ctc_loss_reduction": "mean"}, False),
+        ("t5", {"tie_word_embeddings": False}, True),
+        ("t5", {"scale_decoder_outputs": False, "tie_word_embeddings": True}, True),
+    ],
+)
+def test_keys_that_decide_what_is_computed_are_compared(tmp_path, trained, name, keys, is_wrong):
+    source, model = trained[name]
+    place = copied(model, tmp_path, lambda tensors, config: config.update(keys))
+    problems = compare(place, source).problems
+    assert len(problems) == is_wrong
+    assert all(next(iter(keys)) in each or "tie_word" in each for each in problems)
+
+
+def test_a_part_has_a_config_of_its_own(tmp_path, trained):
+    source, model = trained["vision_encoder_decoder"]
+
+    def change(tensors, config):
+        config["encoder"]["num_attention_heads"] = 1
+
+    (problem,) = compare(copied(model, tmp_path, change), source).problems
+    assert "encoder.num_attention_heads = 1; the checkpoint's is" in problem
+
+
+def test_a_key_without_which_a_class_has_its_default_is_missed(tmp_path, trained):
+    source, model = trained["wav2vec2"]
+    place = copied(model, tmp_path, lambda tensors, config: config.pop("num_attention_heads"))
+    (problem,) = compare(place, source).problems
+    assert "no num_attention_heads, which means its class's default" in problem
+
+
+def test_names_of_labels_that_got_lost_are_told(tmp_path, trained):
+    source, model = trained["bert"]
+    place = copied(model, tmp_path, lambda tensors, config: config.pop("id2label"))
+    config = {**read(source), "id2label": {"0": "a", "1": "b"}}
+    found = compare(place, source, config=config | {"label2id": {"a": 0, "b": 1}})
+    assert found.ok
+    assert any("no id2label" in note for note in found.notes)
+
+
+def test_blocks_of_sparse_attention_are_compared():
+    planned = {"model_type": "big_bird", "attention_type": "block_sparse", "block_size": 16}
+    for found, problems in (
+        (planned, 0),
+        ({**planned, "block_size": 32}, 1),
+        ({"model_type": "big_bird"}, 1),  # 64 by default
+        ({**planned, "num_random_blocks": 2}, 1),
+    ):
+        assert len([*differences(planned, found)]) == problems
+    full = {"model_type": "big_bird", "attention_type": "original_full", "block_size": 16}
+    assert not [*differences(full, {**full, "block_size": 32})]
+
+
+def test_of_classes_with_the_same_tensors_it_is_the_one_that_the_config_names(tmp_path):
+    source = DATA / "roformer" / "labels"
+    for kind in ("RoFormerForTokenClassification", "RoFormerModel"):
+        convert(source, tmp_path / kind, architecture=kind)
+        (tmp_path / kind / "conversion.json").unlink()
+    assert compare(tmp_path / "RoFormerForTokenClassification", source).ok
+    source = DATA / "roformer" / "decoder"
+    convert(source, tmp_path / "decoder", architecture="RoFormerForCausalLM")
+    (tmp_path / "decoder" / "conversion.json").unlink()
+    found = compare(tmp_path / "decoder", source)
+    assert (found.architecture, found.problems) == ("RoFormerForCausalLM", ())
+
+
+def test_a_class_of_which_tensors_are_lacking_must_not_be_named(tmp_path):
+    """from_pretrained would start them anew, though the others are a class of their own."""
+    tensors = {name: t for name, t in load_state_dict(BERT).items() if name.startswith("bert.")}
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    for kind, is_right in (("BertModel", True), ("BertForPreTraining", False)):
+        keys = {"num_attention_heads": 3, "architectures": [kind]}
+        (tmp_path / "config.json").write_text(json.dumps(keys))
+        found = compare(tmp_path, BERT)
+        assert (found.ok, wrong(found)) == (is_right, {})
+    assert "architectures names BertForPreTraining, of which the model lacks" in found.problems[0]
+
+
+@pytest.mark.parametrize("name", ["out", "out.bin", "out.safetensors"])
+@pytest.mark.parametrize("checksum", ["crc32c", "sha256"])
+def test_what_was_converted_here_is_read_once(tmp_path, monkeypatch, name, checksum):
+    out = tmp_path / name
+    convert(BERT, out, record=True, checksum=checksum, dtype="float16")
+    read = []
+
+    def checksum_of(kind, file, start=0, end=None):
+        read.append((start, end))
+        return taken(kind, file, start, end)
+
+    taken = recorded.checksum_of
+    monkeypatch.setattr(recorded, "checksum_of", checksum_of)
+    monkeypatch.setattr(recorded, "_digest", None)
+    assert compare_output(out, BERT).ok
+    assert all(start == 0 for start, _ in read)  # headers, the config, the vocabulary
+
+
+def test_a_tensor_that_is_not_as_recorded_is_told_by_both(tmp_path):
+    """Also where its values are right, as one in another type of the same width is not."""
+    out = tmp_path / "out.safetensors"
+    convert(BERT, out, record=True)
+    tensors = load_file(out)
+    name = "bert.pooler.dense.bias"
+    tensors[name][0] += 1
+    save_file(tensors, out, {"format": "pt"})
+    problems = compare_output(out, BERT).problems
+    assert any(f"tensor {name!r}: other bytes than those written (crc32c)" in p for p in problems)
+    assert any(f"tensor {name!r}: different" in problem for problem in problems)
+
+
+def test_the_page_has_the_statistics_of_all_tensors_from_the_same_reading(tmp_path):
+    tensors = load_state_dict(BERT)
+    tensors["more"] = torch.arange(6.0)
+    torch.save(tensors, tmp_path / "model.bin")
+    values = {}
+    compare_output(tmp_path / "model.bin", BERT, statistics=values)
+    assert values.keys() == tensors.keys()
+    for name, found in values.items():
+        mean = float(np.mean(tensors[name].numpy(), dtype=np.float64))
+        assert found.count == tensors[name].numel()
+        assert found.mean == pytest.approx(mean, abs=1e-9)
+        assert found.histogram is not None
+    page = tmp_path / "page.html"
+    options = ["--against", str(BERT), "--html", str(page)]
+    result = CliRunner().invoke(main, ["verify", str(tmp_path / "model.bin"), *options])
+    assert result.exit_code == 1
+    assert "1 of 49 tensors not right" in page.read_text()
