@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tfreader.errors import CheckpointNotFoundError, TFReaderError
+from tfreader.system import quoted
+
 from . import FAILED
 from .guide import complete_file
 from .look import open_any
@@ -14,6 +17,7 @@ from .options import MAKING, Command, debug_option, html_option, options
 from .show import put, safe
 
 if TYPE_CHECKING:
+    from tfreader.checkpoint import Checkpoint
     from tfreader.statistics import Statistics
 
 
@@ -56,7 +60,7 @@ def verify(
             report = verify_output(path)
             line = f"{path}: {report.tensors} tensors, {size(report.nbytes)}: as recorded"
         else:
-            with open_any(path, salvage=True) as checkpoint:
+            with _opened(path) as checkpoint:
                 report = checkpoint.verify()
                 found = f"{report.tensors} variables, {report.nbytes} bytes"
                 line = f"{checkpoint.path}: {found}: {checkpoint.verified}"
@@ -80,11 +84,65 @@ def _compare(model: str, checkpoint: str, as_json: bool, given: dict[str, Any]) 
     from .show import comparison_lines
 
     values: dict[str, Statistics] | None = {} if has_page() else None
-    found = compare_output(model, checkpoint, statistics=values, **given)
+    try:
+        found = compare_output(model, checkpoint, statistics=values, **given)
+    except TFReaderError as error:
+        if told := _mistaken(model, checkpoint):
+            raise CheckpointNotFoundError(told) from error
+        raise
     put_page(lambda: verify_page(found.to_data(), values or {}))
     put(found.to_data(), comparison_lines(found), as_json)
     if not found.ok:
         sys.exit(FAILED)
+
+
+def _opened(path: str) -> Checkpoint:
+    """A checkpoint to check; a model without a record says how it can be checked."""
+    try:
+        return open_any(path, salvage=True)
+    except TFReaderError:
+        if not _is_model(path):
+            raise
+        raise CheckpointNotFoundError(
+            f"{path}: a PyTorch model without a record of its conversion, so that nothing tells "
+            "what it should be but its checkpoint: "
+            f"tfreader verify {quoted(path)} --against CHECKPOINT"
+        ) from None
+
+
+def _mistaken(model: str, checkpoint: str) -> str | None:
+    """What is said where one of two paths is the other's kind; None where neither is."""
+    is_checkpoint = _is_checkpoint(model)
+    if _is_model(checkpoint) and not _is_checkpoint(checkpoint):
+        if is_checkpoint:
+            turned = f"tfreader verify {quoted(checkpoint)} --against {quoted(model)}"
+            return f"{checkpoint}: a PyTorch model, which comes first: {turned}"
+        return f"{checkpoint}: a PyTorch model, where --against takes a TensorFlow checkpoint"
+    if is_checkpoint and not _is_model(model):
+        return (
+            f"{model}: no PyTorch weights in it, but a TensorFlow checkpoint; two of these "
+            f"are compared by tfreader diff {quoted(model)} {quoted(checkpoint)}"
+        )
+    return None
+
+
+def _is_model(path: str) -> bool:
+    from tfreader.mapping.sources.weights import open_weights
+    from tfreader.paths import as_path
+
+    try:
+        open_weights(as_path(path)).close()
+    except TFReaderError:
+        return False
+    return True
+
+
+def _is_checkpoint(path: str) -> bool:
+    try:
+        open_any(path).close()
+    except TFReaderError:
+        return False
+    return True
 
 
 def _is_converted(path: str) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from bundle_writer import write_bundle
 from click.testing import CliRunner
 from conftest import BERT, DATA
 from safetensors.torch import load_file, save_file
@@ -247,6 +248,59 @@ def test_a_class_of_which_tensors_are_lacking_must_not_be_named(tmp_path):
         found = compare(tmp_path, BERT)
         assert (found.ok, wrong(found)) == (is_right, {})
     assert "architectures names BertForPreTraining, of which the model lacks" in found.problems[0]
+
+
+def test_a_base_model_of_a_class_that_tensorflow_had(tmp_path, trained):
+    """A fine-tuned head must not get lost, unless that is meant; the error says how."""
+    source, model = trained["bert"]
+    base = transformers.BertModel.from_pretrained(model)
+    base.save_pretrained(tmp_path)
+    found = compare(tmp_path, source)
+    assert (found.architecture, wrong(found)) == ("BertModel", {})
+    (problem,) = found.problems
+    assert "head is not in it" in problem
+    assert "--architecture BertModel if that is meant" in problem
+    assert compare(tmp_path, source, architecture="BertModel").ok
+    with torch.no_grad():
+        base.pooler.dense.bias += 1
+    base.save_pretrained(tmp_path)
+    found = compare(tmp_path, source, architecture="BertModel")
+    assert wrong(found) == {"bert.pooler.dense.bias": "different"}
+
+
+def test_the_averages_are_compared_where_the_model_has_them(tmp_path):
+    """As the old converter of MobileNet takes them wherever there are any."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nsource = "a/(?P<n>.)"\ntarget = "{n}"\n')
+    weights = {f"a/{n}": np.full((2, 3), n, np.float32) for n in (1, 2)}
+    averages = {f"{name}/ExponentialMovingAverage": v + 0.5 for name, v in weights.items()}
+    source = write_bundle(tmp_path / "m", {**weights, **averages, "global_step": np.int64(3)})
+    model = tmp_path / "model.bin"
+    for more, is_right in ((0, True), (0.5, True), (0.25, False)):
+        torch.save({str(n): torch.full((2, 3), n + more) for n in (1, 2)}, model)
+        values = {}
+        found = compare_output(model, source, rules=rules, statistics=values)
+        assert found.ok == is_right
+        assert [found.count for found in values.values()] == [6, 6]
+        assert any("it has the moving averages" in note for note in found.notes) == (more == 0.5)
+    asked = compare(model, source, rules=rules, moving_averages="drop")
+    assert asked.counts["different"] == 2
+
+
+def test_what_is_in_the_place_of_the_other_is_told(tmp_path):
+    torch.save(load_state_dict(BERT), tmp_path / "model.bin")
+    model = str(tmp_path / "model.bin")
+    source = str(BERT / "bert_model.ckpt")
+    for arguments, said in (
+        ([source, "--against", model], f"which comes first: tfreader verify {model} --against"),
+        ([model, "--against", model], "where --against takes a TensorFlow checkpoint"),
+        ([source, "--against", source], f"compared by tfreader diff {source} {source}"),
+        ([model], f"tfreader verify {model} --against CHECKPOINT"),
+        ([str(tmp_path / "none"), "--against", source], "not there"),
+    ):
+        result = CliRunner().invoke(main, ["verify", *arguments])
+        assert result.exit_code == 1
+        assert said in result.stderr
 
 
 @pytest.mark.parametrize("name", ["out", "out.bin", "out.safetensors"])

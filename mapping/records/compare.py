@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, Unpack
 
-from tfreader.checkpoint import Checkpoint
-from tfreader.errors import ConfigError, PlanError, TFReaderError, UnknownModelTypeError
+from tfreader.errors import TFReaderError
 from tfreader.paths import AnyPath, as_path
 
 from ..families import open_source
 from ..findings import some
 from ..plan import Plan
-from ..planning.planner import PlanOptions, make_plan
-from ..rules.ops import Shape
+from ..planning.planner import PlanOptions
 from ..rules.rule import RuleSet
 from ..sources.weights import open_weights
-from .pairing import Pairing, pair
+from .candidates import candidates, lost_heads, named_classes
+from .pairing import Pairing
 from .rows import EQUAL, STATUSES, Row, check_lengths, rows_of
 from .seen import Seen
 from .settings import CONFIG, differences, read_config
@@ -101,7 +100,39 @@ def compare_seen(
     rules: str | PathLike[str] | RuleSet | None,
     options: PlanOptions,
 ) -> Comparison:
-    """As `compare`, with `seen` to take in the model's values."""
+    """As `compare`, with `seen` to take in the model's values.
+
+    The averages that a checkpoint has beside its weights are compared where the model has not
+    these, unless it is said which: old converters took the ones or the others.
+    """
+    found, has_averages = _compared(model, checkpoint, model_type, seen, config, rules, options)
+    if found.ok or not has_averages or "moving_averages" in options:
+        return found
+    averages: PlanOptions = {**options, "moving_averages": "use"}
+    try:
+        other, _ = _compared(model, checkpoint, model_type, seen, config, rules, averages)
+    except TFReaderError:
+        return found
+    if not other.ok:
+        return found
+    said = (
+        "it has the moving averages, not the weights themselves: as --moving-averages use makes it"
+    )
+    return replace(other, notes=(said, *other.notes))
+
+
+def _compared(
+    model: str | PathLike[str],
+    checkpoint: str | PathLike[str],
+    model_type: str,
+    seen: Seen,
+    config: str | PathLike[str] | Mapping[str, Any] | None,
+    rules: str | PathLike[str] | RuleSet | None,
+    options: PlanOptions,
+) -> tuple[Comparison, bool]:
+    """A comparison, and whether moving averages were left out of it."""
+    options = options.copy()
+    seen.clear()
     with (
         open_source(checkpoint, model_type) as source,
         open_weights(as_path(model)) as weights,
@@ -109,8 +140,8 @@ def compare_seen(
         shapes = {info.name: info.shape for info in weights.infos}
         options.setdefault("dtype", "keep")
         settings = read_config(as_path(model))
-        planned = _planned(source, shapes, settings, model_type, config, rules, options)
-        named = _classes(settings)
+        planned = candidates(source, shapes, settings, model_type, config, rules, options)
+        named = named_classes(settings)
         plan, made = min(
             planned,
             key=lambda one: (one[1].distance(one[0], shapes), one[0].architecture not in named),
@@ -118,7 +149,7 @@ def compare_seen(
         source.check_shards([name for entry in plan.entries for name in entry.sources])
         rows = check_lengths([*rows_of(plan, made, source, weights, seen)], plan, settings)
         others, notes = _beside(planned, plan, settings, as_path(model))
-        return Comparison(
+        found = Comparison(
             model=str(model),
             checkpoint=str(checkpoint),
             model_type=plan.family.model_type if plan.family else None,
@@ -128,57 +159,8 @@ def compare_seen(
             notes=(*plan.notes, *weights.notes, *_told(plan, made, rows), *notes),
             others=others,
         )
-
-
-def _planned(
-    source: Checkpoint,
-    shapes: Mapping[str, Shape],
-    settings: Mapping[str, Any] | None,
-    model_type: str,
-    config: Any,
-    rules: Any,
-    options: PlanOptions,
-) -> list[tuple[Plan, Pairing]]:
-    """Plans of the classes that the model may have, up to one whose tensors are the model's.
-
-    First comes the class that the checkpoint's heads tell, then those that the model's config
-    names, which may have the same tensors, then the others of the family; one that is asked for
-    stands alone. Raises what `make_plan` raises where no class can be planned.
-    """
-    planned: list[tuple[Plan, Pairing]] = []
-    failed: TFReaderError | None = None
-    asked = options.get("architecture")
-    named = _classes(settings)
-    wanted = [asked] if asked is not None else [None, *named]
-    is_found = False
-    for kind in wanted:  # which grows as the family's classes are known
-        if is_found and kind not in named:
-            break
-        if kind is not None and any(plan.architecture == kind for plan, _ in planned):
-            continue
-        options["architecture"] = kind
-        try:
-            plan = make_plan(source, model_type, config=config, rules=rules, **options)
-        except (PlanError, ConfigError, UnknownModelTypeError) as error:
-            failed = failed or error
-            tried: Plan | None = getattr(error, "plan", None)
-        else:
-            tried, made = plan, pair(plan, shapes)
-            planned.append((plan, made))
-            is_found = is_found or not made.distance(plan, shapes)
-        if asked is None and tried is not None:
-            others = [kind.name for kind in tried.rules.architectures]
-            wanted += [name for name in others if name not in (*wanted, tried.architecture)]
-    if not planned:
-        assert failed is not None
-        raise failed
-    return planned
-
-
-def _classes(settings: Mapping[str, Any] | None) -> list[str]:
-    """The classes that a config names."""
-    named = (settings or {}).get("architectures")
-    return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+        reasons = plan.dropped.values()
+        return found, any(reason.startswith("moving average of") for reason in reasons)
 
 
 def _beside(
@@ -193,22 +175,19 @@ def _beside(
     not where config.json names a class that has them: loading would start them anew.
     """
     problems, notes = [], []
-    first = planned[0][0]
-    heads, own = _heads(first), _heads(plan)
-    usual = first.rules.architectures[:1]
     lost = {one.architecture: _lost(one, made) for one, made in planned}
-    for kind in _classes(settings)[:1]:
+    for kind in named_classes(settings)[:1]:
         if kind != plan.architecture and lost.get(kind):
             problems.append(
                 f"{model / CONFIG}: architectures names {kind}, of which the model lacks "
                 f"{some(lost[kind])}"
             )
-    if gone := sorted(heads - own):
+    if gone := lost_heads(planned[0][0], plan):
         said = (
-            f"the checkpoint's {' and '.join(gone)} head is not in it: compared as "
-            f"{plan.architecture}, where the checkpoint is a {first.architecture}"
+            f"the checkpoint's {gone.name} is not in it: compared as {plan.architecture}, where "
+            f"the checkpoint is a {planned[0][0].architecture}"
         )
-        if {*gone} <= {head for kind in usual for head in (*kind.heads, *kind.beside)}:
+        if gone.is_of_pre_training:
             notes.append(said)
         else:
             problems.append(
@@ -225,11 +204,6 @@ def _beside(
 def _lost(plan: Plan, made: Pairing) -> list[str]:
     """The tensors of a class that a model has not, but for those that loading fills in."""
     return [e.target for e in plan.entries if e.fill is None and e.target not in made.names]
-
-
-def _heads(plan: Plan) -> set[str]:
-    kind = plan.rules.architecture(plan.architecture or "")
-    return set(kind.heads) if kind is not None else set()
 
 
 def _told(plan: Plan, made: Pairing, rows: Sequence[Row]) -> Iterator[str]:

@@ -21,6 +21,10 @@ class Seen:
     def __init__(self, checksum: str | None = None, has_statistics: bool = False) -> None:
         self._checksum = checksum
         self._has_statistics = has_statistics
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew."""
         self._hashes: dict[str, Hash] = {}
         self._sizes: dict[str, int] = {}
         self.digests: dict[str, str] = {}

@@ -160,9 +160,10 @@ _NO_MATTER = re.compile(
     | use_dummy_dataset""",
     re.VERBOSE,
 )
-# Which decide what is generated and which tokens are passed over, not what is computed of a text.
-_OF_TOKENS = re.compile(
-    r"\w+_token_id|\w+_index|lang_id|(?:start|end)_n_top|image_size|mem_len|reuse_len"
+# Which tell of inputs and of what is generated, or what shapes tell too: worth a note.
+_WORTH_A_NOTE = re.compile(
+    r"\w+_token_id|\w+_index|lang_id|(?:start|end)_n_top|image_size|mem_len|reuse_len|"
+    r"depth_multiplier|min_depth|depth_divisible_by"
 )
 _BY_PADDING = (
     "roberta",
@@ -257,7 +258,7 @@ def _is_wrong(
         return (architecture or "").endswith(_HEADS)
     if ours in _NEAR and theirs in _NEAR:
         return is_kept
-    return not _OF_TOKENS.fullmatch(key)
+    return not _WORTH_A_NOTE.fullmatch(key)
 
 
 def _spelled_out(config: Mapping[str, Any]) -> Mapping[str, Any]:
