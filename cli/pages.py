@@ -207,7 +207,7 @@ def verify_page(data: Mapping[str, Any], values: Mapping[str, Statistics]) -> st
             row["tensor"],
             [_equality(row)],
             row["detail"],
-            shape(row["shape"] or row["expected_shape"]),
+            shape(row["expected_shape"] if row["shape"] is None else row["shape"]),
             row["dtype"] or row["expected_dtype"],
             row["largest_difference"],
         ]

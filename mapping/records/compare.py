@@ -214,6 +214,8 @@ def _told(plan: Plan, made: Pairing, rows: Sequence[Row]) -> Iterator[str]:
         then = "no class looks for them there: rename them"
         if is_known:
             then = "from_pretrained loads them either way"
+            if own and not all(entry.target.startswith(own) for entry in plan.entries):
+                then += ", of transformers 5, and refuses them of 4, for the head beside them"
         if not plan.rules.architectures:
             then = "load_state_dict takes them where your module has them there"
         yield f"the model has names {what}: {then}"

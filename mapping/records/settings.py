@@ -16,6 +16,8 @@ from tfreader.files import SMALL, read_small
 from tfreader.json_text import parse_json
 from tfreader.paths import AnyPath
 
+from ..config_keys._kinds import MAX_LAYERS
+
 CONFIG = "config.json"
 COMMON: Mapping[str, Any] = {
     "tie_word_embeddings": True,
@@ -264,9 +266,10 @@ def _is_wrong(
 def _spelled_out(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """A config with what its class works out from other keys."""
     made = dict(config)
-    if "attention_types" in made:  # GPT-Neo's, of which its class writes what they come to
-        kinds = made.pop("attention_types")
+    kinds = made.get("attention_types")  # GPT-Neo's, of which its class writes what they come to
+    if isinstance(kinds, list) and all(map(_is_repeated, kinds)):
         made.setdefault("attention_layers", [kind for each, n in kinds for kind in each * n])
+        del made["attention_types"]
     if "scale_decoder_outputs" in made:  # of T5, beside which transformers 5 writes true always
         made["tie_word_embeddings"] = made.pop("scale_decoder_outputs")
     return made
@@ -285,6 +288,13 @@ def _is_passed_over(
     if key in ("block_size", "num_random_blocks"):
         return planned.get("attention_type") == found.get("attention_type") == "original_full"
     return key not in defaults and _NO_MATTER.fullmatch(key) is not None
+
+
+def _is_repeated(kind: Any) -> bool:
+    """Whether it is a list of kinds, and how often they are repeated."""
+    if not isinstance(kind, list) or len(kind) != 2:
+        return False
+    return isinstance(kind[0], list) and type(kind[1]) is int and kind[1] < MAX_LAYERS
 
 
 def _are_same(ours: Any, theirs: Any) -> bool:
