@@ -175,6 +175,7 @@ def test_an_index_of_positions_that_is_another_is_wrong(tmp_path, trained):
         ("wav2vec2", {"do_stable_layer_norm": True}, True),
         ("wav2vec2", {"mask_time_prob": 0.5, "ctc_loss_reduction": "mean"}, False),
         ("t5", {"tie_word_embeddings": False}, True),
+        ("t5", {"dense_act_fn": "silu"}, True),  # which the class takes before feed_forward_proj
         ("t5", {"scale_decoder_outputs": False, "tie_word_embeddings": True}, True),
     ],
 )
@@ -222,6 +223,15 @@ def test_whatever_a_config_holds_is_compared(tmp_path, trained, value):
         )
     planned = {"model_type": "gpt_neo", "attention_types": [[["global", "local"], 2]]}
     assert not [*differences(planned, {"attention_types": value} | planned)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_rounded_frequencies_are_a_buffer_too(tmp_path, dtype):
+    tensors = load_state_dict(BERT)
+    for step, is_right in ((8, True), (9, False)):
+        tensors["rotary.inv_freq"] = (1 / 10000 ** (torch.arange(8) / step)).to(dtype)
+        torch.save(tensors, tmp_path / "model.bin")
+        assert compare(tmp_path / "model.bin", BERT).ok == is_right
 
 
 def test_blocks_of_sparse_attention_are_compared():

@@ -38,7 +38,8 @@ def _are_frequencies(values: Array) -> bool:
     if values.ndim != 1:
         return False
     steps = np.arange(len(values)) / max(len(values), 1)
-    return bool(np.allclose(values.astype(np.float64), 10000.0**-steps, 1e-5))
+    rounding = 1e-5 if values.dtype.itemsize >= 4 else 1e-2
+    return bool(np.allclose(values.astype(np.float64), 10000.0**-steps, rounding))
 
 
 def _is_relative_index(values: Array) -> bool:

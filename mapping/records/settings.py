@@ -270,6 +270,13 @@ def _spelled_out(config: Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(kinds, list) and all(map(_is_repeated, kinds)):
         made.setdefault("attention_layers", [kind for each, n in kinds for kind in each * n])
         del made["attention_types"]
+    if made.get("model_type") in _T5:
+        kind = str(made.get("feed_forward_proj", "relu"))
+        made.setdefault("is_gated_act", kind.startswith("gated-"))
+        inner = kind.removeprefix("gated-")
+        made.setdefault("dense_act_fn", "gelu_new" if kind == "gated-gelu" else inner)
+    if isinstance(made.get("rope_parameters"), dict):  # of transformers 5
+        made.setdefault("rope_theta", made["rope_parameters"].get("rope_theta"))
     if "scale_decoder_outputs" in made:  # of T5, beside which transformers 5 writes true always
         made["tie_word_embeddings"] = made.pop("scale_decoder_outputs")
     return made
