@@ -3,7 +3,7 @@
 VENV ?= .venv
 PYTHON3 ?= python3
 BIN ?= $(abspath $(VENV))/bin
-PYTHON = $(BIN)/python
+PYTHON = "$(BIN)/python"
 # Where torch is looked for besides: PyPI's brings gigabytes of CUDA on Linux. Passed over where it
 # cannot be reached.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -17,7 +17,7 @@ new_enough = $(if $(call version,$(1)),$(error tfreader needs Python 3.11 or lat
   $(call version,$(1)); $(2)name another, as in: make $(or $(MAKECMDGOALS),example) PYTHON3=python3.12))
 
 $(VENV)/base: pyproject.toml  ## what a user needs
-	$(call new_enough,$(or $(wildcard $(PYTHON)),$(PYTHON3)),$(if $(wildcard $(PYTHON)),remove $(VENV) and ))
+	$(call new_enough,$(or $(wildcard $(VENV)/bin/python),$(PYTHON3)),$(if $(wildcard $(VENV)/bin/python),remove $(VENV) and ))
 	$(PYTHON3) -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --editable .
 	touch $@
@@ -33,7 +33,7 @@ $(VENV)/dev: $(VENV)/base  ## what development needs too; only newer releases of
 	touch $@
 
 example: $(VENV)/base  ## the main job on the bundled checkpoint
-	$(BIN)/tfreader convert --model_type bert \
+	"$(BIN)/tfreader" convert --model_type bert \
 	  --tf_checkpoint examples/bert-tiny/bert_model.ckpt \
 	  --config examples/bert-tiny/bert_config.json --pytorch_dump_output build/bert-tiny
 	@echo 'Now `. $(VENV)/bin/activate` makes tfreader a command of this shell.'
