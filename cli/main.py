@@ -180,6 +180,8 @@ def convert(
     from .pages import convert_page
     from .show import failure_lines, plan_lines, progress_bar, report_lines
 
+    if tf_checkpoint is not None and out is None and pytorch_dump_output is None:
+        checkpoint, out = None, checkpoint  # the only one in its place, beside that flag
     path = named_once("CHECKPOINT", checkpoint, "--tf_checkpoint", tf_checkpoint, True)
     output = named_once("OUT", out, "--pytorch_dump_output", pytorch_dump_output, not dry_run)
     try:

@@ -44,7 +44,11 @@ def _value(key: str, text: str) -> Any:
 
 
 class Command(click.Command):
-    """A command that takes a value once: click takes the last of several and says nothing."""
+    """A command that takes a value once: click takes the last of several and says nothing.
+
+    Nor is a value empty, as that of a shell's variable that is not set: as a path it would be the
+    current folder.
+    """
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_exit_codes(formatter)
@@ -55,11 +59,22 @@ class Command(click.Command):
             ctx.parent.params["as_json"] = is_option and "--json" in args
             ctx.parent.params["log_json"] = ctx.command.name == "batch" and "--log-json" in args
         ctx.meta["arguments"] = list(args)
-        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
         for parameter, count in Counter(order).items():
-            if isinstance(parameter, click.Option) and count > 1 and not _may_repeat(parameter):
+            if not isinstance(parameter, click.Option):
+                continue
+            if count > 1 and not _may_repeat(parameter):
                 raise click.UsageError(f"{parameter.opts[0]} is given {count} times", ctx)
+            if _is_empty(parameter, values[parameter.name]):
+                raise click.UsageError(f"{parameter.opts[0]} is given nothing: ''", ctx)
         return super().parse_args(ctx, args)
+
+
+def _is_empty(option: click.Option, value: Any) -> bool:
+    if option.multiple:
+        return "" in value
+    has_own_words = option.name in ("tf_checkpoint", "pytorch_dump_output")
+    return value == "" and option.default != "" and not has_own_words
 
 
 def _may_repeat(option: click.Option) -> bool:

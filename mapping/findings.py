@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +24,11 @@ class Findings:
     advice: str = ""
 
     def problem(self, said: str, items: Sequence[str] = ()) -> None:
-        self.problems.append(Problem(said, tuple(items)))
+        self.problems.append(Problem(one_line(said), tuple(map(one_line, items))))
 
     def cause(self, said: str) -> None:
         """A problem that others may come from."""
-        self.problems.insert(0, Problem(said))
+        self.problems.insert(0, Problem(one_line(said)))
 
     def listed(self) -> tuple[str, ...]:
         """Every problem in full."""
@@ -41,10 +41,24 @@ class Findings:
         return "\n".join(problem.said for problem in shown) + tail
 
 
+def one_line(text: str) -> str:
+    """Text with names in it, of which some may have a newline."""
+    return text.replace("\n", "\\n")
+
+
 def some(items: Sequence[Any], limit: int = 3) -> str:
-    shown = ", ".join(map(str, items[:limit]))
+    shown = one_line(", ".join(map(str, items[:limit])))
     return f"{shown} and {len(items) - limit} more" if len(items) > limit else shown
 
 
 def count(items: Collection[Any], noun: str) -> str:
     return f"{len(items)} {noun}{'s' if len(items) != 1 else ''}"
+
+
+def nearest(word: str, known: Iterable[str], least: float) -> str | None:
+    """The known word that is spelled most alike, in any case; `least` is 1 for the same letters."""
+    from difflib import get_close_matches
+
+    plain = {other.lower(): other for other in known}
+    close = get_close_matches(word[:100].lower(), plain, 1, least)
+    return plain[close[0]] if close else None

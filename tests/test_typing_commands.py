@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from conftest import BERT
 
 from tfreader.cli.guide import model_types
 from tfreader.cli.main import main
-from tfreader.errors import OutputError
+from tfreader.errors import OutputError, UnknownModelTypeError
 from tfreader.mapping import convert
 from tfreader.mapping.families import families, get_family
 
@@ -29,7 +30,9 @@ def test_the_checkpoint_and_the_output_in_their_places(tmp_path):
     run("convert", BERT, tmp_path / "placed")
     run("convert", "--dtype", "keep", BERT, "--pytorch_dump_output", tmp_path / "mixed")
     run("convert", "--tf_checkpoint", BERT, "--pytorch_dump_output", tmp_path / "flags")
-    made = [(tmp_path / name / "model.safetensors") for name in ("placed", "mixed", "flags")]
+    run("convert", "--tf_checkpoint", BERT, tmp_path / "flag")
+    names = ("placed", "mixed", "flags", "flag")
+    made = [(tmp_path / name / "model.safetensors") for name in names]
     assert len({file.read_bytes() for file in made}) == 1
 
 
@@ -38,7 +41,8 @@ def test_the_checkpoint_and_the_output_in_their_places(tmp_path):
     [
         ([BERT, "out", "--tf_checkpoint", BERT], "CHECKPOINT is given twice"),
         ([BERT, "out", "--pytorch-dump-output", "out"], "OUT is given twice"),
-        (["out", "--tf-checkpoint", BERT], "CHECKPOINT is given twice"),
+        (["out", "--tf-checkpoint", BERT, "--pytorch_dump_output", "o"], "CHECKPOINT is given"),
+        (["--tf-checkpoint", BERT], "--pytorch_dump_output"),
         ([BERT, "out", "more"], "unexpected extra argument"),
         ([BERT], "--pytorch_dump_output"),
         (["--pytorch_dump_output", "out"], "--tf_checkpoint"),
@@ -50,6 +54,41 @@ def test_twice_or_not_at_all_is_wrong_usage(tmp_path, monkeypatch, arguments, sa
     assert said in run("convert", *arguments, code=2).stderr
     assert said in json.loads(run("convert", *arguments, "--json", code=2).stdout)["error"]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("BERT", "bert"),
+        ("brt", "bert"),
+        ("gpt-2", "gpt2"),
+        ("bert-base-uncased", "bert"),
+        ("google/bert_large", "bert"),
+        ("Transfo_XL", "transfo-xl"),
+        ("distilbret", "distilbert"),
+        ("Auto", "auto"),
+    ],
+)
+def test_of_a_misspelled_model_type_the_near_one_is_named(given, meant):
+    said = run("convert", BERT, "--dry-run", "--model_type", given, code=2).stderr
+    found = re.search("is '(.*)' meant", said)[1]
+    assert found.replace("_", "-") == meant
+    assert "is '" not in run("convert", BERT, "--dry-run", "--model_type", "xy", code=2).stderr
+
+
+@pytest.mark.parametrize("given", ["BertForMaskedLm", "bertformaskedlm", "TFBertForMaskedLM"])
+def test_of_a_misspelled_class_the_near_one_is_named(given):
+    said = run("convert", BERT, "--dry-run", "--architecture", given, code=2).stderr
+    assert "is 'BertForMaskedLM' meant?; known: " in said
+
+
+@pytest.mark.parametrize("option", ["--config", "--vocab", "--target", "--ignore", "--set"])
+def test_a_value_of_no_letter_is_not_the_current_folder(option):
+    said = run("convert", BERT, "--dry-run", option, "", code=2).stderr
+    assert f"{option} is given nothing" in said
+    run("convert", BERT, "--dry-run", "--scope", "")
+    with pytest.raises(UnknownModelTypeError):
+        convert(BERT, dry_run=True, model_type="")
 
 
 def test_a_dry_run_needs_no_output(tmp_path, monkeypatch):

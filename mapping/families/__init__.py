@@ -18,7 +18,8 @@ from tfreader.errors import (
 from tfreader.paths import as_path, check_access
 
 from ..family import Family
-from ..left_out import left_out
+from ..findings import nearest
+from ..left_out import LEFT_OUT, left_out
 
 OF_ANY_TYPE = "hf-tf"
 
@@ -61,10 +62,27 @@ def get_family(model_type: str) -> Family:
         return family
     if (model := left_out(model_type)) is not None:
         raise UnknownModelTypeError(f"model type {model_type!r}: {model}")
+    meant = _meant(model_type)
     raise UnknownModelTypeError(
-        f"unknown model type {model_type!r}; known: auto, {', '.join(families())}. "
-        "For a model of your own, write a rule file and pass it with --rules"
+        f"unknown model type {model_type!r}{f': is {meant!r} meant?' if meant else ''}; known: "
+        f"auto, {', '.join(families())}. For a model of your own, write a rule file and pass it "
+        "with --rules"
     )
+
+
+def _meant(model_type: str) -> str | None:
+    """The known name that this spells otherwise, as BERT does, or goes on from: bert-base."""
+    own = {"auto": "auto"} | {_plain(n): n for family in families().values() for n in family.names}
+    every = {name: name for model in LEFT_OUT for name in model.names} | own
+    sought = _plain(model_type.rpartition("/")[2])
+    same = (name for name in every if name.replace("-", "") == sought.replace("-", ""))
+    longer = sorted((name for name in every if sought.startswith(f"{name}-")), key=len)
+    found = next(same, None) or (longer[-1] if longer else None)
+    return every.get(found or nearest(sought, own, 0.75) or nearest(sought, every, 0.75) or "")
+
+
+def _plain(model_type: str) -> str:
+    return model_type.lower().replace("_", "-")
 
 
 def open_source(path: str | PathLike[str], model_type: str = "auto") -> Checkpoint:

@@ -44,7 +44,8 @@ def detect(
         model_type = rules.extends or rules.family or ""
     names = [name for key in chosen.variables for name in seen.names_of(key)]
     if model_type != "auto":
-        family = _asked(model_type, rules, names, seen.format) if model_type else None
+        is_asked = model_type or rules is None
+        family = _asked(model_type, rules, names, seen.format) if is_asked else None
         if family is None or (rules is not None and not rules.extends):
             return family, None, []
         fits = list(fitting(names, [family], seen.format, bool(seen.training)))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from tfreader.errors import PlanError, UnknownModelTypeError
 
-from ..findings import Findings
+from ..findings import Findings, nearest
 from ..rules.rule import Architecture, RuleSet
 from .following import Followed
 from .ignoring import Ignored
@@ -41,8 +41,12 @@ def model_class(
                 f"as that{then}"
             )
         if asked is None:
-            known = ", ".join(a.name for a in rules.architectures) or "none"
-            raise UnknownModelTypeError(f"unknown architecture {wanted!r}; known: {known}")
+            known = [a.name for a in rules.architectures]
+            meant = nearest(wanted, known, 0.9)
+            raise UnknownModelTypeError(
+                f"unknown architecture {wanted!r}{f': is {meant!r} meant?' if meant else ''}; "
+                f"known: {', '.join(known) or 'none'}"
+            )
         return asked
     if not rules.architectures:
         return Architecture("", tuple(rules.parts))
