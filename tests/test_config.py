@@ -18,7 +18,7 @@ import tfreader
 from tfreader.mapping import convert, make_plan
 from tfreader.mapping.config_checks import as_written, near
 from tfreader.mapping.config_keys import KINDS, class_keys, tables
-from tfreader.mapping.families import families
+from tfreader.mapping.families import families, open_source
 from tfreader.mapping.families.transfo_xl import Vocabulary, _divisor
 
 BERT_CONFIG = json.loads((BERT / "bert_config.json").read_text())
@@ -27,7 +27,7 @@ CONFIGS = [name for name in OWN if name != "transfo-xl"]  # which transformers 5
 
 
 def plan(folder=BERT, **options):
-    with tfreader.open(folder) as checkpoint:
+    with open_source(folder) as checkpoint:
         return make_plan(checkpoint, **options)
 
 
@@ -187,11 +187,33 @@ def test_labels_are_named_both_ways(overrides):
         ("classifier", {"dtype": "relu"}, "--set dtype: .relu., expected float16"),
         ("classifier", {"pad_token_id": [1]}, "expected the number of a token"),
         ("classifier", {"initializer_range": 10**400}, "expected a number"),
+        ("classifier", {"initializer_range": -1}, "expected a number from 0 on"),
+        ("classifier", {"layer_norm_eps": -1e-12}, "expected a number from 0 on"),
+        ("classifier", {"pad_token_id": 500}, "the vocabulary has 64 tokens"),
+        ("classifier", {"eos_token_id": [1, 64]}, "--set eos_token_id: .*= 64, but the vocab"),
+        ("classifier", {"problem_type": "regresion"}, "expected one of regression"),
+        ("classifier", {"attn_implementation": "spda"}, "as sdpa or eager"),
+        ("gpt2", {"activation_function": "gelu_old"}, "expected one of gelu"),
+        ("gpt", {"afn": "tanh"}, "expected one of gelu, relu"),
+        ("mobilebert/pretraining", {"true_hidden_size": 7}, "true_hidden_size = 7, but"),
+        ("tapas/wtq", {"aggregation_labels": {"a": 1}}, "names by their numbers"),
     ],
 )
 def test_what_the_class_cannot_be_made_of_is_refused(folder, overrides, message):
     with pytest.raises(tfreader.ConfigError, match=message):
         plan(DATA / folder, overrides=overrides)
+
+
+def test_tokens_beyond_the_vocabulary_in_a_file_are_refused_where_loading_fails():
+    config = json.loads((DATA / "classifier" / "bert_config.json").read_text())
+    assert plan(DATA / "classifier", config={**config, "bos_token_id": 500}).entries
+    with pytest.raises(tfreader.ConfigError, match="the config: pad_token_id = 500, but"):
+        plan(DATA / "classifier", config={**config, "pad_token_id": 500})
+
+
+def test_a_task_is_named_once():
+    with pytest.raises(tfreader.ConfigError, match="give one of them"):
+        plan(overrides={"finetuning_task": "sqa"}, finetuning_task_name="wtq")
 
 
 def test_numbers_and_flags_are_written_as_transformers_insists_on_them():
@@ -284,7 +306,7 @@ def test_a_folder_may_be_given_for_the_config(tmp_path):
 
 
 def read(folder):
-    with tfreader.open(folder) as checkpoint:
+    with open_source(folder) as checkpoint:
         return {name: checkpoint[name] for name in checkpoint}
 
 

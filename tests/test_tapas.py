@@ -258,6 +258,13 @@ def test_of_a_disabled_table_that_is_there_every_token_has_the_first_row():
     )
 
 
+def test_null_takes_a_key_out_of_the_originals_config():
+    config = given("tabfact") | {"disabled_features": ["row_ids"]}
+    found = plan("tabfact", config=config, overrides={"disabled_features": None})
+    assert found.config == plan("tabfact", config=given("tabfact")).config
+    assert not any("all rows are its first" in note for note in found.notes)
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
@@ -271,6 +278,7 @@ def test_of_a_disabled_table_that_is_there_every_token_has_the_first_row():
         ({"bert_config": 3}, "bert_config = 3, expected an object"),
         ({"bert_config": {"type_vocab_size": 2}}, "type_vocab_sizes = 2, expected a list"),
         ({"disabled_features": 3}, "disabled_features = 3, expected a list of names"),
+        ({"disabled_features": ["column_id"]}, "is 'column_ids' meant"),
         ({"disable_position_embeddings": True}, "but the checkpoint has position_embeddings"),
         ({"select_one_column": False}, "variables tell True"),
         ({"num_aggregation_labels": 3}, "num_aggregation_labels = 3 in"),

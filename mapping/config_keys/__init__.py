@@ -12,7 +12,8 @@ from pkgutil import iter_modules
 
 from ._kinds import KINDS, ConfigKeys, Kind, keys
 
-__all__ = ["COMMON", "KINDS", "Kind", "class_keys", "every_key", "keys_of", "own_keys", "tables"]
+__all__ = ["COMMON", "KINDS", "TOKENS", "Kind", "class_keys", "every_key", "keys_of", "own_keys"]
+__all__ += ["tables"]
 
 # What all of transformers' config classes take, those of version 4 too, and what this program
 # itself asks a config for.
@@ -23,13 +24,14 @@ COMMON = keys(
     labels="id2label? label2id?",
     texts="architectures",
     text="""
-        model_type transformers_version finetuning_task? problem_type?
-        tokenizer_class?
+        model_type transformers_version finetuning_task? tokenizer_class?
     """,
+    problem="problem_type?",
+    attention="_attn_implementation? attn_implementation? _attn_implementation_internal?",
     float_type="dtype torch_dtype",
     any="""
-        _name_or_path name_or_path _num_labels _commit_hash _attn_implementation attn_implementation
-        _attn_implementation_autoset attn_implementation_internal _attn_implementation_internal
+        _name_or_path name_or_path _num_labels _commit_hash
+        _attn_implementation_autoset attn_implementation_internal
         auto_map bad_words_ids begin_suppress_tokens chunk_size_feed_forward
         cross_attention_hidden_size diversity_penalty do_sample early_stopping
         encoder_no_repeat_ngram_size exponential_decay_length_penalty forced_bos_token_id
@@ -41,6 +43,7 @@ COMMON = keys(
         top_p torchscript typical_p use_bfloat16 xla_device
     """,
 )
+TOKENS = [key for key, kind in COMMON.items() if kind.words.startswith(KINDS["token"].words)]
 OWN = keys(
     flag="do_lower_case strip_accents tokenize_chinese_chars keep_accents", size="num_labels"
 )

@@ -40,7 +40,17 @@ def _is_list(value: Any, *types: type) -> bool:
     return isinstance(value, list | tuple) and all(type(item) in types for item in value)
 
 
-FLOAT_TYPES = ("bfloat16", "float16", "float32", "float64", "auto")
+def _one_of(names: str) -> Kind:
+    known = names.split()
+    return Kind(f"one of {', '.join(known)}", lambda v: isinstance(v, str) and v in known)
+
+
+def _is_attention(value: Any) -> bool:
+    """Whether it is one of transformers' own, or one of the Hub's kernels."""
+    known = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")
+    return isinstance(value, str) and (value in known or "/" in value or "|" in value)
+
+
 KINDS = {
     "size": Kind("a whole number from 0 on", lambda v: _is_whole(v, 0, MAX_SIZE)),
     "layers": Kind(f"a whole number up to {MAX_LAYERS}", lambda v: _is_whole(v, 0, MAX_LAYERS)),
@@ -50,10 +60,20 @@ KINDS = {
         "the number of a token, or a list of them",
         lambda v: _is_whole(v, -1, MAX_SIZE) or _is_list(v, int),
     ),
-    "float_type": Kind(
-        f"one of {', '.join(FLOAT_TYPES)}", lambda v: isinstance(v, str) and v in FLOAT_TYPES
+    "float_type": _one_of("bfloat16 float16 float32 float64 auto"),
+    # Of transformers.activations.ACT2FN those without parameters of their own.
+    "activation": _one_of(
+        """
+        gelu gelu_10 gelu_fast gelu_new gelu_python gelu_pytorch_tanh gelu_python_tanh gelu_accurate
+        hardswish laplace leaky_relu linear mish quick_gelu relu relu2 relu6 sigmoid silu
+        sqrtsoftplus swish tanh
+        """
     ),
+    "gpt_activation": _one_of("gelu relu silu swish"),  # ACT_FNS of modeling_openai.py
+    "problem": _one_of("regression single_label_classification multi_label_classification"),
+    "attention": Kind("an implementation, as sdpa or eager", _is_attention),
     "number": Kind("a number", _is_number, float),
+    "amount": Kind("a number from 0 on", lambda v: _is_number(v) and v >= 0, float),
     "dropout": Kind("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1, float),
     "ratio": Kind("a number above 0", lambda v: _is_number(v) and v > 0, float),
     "flag": Kind("true or false", lambda v: type(v) in (bool, int) and v in (0, 1), bool),
@@ -62,6 +82,10 @@ KINDS = {
     "flags": Kind("a list of true and false", lambda v: _is_list(v, bool, int)),
     "texts": Kind("a list of names", lambda v: _is_list(v, str)),
     "labels": Kind("a list of names, or an object with them", lambda v: isinstance(v, list | dict)),
+    "numbered": Kind(
+        "an object of names by their numbers",
+        lambda v: isinstance(v, Mapping) and all(str(key).isdecimal() for key in v),
+    ),
     "table": Kind("an object", lambda v: isinstance(v, Mapping)),
     "any": Kind("a value", lambda _: True, may_be_null=True),
 }

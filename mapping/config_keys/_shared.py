@@ -15,14 +15,14 @@ BERT = keys(
     layers="num_hidden_layers",
     text="hidden_act",
     dropout="hidden_dropout_prob attention_probs_dropout_prob",
-    number="initializer_range layer_norm_eps",
+    amount="initializer_range layer_norm_eps",
 )
 GPT = {
     **keys(
         size="vocab_size n_positions n_embd n_head",
         layers="n_layer",
         dropout="resid_pdrop embd_pdrop attn_pdrop",
-        number="layer_norm_epsilon initializer_range",
+        amount="layer_norm_epsilon initializer_range",
     ),
     **SUMMARY,
 }
@@ -30,10 +30,10 @@ MOBILENET = keys(
     size="num_channels min_depth",
     any="image_size",  # a number, or height and width
     ratio="depth_multiplier",
-    text="hidden_act",
+    activation="hidden_act",
     flag="tf_padding",
     dropout="classifier_dropout_prob",
-    number="initializer_range layer_norm_eps",
+    amount="initializer_range layer_norm_eps",
 )
 BERT_FILES = keys(
     any="""

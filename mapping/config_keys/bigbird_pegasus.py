@@ -16,7 +16,7 @@ KEYS = ConfigKeys(
             encoder_layerdrop decoder_layerdrop dropout attention_dropout activation_dropout
             classifier_dropout
         """,
-        number="init_std",
+        amount="init_std",
     ),
     aliases={
         "attention_probs_dropout_prob": "attention_dropout",

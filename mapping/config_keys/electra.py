@@ -8,7 +8,7 @@ KEYS = ConfigKeys(
         **BERT,
         **keys(
             size="embedding_size",
-            text="summary_type summary_activation?",
+            text="summary_type summary_activation",
             flag="summary_use_proj",
             dropout="classifier_dropout? summary_last_dropout",
         ),

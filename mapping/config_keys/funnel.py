@@ -9,7 +9,7 @@ KEYS = ConfigKeys(
         sizes="block_sizes block_repeats?",
         text="hidden_act pooling_type attention_type",
         dropout="hidden_dropout attention_dropout activation_dropout",
-        number="initializer_range initializer_std? layer_norm_eps",
+        amount="initializer_range initializer_std? layer_norm_eps",
         flag="separate_cls truncate_seq pool_q_only",
     ),
     aliases={"hidden_size": "d_model", "num_attention_heads": "n_head"},

@@ -8,7 +8,7 @@ KEYS = ConfigKeys(
         **GPT,
         **keys(
             size="n_inner?",
-            text="activation_function",
+            activation="activation_function",
             flag="scale_attn_weights scale_attn_by_inverse_layer_idx reorder_and_upcast_attn",
         ),
     },

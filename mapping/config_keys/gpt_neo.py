@@ -10,7 +10,7 @@ KEYS = ConfigKeys(
         layers="num_layers",
         text="activation_function",
         dropout="resid_dropout embed_dropout attention_dropout classifier_dropout",
-        number="layer_norm_epsilon initializer_range",
+        amount="layer_norm_epsilon initializer_range",
         any="attention_layers attention_types",
     ),
     aliases={

@@ -4,7 +4,7 @@ from ._kinds import ConfigKeys, keys
 from ._shared import GPT, POST_NORM_FAMILIES
 
 KEYS = ConfigKeys(
-    fields={**GPT, **keys(text="afn")},
+    fields={**GPT, **keys(gpt_activation="afn")},
     aliases={
         "hidden_size": "n_embd",
         "max_position_embeddings": "n_positions",

@@ -12,7 +12,7 @@ KEYS = ConfigKeys(
         text="activation_function",
         flag="scale_embedding",
         dropout="encoder_layerdrop decoder_layerdrop dropout attention_dropout activation_dropout",
-        number="init_std",
+        amount="init_std",
     ),
     aliases={
         "filter_size": "encoder_ffn_dim",

@@ -8,7 +8,7 @@ KEYS = ConfigKeys(
         layers="num_layers num_decoder_layers?",
         whole="relative_attention_num_buckets relative_attention_max_distance",
         dropout="dropout_rate classifier_dropout",
-        number="layer_norm_epsilon initializer_factor",
+        amount="layer_norm_epsilon initializer_factor",
         text="feed_forward_proj dense_act_fn",
         flag="is_gated_act scale_decoder_outputs",
     ),

@@ -23,7 +23,7 @@ KEYS = ConfigKeys(
                 reset_position_index_per_cell disable_per_token_loss
             """,
             text="average_approximation_function",
-            table="aggregation_labels?",
+            numbered="aggregation_labels?",
         ),
     },
     aliases={

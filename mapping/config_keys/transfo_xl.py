@@ -12,7 +12,7 @@ KEYS = ConfigKeys(
         flags="tie_projs",
         flag="pre_lnorm same_length adaptive untie_r proj_share_all_but_first",
         dropout="dropout dropatt",
-        number="init_range proj_init_std init_std layer_norm_epsilon",
+        amount="init_range proj_init_std init_std layer_norm_epsilon",
         text="init",
     ),
     aliases={

@@ -11,7 +11,7 @@ KEYS = ConfigKeys(
             whole="lang_id",
             token="unk_index mask_index mask_token_id?",
             dropout="dropout attention_dropout",
-            number="layer_norm_eps embed_init_std init_std",
+            amount="layer_norm_eps embed_init_std init_std",
             flag="""
                 gelu_activation sinusoidal_embeddings causal asm use_lang_emb is_encoder
             """,

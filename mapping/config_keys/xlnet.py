@@ -11,7 +11,7 @@ KEYS = ConfigKeys(
         text="ff_activation attn_type summary_type summary_activation",
         flag="untie_r use_mems_eval use_mems_train bi_data same_length summary_use_proj",
         dropout="dropout summary_last_dropout",
-        number="initializer_range layer_norm_eps",
+        amount="initializer_range layer_norm_eps",
     ),
     aliases={
         "hidden_size": "d_model",

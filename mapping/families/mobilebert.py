@@ -304,6 +304,11 @@ class MobileBert(BertKin):
 
     def check(self, config: Config) -> None:
         width = INTRA if config["use_bottleneck"] else HIDDEN  # which the heads share
+        if config.get("true_hidden_size", config[width]) != config[width]:
+            raise ConfigError(
+                f"true_hidden_size = {config['true_hidden_size']}, but it is {width}, "
+                f"{config[width]}; leave it out"
+            )
         if "hidden_act" in config:  # else it is asked for
             super().check({**config, HIDDEN: config[width]})
 

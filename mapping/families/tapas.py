@@ -18,6 +18,7 @@ from tfreader.system import quoted
 from ..config_checks import shown
 from ..config_keys import keys_of
 from ..family import Beside, Config, Layout, Told, Variables, same_keys
+from ..findings import nearest
 from ..rules.ops import Repeat, Slice, Squeeze
 from ..rules.rule import Architecture, Drop, Fill, Rule, RuleSet, Tie
 from . import _gelu
@@ -191,6 +192,12 @@ def check(config: Config, variables: Variables) -> None:
     disabled = config.get(DISABLED, [])
     if not isinstance(disabled, list) or not all(isinstance(name, str) for name in disabled):
         raise PlanError(f"{DISABLED} = {shown(disabled)}, expected a list of names")
+    if other := next((name for name in disabled if name not in FEATURES), None):
+        meant = nearest(other, FEATURES, 0.6)
+        raise PlanError(
+            f"{DISABLED} names {shown(other)}, which is none of {', '.join(FEATURES)}"
+            + (f": is {meant!r} meant?" if meant else "")
+        )
     if config.get(NO_POSITIONS) and has_positions(variables):
         raise PlanError(
             f"{NO_POSITIONS} = true, but the checkpoint has {POSITIONS}: this config belongs to "

@@ -90,7 +90,9 @@ def read_config(checkpoint: Checkpoint, family: Family | None, asked: Asked) -> 
     if family is not None:
         others = _dimensions(asked.rules)
         set_too = _of_original(family, overrides)
-        translated = _translate({**original, **set_too}, where, family, own is not None)
+        told = {**original, **set_too}
+        told = told if family.any_type else _without_nulls(told)
+        translated = _translate(told, where, family, own is not None)
         if own is None:
             notes += _unknown(check_keys(family.model_type, original, where, others), where, family)
         overrides = _overrides(family, overrides)
@@ -101,13 +103,19 @@ def read_config(checkpoint: Checkpoint, family: Family | None, asked: Asked) -> 
         if family.any_type and asked.architecture is not None:
             values["architectures"] = [asked.architecture]
         nulls = values if family.any_type else overrides
-        cleared = {key: None for key, value in nulls.items() if value is None}
+        cleared = {k: None for k, v in nulls.items() if v is None and k not in set_too}
         values = _without_nulls(values)
         origins = dict.fromkeys(values, where) | dict.fromkeys(overrides, "--set")
         check_values(family.model_type, values, origins)
         notes += set_labels(values, overrides, origins)
-    if asked.finetuning_task_name is not None:
-        values["finetuning_task"] = asked.finetuning_task_name
+    task = asked.finetuning_task_name
+    if task is not None and overrides.get("finetuning_task", task) != task:
+        raise ConfigError(
+            f"--set finetuning_task: {shown(overrides['finetuning_task'])}, and "
+            f"--finetuning_task_name is {shown(task)}: give one of them"
+        )
+    if task is not None:
+        values["finetuning_task"] = task
     if family is not None and asked.model_type in family.variants:
         values.setdefault("model_type", asked.model_type)
     kept = None if own is not None or not original else original
@@ -199,7 +207,7 @@ def _translate(original: Mapping[str, Any], where: str, family: Family, is_own: 
 def _of_original(family: Family, overrides: Mapping[str, Any]) -> Config:
     """The keys to set that only the original's config has: what they come to is translated."""
     known = keys_of(family.model_type).original.keys() - class_keys(family.model_type).keys()
-    return {key: v for key, v in overrides.items() if key in known and v is not None}
+    return {key: value for key, value in overrides.items() if key in known}
 
 
 def _overrides(family: Family, overrides: Mapping[str, Any]) -> Config:

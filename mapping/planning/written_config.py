@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from tfreader.errors import ConfigError
 
 from ..config_checks import naming
+from ..config_keys import TOKENS
 from ..family import Config, Family
 from ..findings import Findings, some
 from ..plan import CASTABLE, Entry
@@ -69,6 +70,7 @@ def finish_config(
         finished["id2label"] = {str(i): name for i, name in enumerate(names)}
         finished["label2id"] = {name: i for i, name in enumerate(names)}
     _check_fixed(family, finished, source, entries, ties, findings)
+    _check_tokens(family, finished, source)
     floats = {str(entry.dtype) for entry in entries if entry.dtype in CASTABLE}
     if floats:  # a model is loaded in one type, which should hold them all
         widest = floats.pop() if len(floats) == 1 else "float32"
@@ -80,6 +82,27 @@ def finish_config(
         raise ConfigError(f"{path}: {error}") from None
     findings.notes += family.remarks(finished)
     return finished
+
+
+def _check_tokens(family: Family, config: Config, source: SourceConfig) -> None:
+    """Refuse the number of a token beyond the vocabulary, where it was set, or fails to load.
+
+    Configs of small copies of models have such numbers of the large ones, which do no harm but as
+    that of padding, whose embedding classes look for.
+    """
+    size = config.get("vocab_size")
+    for key in TOKENS:
+        numbers = config.get(key)
+        numbers = numbers if isinstance(numbers, list) else [numbers]
+        is_used = key == "pad_token_id" and not family.any_type
+        if type(size) is not int or not (is_used or key in source.overridden):
+            continue
+        for number in numbers:
+            if type(number) is int and number >= size:
+                raise ConfigError(
+                    f"{source.origin(key)}: {key} = {number}, but the vocabulary has {size} tokens "
+                    f"(0 to {size - 1})"
+                )
 
 
 def _check_fixed(
