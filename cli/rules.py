@@ -12,9 +12,10 @@ from click.core import ParameterSource
 from tfreader.errors import UnknownModelTypeError
 from tfreader.folding import fold, fold_sentences, without_numbers
 
+from . import FAILED
 from .guide import complete_file, complete_rules
 from .options import FITTING, Command, debug_option, options
-from .show import dropped_lines, fitted, shape
+from .show import dropped_lines, failure_data, fitted, put, safe, shape
 
 if TYPE_CHECKING:
     from tfreader.mapping import Entry, RuleSet
@@ -40,12 +41,16 @@ _SAID = ParameterSource.COMMANDLINE
     help="The task whose head is meant, of several in the checkpoint.",
 )
 @options(*FITTING)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print what a check of a rule FILE finds as JSON."
+)
 @debug_option
 def rules(
     model_type: str,
     tf_checkpoint: str | None,
     layout: str | None,
     finetuning_task_name: str | None,
+    as_json: bool,
     **fitting: Any,
 ) -> None:
     """Print a family's rules as a rule file to edit, or the rules that the layers of a FILE are.
@@ -57,12 +62,13 @@ def rules(
     ctx = click.get_current_context()
     said = (p for p in ctx.command.params if p.name in fitting)
     given = [p.opts[0] for p in said if ctx.get_parameter_source(p.name or "") is _SAID]
+    given += ["--json"] * as_json
     if _is_file(model_type):
         if layout is not None or finetuning_task_name is not None:
             raise click.UsageError("--layout and --finetuning_task_name are of families, not files")
         found = load_rules(model_type)
         if tf_checkpoint is not None:
-            _check(found, tf_checkpoint, fitting)
+            _check(found, tf_checkpoint, fitting, as_json)
             return
     elif not given:
         found = _of_family(model_type, tf_checkpoint, layout, finetuning_task_name)
@@ -109,17 +115,44 @@ def _of_family(
         return rules_for(checkpoint, Asked(model_type, finetuning_task_name=task))
 
 
-def _check(own: RuleSet, tf_checkpoint: str, fitting: dict[str, Any]) -> None:
+def _check(own: RuleSet, tf_checkpoint: str, fitting: dict[str, Any], as_json: bool) -> None:
     """Print what the rules do. Raises PlanError where a conversion would."""
     from tfreader.mapping.families import open_source
     from tfreader.mapping.planning.rule_report import check_rules
 
     with open_source(tf_checkpoint, "auto") as checkpoint:
         report = check_rules(checkpoint, own, **fitting)
-    for line in _lines(report, fitting["target"]):
+    if as_json:
+        put(_data(report), [], True)
+    for line in () if as_json else _lines(report, fitting["target"]):
         click.echo(fitted(line))
+    if report.error is not None and as_json:
+        click.echo(safe(f"tfreader: {report.error}"), err=True)
+        click.get_current_context().exit(FAILED)
     if report.error is not None:
         raise report.error
+
+
+def _data(report: RuleReport) -> dict[str, Any]:
+    """What the lines say, as plain data; where the rules do not fit, with what a failure says."""
+    failed = failure_data(report.error, str(report.error)) if report.error is not None else {}
+    return {
+        "ok": True,
+        **report.plan.to_data(),
+        **failed,
+        "rules": [
+            {
+                "sources": [*use.rule.sources],
+                "targets": [*use.rule.targets],
+                "variables": [*use.variables],
+                "hint": use.why,
+            }
+            for use in report.uses
+        ],
+        "free": dict(report.free),
+        "idle": [drop.source for drop in report.idle],
+        "changed": [entry.target for entry in report.changed],
+    }
 
 
 def _lines(report: RuleReport, target: str | None) -> Iterator[str]:

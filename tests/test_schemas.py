@@ -109,6 +109,19 @@ def test_plans_and_records(tmp_path, arguments, checksum):
     assert found["ok"]
 
 
+def test_what_rules_do():
+    rules = KERAS / "rules.toml"
+    found = printed("rules", rules, "--tf_checkpoint", KERAS)
+    fits("rules-1", found)
+    assert [rule["hint"] for rule in found["rules"]] == [""] * len(found["rules"])
+    assert not found["free"] and len(found["tensors"]) == len(found["rules"])
+    found = printed("rules", rules, "--tf_checkpoint", BERT, code=1)
+    fits("rules-1", found)
+    assert "bert/pooler/dense/bias" in found["free"]
+    fits("rules-1", printed("rules", rules, "--tf_checkpoint", KERAS / "none", code=1))
+    fits("rules-1", printed("rules", rules, code=2))
+
+
 def test_a_comparison_with_every_status(tmp_path):
     tensors = {name: tensor.clone() for name, tensor in load_state_dict(BERT).items()}
     kernel = "bert.encoder.layer.0.attention.self.key.weight"
