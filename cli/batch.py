@@ -48,7 +48,13 @@ def _resources(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, float]:
     return found
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    exit_codes={
+        "0": "all jobs are done, or were before",
+        "1": "a job failed: the summary says which and why; the others are done",
+    },
+)
 @click.argument("sources", metavar="[FOLDER | JOBS]", nargs=-1, shell_complete=complete_file)
 @click.option(
     "--glob",

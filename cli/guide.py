@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -17,12 +17,12 @@ from click.shell_completion import (
     get_completion_class,
 )
 
-EXIT_CODES = (
-    ("0", "done"),
-    ("1", "this checkpoint, config or output failed: stderr says what to do; nothing was written"),
-    ("2", "wrong usage: an unknown option, model type or model class"),
-    ("130", "interrupted"),
-)
+EXIT_CODES = {
+    "0": "done",
+    "1": "this checkpoint, config or output failed: stderr says what to do; nothing was written",
+    "2": "wrong usage: an unknown option, model type or model class",
+    "130": "interrupted",
+}
 Examples = Sequence[tuple[str, str]]
 """Command lines, and what each does."""
 
@@ -50,9 +50,9 @@ def write_guide(formatter: click.HelpFormatter, examples: Examples) -> None:
     write_exit_codes(formatter)
 
 
-def write_exit_codes(formatter: click.HelpFormatter) -> None:
+def write_exit_codes(formatter: click.HelpFormatter, codes: Mapping[str, str] = EXIT_CODES) -> None:
     with formatter.section("Exit codes"):
-        formatter.write_dl(EXIT_CODES)
+        formatter.write_dl([*codes.items()])
 
 
 def complete_file(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -130,7 +130,14 @@ def show(path: str, name: str, rows: str | None, output: str | None, as_json: bo
             put({}, values_lines(chosen), False)
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    exit_codes={
+        "0": "they are the same",
+        "1": "they differ",
+        "2": "they could not be compared: stderr says why; or wrong usage",
+    },
+)
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @filter_option
@@ -166,8 +173,6 @@ def diff(
     """Compare two checkpoints, or two PyTorch models: names, shapes, types and values.
 
     A model and a checkpoint are compared as by `tfreader verify MODEL --against CHECKPOINT`.
-
-    Exits with 0 where they are the same, 1 where they differ, 2 where they cannot be compared.
     """
     from tfreader.differences import differences
     from tfreader.mapping.records.audit import compare_output

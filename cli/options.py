@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from json import JSONDecodeError
 from typing import Any
@@ -12,7 +12,13 @@ import click
 
 from tfreader.json_text import parse_json
 
-from .guide import complete_class, complete_file, complete_model_type, write_exit_codes
+from .guide import (
+    EXIT_CODES,
+    complete_class,
+    complete_file,
+    complete_model_type,
+    write_exit_codes,
+)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -50,8 +56,12 @@ class Command(click.Command):
     current folder.
     """
 
+    def __init__(self, *args: Any, exit_codes: Mapping[str, str] | None = None, **how: Any) -> None:
+        super().__init__(*args, **how)
+        self.exit_codes = {**EXIT_CODES, **(exit_codes or {})}
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        write_exit_codes(formatter)
+        write_exit_codes(formatter, self.exit_codes)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if ctx.parent is not None:  # which prints what fails, be it the arguments

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from tfreader.statistics import Statistics
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    exit_codes={
+        "0": "all is right",
+        "1": "something is not, or could not be read: stdout or stderr says what",
+    },
+)
 @click.argument("path", shell_complete=complete_file)
 @click.option(
     "--against",

@@ -296,7 +296,7 @@ def test_show_leaves_out_the_middle_as_numpy_does():
         (["bert/pooler/dense/bias", "--rows", "5:2"], 1, "has 24 rows"),
         (["bert/pooler/dense/bias", "--rows", "24"], 1, "has 24 rows"),
         (["bert/pooler/dense/bias", "--rows", "a"], 2, "expected A:B"),
-        (["bert/pooler/dense/bias", "--rows", ""], 2, "expected A:B"),
+        (["bert/pooler/dense/bias", "--rows", ""], 2, "given nothing"),
         (["bert/pooler/dense/bias", "--rows", "0:5:2"], 2, "expected A:B"),
         (["bert/pooler/dense/bias", "--output", "x.txt"], 1, ".npy"),
         (["bert/pooler/dense/bias", "--output", "s3://bucket"], 1, ".npy"),

@@ -76,6 +76,21 @@ def test_of_a_misspelled_model_type_the_near_one_is_named(given, meant):
     assert "is '" not in run("convert", BERT, "--dry-run", "--model_type", "xy", code=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "code", "meaning"),
+    [
+        ("diff", 1, "they differ"),
+        ("verify", 1, "something is not"),
+        ("batch", 1, "a job failed"),
+        ("show", 1, "this checkpoint, config or output failed"),
+    ],
+)
+def test_help_says_what_the_exit_codes_of_that_command_are(command, code, meaning):
+    _, told = run(command, "--help").stdout.split("Exit codes:")
+    assert f" {code} {meaning}" in " ".join(told.split())
+    assert told.split().count("1") == 1
+
+
 @pytest.mark.parametrize("given", ["BertForMaskedLm", "bertformaskedlm", "TFBertForMaskedLM"])
 def test_of_a_misspelled_class_the_near_one_is_named(given):
     said = run("convert", BERT, "--dry-run", "--architecture", given, code=2).stderr
