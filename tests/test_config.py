@@ -196,6 +196,7 @@ def test_labels_are_named_both_ways(overrides):
         ("gpt2", {"activation_function": "gelu_old"}, "expected one of gelu"),
         ("gpt", {"afn": "tanh"}, "expected one of gelu, relu"),
         ("mobilebert/pretraining", {"true_hidden_size": 7}, "true_hidden_size = 7, but"),
+        ("xlm/causal/best-valid_en_clm_ppl.pth", {"is_encoder": False}, "--set is_encoder=true"),
         ("tapas/wtq", {"aggregation_labels": {"a": 1}}, "names by their numbers"),
     ],
 )

@@ -300,6 +300,7 @@ class XLM(Family):
     model_type = "xlm"
     layouts = (Original(),)
     output_weight = "pred_layer.proj.weight"
+    fixed: ClassVar = {"is_encoder": True}
     defaults: ClassVar = {
         "is_encoder": True,
         "layer_norm_eps": 1e-12,
