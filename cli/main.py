@@ -239,10 +239,10 @@ def inspect(
 
 
 @main.command()
+@click.argument("checkpoint", required=False, shell_complete=complete_file)
 @click.option(
     "--tf_checkpoint",
     "--tf-checkpoint",
-    required=True,
     metavar="PATH",
     help=CHECKPOINT_HELP,
     shell_complete=complete_file,
@@ -263,16 +263,22 @@ def inspect(
 )
 @html_option
 @debug_option
-def suggest(tf_checkpoint: str, target: str | None, output: str) -> None:
-    """Write a rule file for a model that no family knows."""
+def suggest(
+    checkpoint: str | None, tf_checkpoint: str | None, target: str | None, output: str
+) -> None:
+    """Write a rule file for a model that no family knows.
+
+    CHECKPOINT may be named by --tf_checkpoint instead.
+    """
     from tfreader.mapping import suggest as run
 
     from .page import put_page
     from .pages import suggest_page
 
-    suggestion = run(tf_checkpoint, target)
+    path = str(named_once("CHECKPOINT", checkpoint, "--tf_checkpoint", tf_checkpoint, True))
+    suggestion = run(path, target)
     suggestion.write(output)
-    put_page(lambda: suggest_page(suggestion, tf_checkpoint, output))
+    put_page(lambda: suggest_page(suggestion, path, output))
     _print({}, [f"{output}: {suggestion.summary}"], False)
 
 

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from conftest import BERT
+from conftest import BERT, KERAS
 
 from tfreader.cli.guide import model_types
 from tfreader.cli.main import main
@@ -104,6 +104,13 @@ def test_a_value_of_no_letter_is_not_the_current_folder(option):
     run("convert", BERT, "--dry-run", "--scope", "")
     with pytest.raises(UnknownModelTypeError):
         convert(BERT, dry_run=True, model_type="")
+
+
+def test_a_checkpoint_to_suggest_rules_for_may_be_in_its_place(tmp_path):
+    run("suggest", KERAS, "--output", tmp_path / "placed.toml")
+    run("suggest", "--tf_checkpoint", KERAS, "--output", tmp_path / "flag.toml")
+    assert (tmp_path / "placed.toml").read_bytes() == (tmp_path / "flag.toml").read_bytes()
+    assert "--tf_checkpoint names too" in run("suggest", "--output", "x.toml", code=2).stderr
 
 
 def test_a_dry_run_needs_no_output(tmp_path, monkeypatch):
