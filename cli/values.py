@@ -17,7 +17,7 @@ from tfreader.errors import OutputError, UnsupportedError
 from tfreader.statistics import Statistics, native, parts
 
 from .listing import STATISTICS, number
-from .show import shape, size, terminal_width
+from .show import printable, shape, size, terminal_width
 
 if TYPE_CHECKING:
     from tfreader import Checkpoint, TensorInfo
@@ -76,7 +76,7 @@ def values_lines(chosen: Chosen) -> Iterator[str]:
     stats = Statistics()
     for part in chosen.parts():
         stats.add(part)
-    yield f"{chosen.name}: {chosen.said}, {size(_nbytes(chosen))}"
+    yield f"{printable(chosen.name)}: {chosen.said}, {size(_nbytes(chosen))}"
     kind = "" if stats.of == "values" else f" (of the {stats.of})"
     told = ", ".join(f"{key} {number(getattr(stats, key))}" for key in STATISTICS)
     yield told.replace(" ,", " -,") + kind

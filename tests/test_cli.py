@@ -12,6 +12,7 @@ from bundle_writer import write_bundle
 from click.testing import CliRunner
 from conftest import BERT, DATA
 
+import tfreader
 from tfreader.cli.main import main
 from tfreader.cli.show import printable
 
@@ -283,6 +284,35 @@ def test_no_folder_is_made_where_a_file_is_meant(tmp_path, name):
     assert not list(tmp_path.iterdir())
     convert(f"{tmp_path / name}/")
     assert (tmp_path / name / "model.safetensors").is_file()
+
+
+def test_a_name_with_a_newline_forges_no_line(tmp_path):
+    with tfreader.open(BERT) as checkpoint:
+        tensors = {name: checkpoint[name] for name in checkpoint if "adam" not in name}
+    name = "bert/pooler/dense/kernel\nnote: all is well"
+    tensors[name] = tensors.pop("bert/pooler/dense/kernel")
+    write_bundle(tmp_path / "model.ckpt", tensors)
+    config = ("--config", BERT / "bert_config.json")
+    renamed = {f"a\nnote: b/{key}": value for key, value in tensors.items()}
+    write_bundle(tmp_path / "scope" / "model.ckpt", renamed)
+    for arguments in (
+        ["convert", tmp_path / "model.ckpt", *config, "--dry-run"],
+        [
+            "convert",
+            tmp_path / "model.ckpt",
+            *config,
+            "--dry-run",
+            "--ignore-weights",
+            "(?s).*\n.*",
+        ],
+        ["show", tmp_path / "model.ckpt", "bert/pooler/dense/kernel"],
+    ):
+        result = run(*arguments, code=1)
+        assert "dense/kernel\\nnote: all" in result.output
+        assert "\nnote: all" not in result.output
+    assert "\nnote: all" not in run("show", tmp_path / "model.ckpt", name).output
+    said = run("convert", tmp_path / "scope" / "model.ckpt", "--dry-run", code=1).stderr
+    assert "like a\\nnote: b/bert" in said
 
 
 def test_what_cannot_be_printed_is_escaped_and_nothing_else():

@@ -270,7 +270,8 @@ class Checkpoint(Mapping[str, Array]):
         if key is not None:
             return key
         near = _near(name, [self.shown(key) for key in self if key != OBJECT_GRAPH])
-        hint = f"; near: {', '.join(near)}" if near else "; `tfreader inspect` lists the names"
+        shown = ", ".join(near).replace("\n", "\\n")
+        hint = f"; near: {shown}" if near else "; `tfreader inspect` lists the names"
         raise VariableNotFoundError(f"{self.path}: no variable named {shortened(name)!r}{hint}")
 
     def shown(self, name: str) -> str:
