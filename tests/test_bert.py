@@ -149,9 +149,17 @@ def test_the_architecture_can_be_chosen(tmp_path, architecture, dropped):
 def test_an_architecture_that_lacks_its_head_is_refused(tmp_path):
     with pytest.raises(tfreader.PlanError, match=r"qa_outputs.weight \(from cls/squad/output_w"):
         convert(BERT, tmp_path / "out", architecture="BertForQuestionAnswering")
+    with pytest.raises(tfreader.PlanError, match="By its heads it is BertForQuestionAnswering"):
+        convert(DATA / "squad", tmp_path / "out", architecture="BertForMaskedLM")
     with pytest.raises(tfreader.UnknownModelTypeError, match="BertForMaskedLM"):
         convert(BERT, tmp_path / "out", architecture="BertForEverything")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_of_another_family_is_advised_nothing_of_the_one_that_was_named():
+    with pytest.raises(tfreader.PlanError, match="variables are bert: is --model_type t5") as e:
+        convert(BERT, dry_run=True, model_type="t5")
+    assert "--scope" not in str(e.value)
 
 
 @pytest.mark.parametrize(("folder", "lower"), [(BERT, True), (DATA / "classifier", False)])

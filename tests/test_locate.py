@@ -13,6 +13,7 @@ from conftest import BERT
 from numpy import ones
 
 import tfreader
+from tfreader.mapping import convert
 from tfreader.mapping.batch import scan
 from tfreader.mapping.families import open_source
 from tfreader.mapping.records.audit import verify_output
@@ -336,3 +337,10 @@ def test_a_path_of_no_letter_is_told():
     """As of a shell's variable that is not set."""
     with pytest.raises(tfreader.CheckpointNotFoundError, match=r"no letter; \. is the current"):
         tfreader.open("")
+
+
+def test_what_a_file_is_is_said_once(tmp_path):
+    convert(BERT, tmp_path)
+    with pytest.raises(tfreader.TFReaderError) as error:
+        tfreader.open(tmp_path / "model.safetensors")
+    assert str(error.value).count("safetensors file of PyTorch") == 1

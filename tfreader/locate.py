@@ -112,9 +112,9 @@ def _nothing(path: str) -> TFReaderError:
             code="missing-index",
         )
     hint = "if it is a data shard, the .index file that was saved with it is needed too"
-    return CorruptCheckpointError(
-        f"{path}: not a checkpoint{but_it_is(path, hint)}; {_candidates(folder)}"
-    )
+    said = but_it_is(path, hint)
+    others = _candidates(folder).replace(said, "")  # of the folder's files it may be the first
+    return CorruptCheckpointError(f"{path}: not a checkpoint{said}; {others}")
 
 
 def _in_folder(folder: str) -> Located:

@@ -65,8 +65,8 @@ def get_family(model_type: str) -> Family:
     meant = _meant(model_type)
     raise UnknownModelTypeError(
         f"unknown model type {model_type!r}{f': is {meant!r} meant?' if meant else ''}; known: "
-        f"auto, {', '.join(families())}. For a model of your own, write a rule file and pass it "
-        "with --rules"
+        f"auto, {', '.join(families())}. For a model of your own, write a rule file, or let "
+        "`tfreader suggest` write one, and pass it with --rules"
     )
 
 

@@ -129,7 +129,8 @@ def _unknown(seen: Seen, names: Sequence[str]) -> PlanError:
             code="other-scope",
         )
     return PlanError(
-        f"{said}\nKnown: {', '.join(families())}. For another model, write a rule file and pass "
+        f"{said}\nKnown: {', '.join(families())}. For another model, write a rule file, or let "
+        f"`tfreader suggest {quoted(seen.path)} --output rules.toml` write one, and pass it with "
         "--rules.",
         code="unknown-model",
     )

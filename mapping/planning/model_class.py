@@ -82,6 +82,24 @@ def model_class(
     return chosen
 
 
+def other_class(
+    matches: Matches,
+    variables: Iterable[str],
+    ignored: Ignored,
+    followed: Followed,
+    asked: Architecture,
+) -> str:
+    """What to do where the class that was asked for has a head that is not there, or nothing."""
+    there = {match.rule.part for match in _present(matches, variables, ignored, followed.rules)}
+    if {*asked.heads} <= there:
+        return ""
+    try:
+        own = model_class(matches, variables, ignored, followed, None, "", Findings())
+    except PlanError:
+        return ""
+    return f"By its heads it is {own.name}, which it becomes without --architecture {asked.name}"
+
+
 def _labels(found: Sequence[Match]) -> int | None:
     """How many rows the head has whose size the class leaves open."""
     sizes = (

@@ -26,7 +26,7 @@ from .entries import find_ties, make_entries, make_fills
 from .following import follow, for_class
 from .ignoring import ignored
 from .matching import match
-from .model_class import model_class
+from .model_class import model_class, other_class
 from .own_rules import bind_own, check_own
 from .refusal import refusal
 from .required import check_required
@@ -155,6 +155,8 @@ def make_plan(
     )
     if findings.problems:
         chosen_class = kind if architecture is not None else None
+        if chosen_class is not None:
+            findings.advice = other_class(matches, variables, left_out, followed, chosen_class)
         raise refusal(plan, seen, chosen, followed, matches, accounts, chosen_class, findings)
     return plan
 

@@ -32,15 +32,18 @@ def refusal(
     """The error for what was found. `asked` is the class that the user chose."""
     said = [f"{plan.path} does not fit {plan.architecture or 'the rules'}: {findings.summary()}"]
     if plan.family is not None and not plan.family.any_type:  # whose every layer looks like a model
-        said += _other_families(plan.family.model_type, seen, chosen)
-        said += _advice(seen, chosen, followed, matches, accounts, asked)
+        others, is_another = _other_families(plan.family.model_type, seen, chosen)
+        said += others
+        if not is_another:  # to which nothing else of this family's would apply
+            said += _advice(seen, chosen, followed, matches, accounts, asked)
+            said += [findings.advice] if findings.advice else []
     model_type = plan.family.model_type if plan.family else None
     return PlanError("\n".join(said), findings.listed(), plan, model_type=model_type)
 
 
-def _other_families(model_type: str, seen: Seen, chosen: Chosen) -> list[str]:
-    """Which other families the variables may be of."""
-    said = []
+def _other_families(model_type: str, seen: Seen, chosen: Chosen) -> tuple[list[str], bool]:
+    """Which other families the variables may be of, and whether they are of one of those alone."""
+    said, is_another = [], False
     names = [name for key in chosen.variables for name in seen.names_of(key)]
     fits = fitting(names, trained=bool(seen.training))
     likely = list(dict.fromkeys(fit.family.model_type for fit in fits))
@@ -48,10 +51,11 @@ def _other_families(model_type: str, seen: Seen, chosen: Chosen) -> list[str]:
         said.append(f"The variables are those of {others[0]}")
     elif model_type not in likely:
         kinds = " or ".join(likely) or "of no family known here"
+        is_another = bool(likely)
         said.append(f"The variables are {kinds}: is --model_type {model_type} right?")
     if several := side_by_side(seen, chosen):
         said.append(f"The checkpoint holds {several}")
-    return said
+    return said, is_another
 
 
 def _advice(
