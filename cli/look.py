@@ -12,6 +12,7 @@ import click
 from tfreader.errors import CheckpointNotFoundError, RemoteError, RuleError, TFReaderError
 
 from . import DIFFERENT
+from .guide import complete_file
 from .options import Command, debug_option
 from .show import put, safe
 
@@ -103,10 +104,16 @@ filter_option = click.option(
 
 
 @click.command(cls=Command)
-@click.argument("path", metavar="CHECKPOINT")
+@click.argument("path", metavar="CHECKPOINT", shell_complete=complete_file)
 @click.argument("name")
 @click.option("--rows", metavar="A:B", help="Only these, counted as in Python: 0:5, -5:, or 7.")
-@click.option("--output", "-o", metavar="FILE", help="Save the values to FILE, a .npy file.")
+@click.option(
+    "--output",
+    "-o",
+    metavar="FILE",
+    help="Save the values to FILE, a .npy file.",
+    shell_complete=complete_file,
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 @debug_option
 def show(path: str, name: str, rows: str | None, output: str | None, as_json: bool) -> None:
@@ -138,8 +145,8 @@ def show(path: str, name: str, rows: str | None, output: str | None, as_json: bo
         "2": "they could not be compared: stderr says why; or wrong usage",
     },
 )
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
+@click.argument("first", metavar="A", shell_complete=complete_file)
+@click.argument("second", metavar="B", shell_complete=complete_file)
 @filter_option
 @click.option(
     "--names-only", "--names_only", is_flag=True, help="Compare names, shapes and types alone."

@@ -149,6 +149,7 @@ class ConvertCommand(Command):
 @click.option(
     "--memory-limit",
     "--memory_limit",
+    metavar="SIZE",
     default="192MiB",
     show_default=True,
     help="How much of the tensors may be in memory; larger ones go through in parts.",

@@ -242,6 +242,7 @@ HOW: tuple[Decorator, ...] = (
     click.option(
         "--max-shard-size",
         "--max_shard_size",
+        metavar="SIZE",
         default="50GB",
         show_default=True,
         help="Largest weights file of a folder.",
@@ -284,6 +285,7 @@ def _set_page(ctx: click.Context, _: click.Parameter, path: str | None) -> None:
 html_option = click.option(
     "--html",
     metavar="FILE",
+    shell_complete=complete_file,
     expose_value=False,
     callback=_set_page,  # for `page.put_page`, and where failures are told
     help="Write what is found as a page to FILE (.html), which needs no network, also on failure.",

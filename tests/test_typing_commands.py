@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 from conftest import BERT, KERAS
@@ -173,6 +174,17 @@ def complete(*words, shell="bash"):
 )
 def test_paths_are_completed(words):
     assert complete(*words) == [f"file,{words[-1]}"]
+
+
+def test_every_path_is_completed():
+    paths = {"FILE", "PATH", "OUT", "DIR", "T", "CHECKPOINT", "A", "B", "[FOLDER | JOBS]"}
+    for name, command in main.commands.items():
+        with click.Context(command) as ctx:
+            for parameter in command.params:
+                is_path = parameter.metavar in paths or parameter.name in ("checkpoint", "path")
+                if is_path and parameter.name != "finetuning_task_name":
+                    (found,) = parameter.shell_complete(ctx, "x")
+                    assert found.type in ("file", "dir"), (name, parameter.name)
 
 
 def test_families_and_classes_are_completed():
