@@ -130,8 +130,7 @@ def _unknown(seen: Seen, names: Sequence[str]) -> PlanError:
         )
     return PlanError(
         f"{said}\nKnown: {', '.join(families())}. For another model, write a rule file, or let "
-        f"`tfreader suggest {quoted(seen.path)} --output rules.toml` write one, and pass it with "
-        "--rules.",
+        "`tfreader suggest` write one, and pass it with --rules.",
         code="unknown-model",
     )
 
