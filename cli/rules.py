@@ -146,6 +146,7 @@ def _data(report: RuleReport) -> dict[str, Any]:
                 "targets": [*use.rule.targets],
                 "variables": [*use.variables],
                 "hint": use.why,
+                "uncertain": use.rule.uncertain,
             }
             for use in report.uses
         ],
@@ -156,6 +157,8 @@ def _data(report: RuleReport) -> dict[str, Any]:
 
 
 def _lines(report: RuleReport, target: str | None) -> Iterator[str]:
+    from tfreader.mapping.findings import some
+
     plan = report.plan
     yield f"{plan.rules.name}: {len(report.uses)} rules for {plan.path}"
     yield from (f"note: {note}" for note in plan.notes)
@@ -175,6 +178,11 @@ def _lines(report: RuleReport, target: str | None) -> Iterator[str]:
     told = tuple(f"variable {name} " for name in report.free)
     others = [problem for problem in problems if not problem.startswith(told or "\0")]
     yield from (f"problem: {problem}" for problem, _ in fold_sentences(others))
+    if unsure := plan.rules.uncertain:
+        yield (
+            f"marked uncertain: {some(unsure)}: `tfreader convert` takes the file when these marks "
+            "are gone, or with --accept-uncertain"
+        )
     if not problems:
         fits = f", as {target} has them" if target is not None else ""
         yield f"{len(plan.entries)} tensors{fits}"

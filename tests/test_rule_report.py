@@ -145,3 +145,14 @@ def test_what_cannot_be_asked(run, arguments, said):
     run(RULES)
     result = CliRunner().invoke(main, ["rules", *arguments])
     assert result.exit_code and said in result.output
+
+
+def test_rules_that_are_marked_uncertain_are_shown_and_named(run):
+    marked = RULES.replace('ops = ["dense"]', 'ops = ["dense"]\nuncertain = true')
+    said = run(marked)
+    assert "takes 1 variable: net/Logits/weights -> fc.weight" in said
+    (line,) = (line for line in said.splitlines() if "uncertain" in line)
+    assert line.startswith("marked uncertain: fc.weight: ") and "--accept-uncertain" in line
+    assert "uncertain" not in run(RULES)
+    data = json.loads(run(marked, "--json"))
+    assert [rule["uncertain"] for rule in data["rules"]].count(True) == 1

@@ -71,9 +71,12 @@ def check_rules(
 ) -> RuleReport:
     """Follow a rule file as `make_plan` does, which gets the options, and say what becomes of it.
 
+    Rules that are marked uncertain are followed: this is how to look at what they do.
+
     Raises what `make_plan` raises, but for a PlanError that comes with a plan.
     """
     error = None
+    options.setdefault("accept_uncertain", True)
     try:
         plan = make_plan(checkpoint, config=config, rules=rules, **options)
     except PlanError as refused:
