@@ -439,3 +439,24 @@ def test_labels_and_their_number_count_the_same():
         plan(source, overrides={"num_labels": 3})
     with pytest.raises(tfreader.ConfigError, match="^--set label2id: label2id names 1 labels"):
         plan(DATA / "classifier", overrides={"label2id": {"x": 0}})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"hidden_act": "geluu"}, "expected one of gelu"),
+        ({"vocab_size": None}, "--set vocab_size: null, expected a whole number"),
+        ({"num_attention_heads": 5}, "of which hidden_size = 8 is no multiple"),
+        ({"initializer_range": -1}, "a number from 0 on"),
+        ({"hiden_act": "gelu"}, "is 'hidden_act' meant"),
+        ({"pad_token_id": 11}, "the vocabulary has 11 tokens"),
+    ],
+)
+def test_what_is_set_is_held_against_a_config_of_transformers_own(overrides, message):
+    folder = ROOT / "examples" / "tf-classifier"
+    with pytest.raises(tfreader.ConfigError, match=message):
+        plan(folder, overrides=overrides)
+    found = plan(folder, overrides={"classifier_dropout": None, "my_gate": 1, "hidden_act": "relu"})
+    assert found.config["hidden_act"] == "relu"
+    (note,) = (note for note in found.notes if "--set" in note)
+    assert 'has no "my_gate" so far' in note

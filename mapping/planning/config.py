@@ -15,8 +15,8 @@ from tfreader.files import read_small
 from tfreader.json_text import parse_json
 from tfreader.paths import AnyPath, as_path, size_of
 
-from ..config_checks import check_keys, check_values, shown
-from ..config_keys import class_keys, keys_of, own_keys
+from ..config_checks import check_keys, check_values, near, shown
+from ..config_keys import KINDS, class_keys, keys_of, own_keys
 from ..families import families
 from ..family import Beside, Config, Family
 from ..left_out import left_out
@@ -29,6 +29,7 @@ MAX_LABELS = 1_000_000
 MAX_CONFIG_SIZE = 1 << 20  # of a file that is looked into only to see whether it is a config
 MOST_CANDIDATES = 50
 MOST_NAMED = 10
+ACTIVATION_KEYS = ("hidden_act", "activation_function", "hidden_activation")
 TELLING_KEYS = 3  # of the family's, from which on a JSON file is a config
 
 
@@ -100,6 +101,8 @@ def read_config(checkpoint: Checkpoint, family: Family | None, asked: Asked) -> 
             check_keys(family.model_type, overrides, "--set", others), "--set", family
         )
         values = {**translated, **overrides}
+        if family.any_type:
+            notes += _check_set(original, overrides)
         if family.any_type and asked.architecture is not None:
             values["architectures"] = [asked.architecture]
         nulls = values if family.any_type else overrides
@@ -233,6 +236,32 @@ def _overrides(family: Family, overrides: Mapping[str, Any]) -> Config:
     if given.get("model_type", family.model_type) not in family.names and not family.any_type:
         raise ConfigError("--set model_type: the family is chosen with --model_type")
     return given
+
+
+def _check_set(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> list[str]:
+    """Hold what is set against a config of any model type; a note on keys that it has not.
+
+    Raises ConfigError for what cannot be meant, by what is known of that type and by the config.
+    """
+    known = class_keys(str(config.get("model_type")))
+    for key, value in overrides.items():
+        kind = KINDS["activation"] if key in ACTIVATION_KEYS else known.get(key)
+        if kind is not None and not (kind.may_be_null if value is None else kind.fits(value)):
+            raise ConfigError(f"--set {key}: {shown(value)}, expected {kind.words}")
+    size, heads = config.get("hidden_size"), overrides.get("num_attention_heads")
+    if type(size) is int and type(heads) is int and (heads < 1 or size % heads):
+        raise ConfigError(
+            f"--set num_attention_heads: {heads}, of which hidden_size = {size} is no multiple"
+        )
+    unknown = [key for key in overrides if key not in known and key not in config]
+    for key in unknown if config else ():
+        if (other := near(key, config)) is not None:
+            raise ConfigError(f"--set: the config has no key {key!r}: is {other!r} meant?")
+    named = ", ".join(map(shown, unknown[:MOST_NAMED]))
+    return [
+        f"--set: the config has no {named} so far; what transformers' class has not either changes "
+        "nothing"
+    ] * bool(unknown)
 
 
 def _dimensions(rules: RuleSet | None) -> set[str]:
