@@ -449,7 +449,7 @@ def test_jobs_go_on_when_nobody_reads_the_log(tmp_path, forty):
     assert len(list((tmp_path / "out").glob("*.json"))) == 20  # records of the output files
     for closed in ("2>&-", ">&-"):
         done = subprocess.run(
-            f"{TFREADER} batch {forty} {closed}", shell=True, check=False, capture_output=True
+            f"'{TFREADER}' batch {forty} {closed}", shell=True, check=False, capture_output=True
         )
         assert done.returncode == 0
         assert b"Traceback" not in done.stderr

@@ -321,11 +321,11 @@ def test_names_that_would_break_a_line(tmp_path, monkeypatch):
 def test_a_pattern_that_the_shell_expanded(tmp_path):
     for name in ("bert-a", "bert-b", "bert-c"):
         shutil.copytree(BERT, tmp_path / name)
-    wrong = f"{TFREADER} batch --glob {tmp_path}/bert*/*.index --output-root {tmp_path}/out"
+    wrong = f"'{TFREADER}' batch --glob {tmp_path}/bert*/*.index --output-root {tmp_path}/out"
     done = subprocess.run(wrong, shell=True, check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert "quote it: --glob" in done.stderr
-    wrong = f"{TFREADER} batch {tmp_path}/bert-? --output-root {tmp_path}/out"
+    wrong = f"'{TFREADER}' batch {tmp_path}/bert-? --output-root {tmp_path}/out"
     done = subprocess.run(wrong, shell=True, check=False, capture_output=True, text=True)
     hint = re.search(r"--glob (.*)", done.stderr.replace("\n", ""))
     (pattern,) = shlex.split(hint[1])

@@ -241,7 +241,10 @@ def test_every_family_has_classes():
 def test_a_shell_completes(tmp_path):
     """By the documented line, in a shell that knows nothing but where the command is."""
     command = tmp_path / "tfreader"
-    command.write_text(f"#!{sys.executable}\nfrom tfreader.cli.main import run\nrun()\n")
+    program = tmp_path / "own" / "tfreader"  # whose name is the command's
+    program.parent.mkdir()
+    program.write_text("from tfreader.cli.main import run\nrun()\n")
+    command.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{program}' \"$@\"\n")
     command.chmod(0o755)
     script = """
 eval "$(tfreader completion bash)"
