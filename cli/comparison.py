@@ -28,7 +28,10 @@ class Comparison:
     ignore_dtype: bool
 
     def kinds(self, one: Compared) -> tuple[str, ...]:
-        return tuple(kind for kind in one.kinds if kind != "dtype" or not self.ignore_dtype)
+        """What differs; a type alone only where it says what the values do not."""
+        is_other_said = self.names_only or one.values is not None or one.kinds != ["dtype"]
+        is_ignored = self.ignore_dtype and is_other_said
+        return tuple(kind for kind in one.kinds if kind != "dtype" or not is_ignored)
 
     @property
     def different(self) -> list[Compared]:

@@ -191,6 +191,8 @@ def diff(
     with a, b:
         if a_is_model == b_is_model:
             compared = list(differences(a, b, pattern, names_only=names_only, rtol=rtol, atol=atol))
+            if pattern is not None and not compared:
+                raise click.UsageError(f"--filter {pattern.pattern!r} finds no variable of A or B")
             found = Comparison(a.path, b.path, compared, names_only, ignore_dtype)
             put(diff_data(found), diff_lines(found), as_json, quiet)
             is_same = not found.different

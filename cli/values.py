@@ -201,7 +201,7 @@ def save(chosen: Chosen, output: str) -> str:
 def _saved(chosen: Chosen) -> tuple[np.dtype[Any], Iterator[Array]]:
     """The type in which numpy saves the values, and the values."""
     dtype = chosen.info.dtype.numpy
-    if dtype is None or dtype.kind in "biufc":
+    if dtype is None or (dtype.kind in "biufc" and dtype.isbuiltin == 1):  # not ml_dtypes' own
         return dtype or np.dtype(object), chosen.parts()
     if chosen.info.dtype != "string":
         return native(np.empty(0, dtype)).dtype, map(native, chosen.parts())

@@ -196,6 +196,18 @@ def test_what_is_no_number_is_counted_and_left_out(tmp_path, dtype):
     json.loads(output, parse_constant=pytest.fail)
 
 
+def test_statistics_of_long_integers_are_exact(tmp_path):
+    ends = np.array([-(2**63), 2**63 - 1])
+    tensors = {"w": 2**60 + np.arange(100), "ends": ends, "one": np.array(2**60 + 1)}
+    write_bundle(tmp_path / "model", tensors)
+    with tfreader.open(tmp_path / "model") as checkpoint:
+        w, ends, one = (statistics(checkpoint, name) for name in tensors)
+    assert (w.min, w.max, w.mean) == (2**60, 2**60 + 99, 2**60)
+    assert w.std == pytest.approx(np.arange(100).std())
+    assert (ends.mean, ends.std) == (pytest.approx(-0.5, abs=1), 2.0**63)
+    assert (one.max, one.std) == (2**60 + 1, 0)
+
+
 def test_statistics_in_parts_are_those_of_all_at_once():
     values = np.random.default_rng(0).normal(1e4, 1e-2, 10_007)  # where squares cancel
     whole, parts, other = Statistics(), Statistics(), Statistics()
@@ -313,6 +325,7 @@ def test_show_saves_any_type(tmp_path):
     tensors = {
         "bf": np.arange(6, dtype=np.float32).reshape(2, 3).astype(ml_dtypes.bfloat16),
         "f8": np.arange(4, dtype=np.float32).astype(ml_dtypes.float8_e4m3fn),
+        "f8_e5m2": np.arange(4, dtype=np.float32).astype(ml_dtypes.float8_e5m2),
     }
     write_bundle(folder / "model", tensors)
     for path in (DATA / "reader" / "dtypes", DATA / "v1" / "model.ckpt", folder / "model"):
@@ -323,7 +336,7 @@ def test_show_saves_any_type(tmp_path):
                 saved, values = np.load(output), checkpoint[name]
                 assert saved.shape == values.shape
                 assert saved.tolist() == values.astype(saved.dtype).tolist()
-                own = values.dtype.kind in "biufcO"
+                own = values.dtype.isbuiltin == 1
                 assert own or (saved.dtype == np.float32 and "holds the same values" in said)
     run("show", BERT, "bert/pooler/dense/kernel", "--rows", "3:5", "--output", tmp_path / "r.npy")
     assert np.array_equal(
@@ -415,6 +428,36 @@ def test_diff_of_another_type_and_of_infinities(tmp_path):
     large = np.array([1 << 62, 5])
     a, b = pair(tmp_path, {"w": large}, {"w": large + np.array([1, 0])})
     assert "1 of 2" in run("diff", a, b, code=1).stdout
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.float16, np.float32, np.float64, np.int32, np.int64, ml_dtypes.bfloat16]
+)
+def test_diff_compares_values_of_every_type(tmp_path, dtype):
+    w = np.arange(4).astype(dtype)
+    a, b = pair(tmp_path, {"w": w}, {"w": w[::-1].copy()})
+    assert "4 of 4, by at most 3 at [0]" in run("diff", a, b, code=1).stdout
+
+
+def test_diff_of_long_integers_and_doubles_is_exact(tmp_path):
+    whole = [2**53 + 1, 2**53, 2**63 - 1, -(2**63)]
+    a, b = pair(tmp_path, {"w": np.array(whole)}, {"w": np.array(whole, np.float64)})
+    said = run("diff", a, b, "--ignore-dtype", code=1).stdout
+    assert "2 of 4, by at most 1 at [0]" in said
+    assert "2 of 4" in run("diff", b, a, "--ignore-dtype", code=1).stdout
+    a, b = pair(tmp_path, {"w": np.array(whole[1::2])}, {"w": np.array(whole[1::2], np.float64)})
+    run("diff", a, b, "--ignore-dtype")
+
+
+def test_diff_does_not_call_the_same_what_it_did_not_compare(tmp_path):
+    dtypes = DATA / "reader" / "dtypes"
+    (text,) = [info for info in tfreader.open(dtypes).infos if info.dtype == "string"]
+    write_bundle(tmp_path / "b" / "model", {text.name: np.ones(text.shape, np.float32)})
+    only_text = ("--filter", f"^{text.name}$")
+    said = run("diff", dtypes, tmp_path / "b", "--ignore-dtype", *only_text, code=1).stdout
+    assert "0 variables are the same, 1 differ" in said
+    result = run("diff", dtypes, tmp_path / "b", "--filter", "no such", code=2)
+    assert "--filter 'no such' finds no variable of A or B" in result.stderr
 
 
 def test_diff_of_partitioned_and_text_and_other_formats(tmp_path):

@@ -70,8 +70,9 @@ def differences(
     """Every variable of both, those of one alone last.
 
     They belong together by their keys, or by any of their `names`. What is not a number is equal
-    to itself. Values are the same where abs(a - b) <= atol + rtol * abs(b), as in numpy.isclose;
-    with `names_only` none are read. Raises what reading raises.
+    to itself, and zero to zero of either sign. Values are the same where
+    abs(a - b) <= atol + rtol * abs(b), as in numpy.isclose; with `names_only` none are read. Raises
+    what reading raises.
     """
     pairs = [
         (mine, other)
@@ -118,7 +119,8 @@ def _finds(pattern: re.Pattern[str], checkpoint: Checkpoint, key: str | None) ->
 
 
 def _are_comparable(a: TensorInfo, b: TensorInfo) -> bool:
-    has_values = None not in (a.dtype.numpy, b.dtype.numpy)
+    # numpy takes float64 for equal to None
+    has_values = a.dtype.numpy is not None and b.dtype.numpy is not None
     return has_values and a.shape == b.shape and (a.dtype == "string") == (b.dtype == "string")
 
 
@@ -139,15 +141,14 @@ def _compare(
 
 def _differing(a: Array, b: Array, rtol: float, atol: float) -> Values:
     """Flat values that follow each other, of which the index counts."""
-    same: Any = a == b
+    same: Any = (a == b) & _is_exact(a, b) & _is_exact(b, a)
     if a.dtype.kind == "O" or same.all():
         return Values(int(np.count_nonzero(~same)), a.size)
     (places,) = np.nonzero(~same)
     wide = [_wide(values[places]) for values in (a, b)]
     with np.errstate(invalid="ignore", over="ignore"):
         distance = np.abs(wide[0] - wide[1])
-        if a.dtype.kind in "iu" and b.dtype.kind in "iu":  # a double may have no difference of them
-            distance = np.maximum(distance, 1)
+        distance[distance == 0] = 1  # of long integers, whose difference a double may not have
         distance[np.isnan(distance)] = np.inf
         is_other = ~((distance <= atol + rtol * np.abs(wide[1])) & np.isfinite(distance))
         is_other &= ~(np.isnan(wide[0]) & np.isnan(wide[1]))
@@ -156,6 +157,15 @@ def _differing(a: Array, b: Array, rtol: float, atol: float) -> Values:
         return Values(0, a.size)
     most = int(np.argmax(distance))
     return Values(places.size, a.size, float(distance[most]), (int(places[most]),))
+
+
+def _is_exact(whole: Array, others: Array) -> Any:
+    """Whether integers are still themselves as the doubles that numpy compares with others."""
+    if whole.dtype.kind not in "iu" or whole.itemsize < 8 or others.dtype.kind not in "fc":
+        return True
+    doubles = whole.astype(np.float64)
+    fits = doubles < float(np.iinfo(whole.dtype).max)  # which is itself no double
+    return fits & (np.where(fits, doubles, 0).astype(whole.dtype) == whole)
 
 
 def _wide(values: Array) -> Array:

@@ -12,6 +12,7 @@ from .dtypes import Array
 from .histogram import Histogram
 
 _LARGE = 1e150  # values whose squares double precision cannot add up
+_LONG = 2**53  # from here on integers are not all doubles
 
 
 def parts(
@@ -89,12 +90,18 @@ class Statistics:
             values = finite
         if values.size:
             other.min, other.max = values.min().item(), values.max().item()
-            is_large = max(abs(other.min), abs(other.max)) > _LARGE
-            wide: Any = values.astype(np.longdouble if is_large else np.float64)
             if self.histogram is not None:
                 self.histogram.add(values)
-            other._mean = np.longdouble(wide.mean())
-            wide -= other._mean
+            largest = max(abs(other.min), abs(other.max))
+            shift = 0
+            if values.dtype.kind in "iu" and largest > _LONG:
+                shift = other.min
+                values = np.asarray(values - values.min()).view(np.uint64)  # also what wraps around
+            is_large = values.dtype.kind == "f" and largest > _LARGE
+            wide: Any = values.astype(np.longdouble if is_large else np.float64)
+            mean = wide.mean()
+            wide -= mean
+            other._mean = np.longdouble(shift) + np.longdouble(mean)
             other._squares = np.longdouble(np.square(wide, out=wide).sum())
         self.merge(other)
 
