@@ -9,7 +9,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from tfreader.differences import ONLY_IN_A, ONLY_IN_B, Compared
-from tfreader.folding import fold_rows
+from tfreader.folding import fold_rows, literal
 
 from .show import printable, shape, table, terminal_width
 
@@ -91,11 +91,12 @@ def diff_lines(comparison: Comparison) -> Iterator[str]:
 def _rows(comparison: Comparison) -> Iterator[list[str]]:
     found = comparison.different
     kinds = [(comparison.kinds(one), _said(one.a), _said(one.b)) for one in found]
-    names = [(printable(one.name),) for one in found]
+    names = [printable(one.name) for one in found]
     if terminal_width() is None:
-        folded = [(name, [index]) for index, (name,) in enumerate(names)]
+        folded = [(name, [index]) for index, name in enumerate(names)]
     else:
-        folded = [(name, members) for (name,), members in fold_rows(names, kinds)]
+        rows = [(literal(name),) for name in names]
+        folded = [(name, members) for (name,), members in fold_rows(rows, kinds)]
     for name, members in folded:
         kind, a, b = kinds[members[0]]
         yield [", ".join(kind), name, a, b, _differing([found[index] for index in members])]

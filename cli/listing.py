@@ -11,7 +11,7 @@ from math import inf, prod
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tfreader.errors import CheckpointNotFoundError, CorruptCheckpointError, TFReaderError
-from tfreader.folding import fold_rows, natural, spell, without_numbers
+from tfreader.folding import fold_rows, literal, natural, spell, without_numbers
 from tfreader.training import training_state
 
 from .show import cause_of, notes_on, printable, shape, size, table, terminal_width
@@ -268,7 +268,7 @@ def _folded(listing: Listing) -> list[tuple[str, str, Group]]:
     variables = listing.shown
     if not listing.is_folded:
         return [(variable.name, variable.notes, [variable]) for variable in variables]
-    rows = [(name, *notes.split(" ")) for name, _, notes in variables]
+    rows = [(literal(name), *notes.split(" ")) for name, _, notes in variables]
     kinds = [(v.info.dtype, v.info.shape, v.info.nbytes, len(v.info.slices)) for v in variables]
     found: list[tuple[str, str, Group]] = [
         (name, " ".join(notes), [variables[member] for member in members])
@@ -303,7 +303,7 @@ def _branches(
     members = list(branches.values())
     if listing.is_folded:
         kinds = [tuple(map(_kind, branch)) for branch in members]
-        folded = fold_rows([(head,) for head in branches], kinds)
+        folded = fold_rows([(literal(head),) for head in branches], kinds)
         parts = [
             (name, [each for index in indices for each in members[index]])
             for (name,), indices in folded

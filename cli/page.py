@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from tfreader import __version__
-from tfreader.folding import fold_rows
+from tfreader.folding import fold_rows, literal
 from tfreader.histogram import Histogram
 
 from .show import printable
@@ -113,7 +113,9 @@ def table_section(
     names = by_kind["name"]
     histograms = by_kind.get("histogram", [])
     own = {*names, *histograms}
-    said = [tuple(name for at in names for name in _listed(cells[at])) for cells in rows]
+    said = [
+        tuple(literal(name) for at in names for name in _listed(cells[at])) for cells in rows
+    ]
     others = [
         json.dumps(
             [

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfreader.errors import PlanError
-from tfreader.folding import fold_rows
+from tfreader.folding import fold_rows, literal
 from tfreader.system import quoted
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def comparison_lines(found: Comparison) -> Iterator[str]:
     yield f"{found.model} against {found.checkpoint}, as {kind}"
     yield from (f"note: {note}" for note in found.notes)
     wrong_first = sorted(found.rows, key=lambda row: row.ok)
-    names = [(row.tensor, *row.detail.split(" ")) for row in wrong_first]
+    names = [(literal(row.tensor), *row.detail.split(" ")) for row in wrong_first]
     rows = [("", "tensor", "largest difference", "")]
     for (name, *detail), members in fold_rows(names, [(row.ok, row.status) for row in wrong_first]):
         alike = [wrong_first[member] for member in members]

@@ -13,7 +13,7 @@ import numpy as np
 
 from tfreader.checkpoint import Box
 from tfreader.dtypes import Array, name_of
-from tfreader.folding import fold_rows
+from tfreader.folding import fold_rows, literal
 from tfreader.notebook import table
 
 from .family import Beside, Config, Family
@@ -168,7 +168,7 @@ class Plan:
         says.
         """
         names = [
-            (*(self.shown.get(name, name) for name in entry.sources), entry.target)
+            tuple(map(literal, (*(self.shown.get(s, s) for s in entry.sources), entry.target)))
             for entry in self.entries
         ]
         kinds = [(e.operation, str(list(e.shape)), name_of(e.dtype)) for e in self.entries]

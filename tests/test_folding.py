@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tfreader
 from tfreader.cli.main import main
-from tfreader.folding import fold, fold_rows, fold_sentences
+from tfreader.folding import fold, fold_rows, fold_sentences, literal
 
 
 @pytest.mark.parametrize(
@@ -87,3 +88,20 @@ def test_a_plan_is_not_shown_with_layers_that_it_lacks(tmp_path):
         ["net/l_{0,5,11}/a", "net.{0,5,11}.a"],
         ["net/l_{0,5,11}/b", "net.{0,5,11}.b"],
     ]
+
+
+def test_braces_of_a_name_are_not_taken_for_those_of_several(tmp_path):
+    assert literal("l_{0...1}/{1,2}") == r"l_\{0...1\}/\{1,2\}"
+    assert literal("{a}/{0}/{}/{1,}") == "{a}/{0}/{}/{1,}"
+    names = ["l_{0...1}/w", "l_0/w", "l_1/w"]
+    write_bundle(tmp_path / "model", {name: np.ones(2, np.float32) for name in names})
+
+    def inspect(*arguments):
+        return CliRunner().invoke(main, ["inspect", str(tmp_path / "model"), *arguments]).output
+
+    for arguments in ([], ["--tree"]):
+        shown = inspect("--fold", *arguments)
+        assert "\nl_{0...1}/" in shown and "\nl_\\{0...1\\}/" in shown
+    assert r"l_\{0...1\}/w" in tfreader.open(tmp_path / "model")._repr_html_()
+    assert "\nl_{0...1}/w " in inspect()  # where each has a line of its own
+    assert " found 1 variables" in inspect("--filter", r"l_\{0...1\}/w")

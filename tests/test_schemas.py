@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from bundle_writer import write_bundle
 from click.testing import CliRunner
 from conftest import BERT, DATA, KERAS, ROOT
 from jsonschema import Draft202012Validator
 
+from tfreader.cli.look import open_any
 from tfreader.cli.main import main
 from tfreader.cli.report import BatchReport
 from tfreader.mapping import convert, load_state_dict
@@ -72,9 +75,34 @@ def test_inspect_and_verify(checkpoint):
     fits("verify-1", printed("verify", checkpoint))
 
 
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda path: path.name)
+def test_statistics_and_values(checkpoint):
+    fits("inspect-1", printed("inspect", checkpoint, "--all", "--stats"))
+    with open_any(str(checkpoint)) as found:
+        for info in found.infos:
+            fits("show-1", printed("show", checkpoint, info.name))
+            if info.shape and info.shape[0]:
+                fits("show-1", printed("show", checkpoint, info.name, "--rows", "-1"))
+
+
+def test_differences_of_every_kind(tmp_path):
+    w = np.array([1, np.nan, np.inf], np.float32)
+    same = {"same": w, "shape": w, "dtype": w, "values": w, "endless": w}
+    changed = {"shape": w[:2], "dtype": w.astype(float), "values": w + 1, "endless": w * -1}
+    write_bundle(tmp_path / "a" / "model", {**same, "mine": w})
+    write_bundle(tmp_path / "b" / "model", {**same, **changed, "yours": w})
+    for more in ((), ("--names-only",), ("--ignore-dtype",), ("--filter", "mine")):
+        fits("diff-1", printed("diff", tmp_path / "a", tmp_path / "b", *more, code=1))
+    fits("diff-1", printed("diff", BERT, BERT))
+    convert(BERT, tmp_path / "out")
+    fits("verify-1", printed("diff", tmp_path / "out", BERT))
+
+
 def test_failures(tmp_path):
     for command in ("inspect", "verify"):
         fits(f"{command}-1", printed(command, tmp_path / "none", code=1))
+    fits("show-1", printed("show", BERT, "no such variable", code=1))
+    fits("diff-1", printed("diff", BERT, tmp_path / "none", code=2))
     fits("verify-1", printed("verify", BERT, "--against", BERT, code=1))
     out = ("--pytorch_dump_output", tmp_path / "out")
     fits("plan-1", printed("convert", "--tf_checkpoint", tmp_path / "none", *out, code=1))

@@ -22,7 +22,7 @@ from .errors import (
     UnsupportedError,
     VariableNotFoundError,
 )
-from .folding import fold_rows
+from .folding import fold_rows, literal
 from .notebook import table
 from .object_graph import OBJECT_GRAPH, ObjectGraph
 from .protocols import SourceFile
@@ -311,7 +311,7 @@ class Checkpoint(Mapping[str, Array]):
             _ = self.object_graph
         infos = list(self.infos)
         kinds = [(info.dtype, str(list(info.shape))) for info in infos]
-        folded = fold_rows([(self.shown(info.name),) for info in infos], kinds)
+        folded = fold_rows([(literal(self.shown(info.name)),) for info in infos], kinds)
         rows = [(name, len(members), *kinds[members[0]]) for (name,), members in folded]
         return table(repr(self), ("variable", "count", "dtype", "shape"), rows)
 

@@ -2,7 +2,7 @@
 
 Several braces in a name stand for all combinations of their numbers. Those of another name in the
 same row go with them in the same order, as in layer_{1...12} -> layers.{0...11}. Names for which
-that would not be true are not folded.
+that would not be true are not folded. A name that has such braces itself is given as `literal`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ _SPLIT = re.compile("([0-9]+)")
 _MOST_NUMBERS = 64  # of a row that is folded
 _MOST_AXES = 6  # stage, block, branch, expert: what has more counts nothing
 _LONGEST = 18  # digits of a number that is counted on from
+_LIKE_FOLDED = re.compile(r"\{([0-9]+(?:(?:\.\.\.|,)[0-9]+)+)\}")
 
 
 class Folded(NamedTuple):
@@ -29,6 +30,15 @@ class Folded(NamedTuple):
 
     row: Row
     members: list[int]
+
+
+def literal(name: str) -> str:
+    """The name, with its own braces escaped where they look like those of several names.
+
+    >>> literal("layer_{0...1}/a{b}")
+    'layer_\\\\{0...1\\\\}/a{b}'
+    """
+    return _LIKE_FOLDED.sub(r"\\{\1\\}", name)
 
 
 def without_numbers(name: str) -> str:
