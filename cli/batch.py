@@ -147,9 +147,9 @@ def batch(
     """
     from tfreader.mapping.batch import Batch
 
+    from .batch_page import batch_page
     from .jobs import LINK
     from .page import put_page
-    from .pages import batch_page
     from .progress import log_event, reporter, summary_lines
     from .report import BatchReport, kept, now
 

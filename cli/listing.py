@@ -60,7 +60,8 @@ ORDERS: dict[str, Callable[[Group], Any]] = {
 class Listing:
     """What of a checkpoint is listed, and how.
 
-    `problems` says what was found damaged when values were read.
+    `problems` says what was found damaged when values were read, and `unread` of how many
+    variables none could be.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Listing:
         self.has_stats = stats
         self.has_histograms = has_histograms
         self.problems: list[str] = []
+        self.unread = 0
         self.infos = list(checkpoint.infos)
         self.graph, self.notes = _graph(checkpoint)
         self.training = training_state(self.infos, self.graph)
@@ -133,12 +135,16 @@ class Listing:
 
     @cached_property
     def statistics(self) -> dict[str, Statistics]:
-        """Of the variables that have values, which are read in the order on disk."""
+        """Of what is listed and has values, which are read in the order on disk.
+
+        A page, with its histograms, lists all.
+        """
         if not self.has_stats:
             return {}
         from tfreader.statistics import statistics
 
-        readable = [v for v in self.shown if v.info.dtype.numpy is not None]
+        listed = self.found if self.has_histograms else self.shown
+        readable = [v for v in listed if v.info.dtype.numpy is not None]
         names = [v.info.name for v in sorted(readable, key=lambda v: _offset([v]))]
         with suppress(CheckpointNotFoundError):  # which is said of each variable in it
             self.checkpoint.prefetch(names)
@@ -151,6 +157,7 @@ class Listing:
                 lost[self.checkpoint.info(name).shard].append(str(error))
             except CorruptCheckpointError as error:
                 self.problems.append(str(error))
+        self.unread = len(names) - len(found)
         for first, *others in lost.values():
             self.problems.append(first + (f"; the same of {len(others)} others" if others else ""))
         return found

@@ -226,7 +226,7 @@ def inspect(
         listing = Listing(
             checkpoint, pattern, show_all or as_json, has_histograms=has_page(), **how
         )
-        put_page(lambda: inspect_page(inspect_data(listing), listing.statistics, listing.problems))
+        put_page(lambda: inspect_page(listing))
         if as_json:
             _print(inspect_data(listing), [], True)
         else:

@@ -28,8 +28,11 @@ function size(bytes) {
   return `${Number(bytes.toPrecision(3))} TB`;
 }
 
+/** Whole numbers as they are, others in four digits. */
 function figure(value) {
-  return typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value);
+  if (Number.isSafeInteger(value)) return count(value);
+  const rounded = Number(value.toPrecision(4));
+  return Math.abs(rounded) < 1e6 ? String(rounded) : rounded.toExponential();
 }
 
 /** Values over their range; bars are as high as their bins have values. */
@@ -52,14 +55,16 @@ function histogram({ low, high, counts }, isLarge) {
   return svg;
 }
 
+const counted = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
+
 /** A name, with what stands for several numbers set off, and places where it may be broken. */
-function name(text) {
+function name(text, isFolded = false) {
   const isLong = text.length > LONG;
   const made = el("bdi", { class: isLong ? "name long" : "name", tabindex: isLong && "0" });
   const shown = text.replaceAll("\n", "\\n");
   // Thousands of parts take minutes to print.
-  for (const part of isLong ? [shown] : shown.split(/(\{[^{}]*\}|[/.])/)) {
-    if (/^\{.*\}$/.test(part)) made.append(el("span", { class: "range" }, part));
+  for (const part of isLong ? [shown] : shown.split(/((?<!\\)\{\d[\d.,]+\}|[/.])/)) {
+    if (isFolded && /^\{.*\}$/.test(part)) made.append(el("span", { class: "range" }, part));
     else if (/^[/.]$/.test(part)) made.append(part, el("wbr"));
     else made.append(part);
   }
@@ -69,11 +74,11 @@ function name(text) {
 const CELLS = {
   text: (value) => [value],
   type: (value) => [value],
-  name: (value) => [value].flat().map((each) => el("div", {}, name(each))),
+  name: (value, isFolded) => [value].flat().map((each) => el("div", {}, name(each, isFolded))),
   tags: (value) => value.flatMap(([kind, text]) => [el("span", { class: `tag ${kind}` }, text), " "]),
   size: (value) => [size(value)],
   note: (value) => [text(value)],
-  number: (value) => [Number.isInteger(value) ? count(value) : figure(value)],
+  number: (value) => [typeof value === "number" ? figure(value) : value],
   histogram: (value) => [histogram(value, false)],
 };
 
@@ -81,6 +86,7 @@ const lists = [];
 let isPrinted = false;
 const fit = () => lists.forEach((rows) => rows.fit());
 addEventListener("scroll", () => requestAnimationFrame(fit), { passive: true });
+addEventListener("resize", fit);
 addEventListener("beforeprint", () => ((isPrinted = true), fit()));
 addEventListener("afterprint", () => ((isPrinted = false), fit()));
 new ResizeObserver(fit).observe(document.body); // what opens or closes moves the rest
@@ -140,11 +146,16 @@ function tableOf(section, id) {
   const chosen = new Set();
   const state = { words: [], isFolded: true, sorted: null, isDown: false };
   const tagsAt = columns.findIndex((column) => column.kind === "tags");
+  const histogramAt = columns.findIndex((column) => column.kind === "histogram");
   const all = groups.flatMap((group) => group.rows ?? [group]);
-  for (const row of groups.flatMap((group) => group.rows ?? [])) row.isMember = true;
-  for (const row of all) {
-    row.text = row.cells.flat(3).filter((v) => typeof v === "string").join("\n").toLowerCase();
-    row.kinds = tagsAt < 0 ? [] : row.cells[tagsAt].map(([kind]) => kind);
+  const textOf = ({ cells }) => cells.flat(3).filter((v) => typeof v === "string").join("\n").toLowerCase();
+  for (const group of groups) {
+    const said = group.rows ? `${textOf(group)}\n` : ""; // a folded name finds all of its rows
+    for (const row of group.rows ?? [group]) {
+      row.isMember = group !== row;
+      row.text = said + textOf(row);
+      row.kinds = tagsAt < 0 ? [] : row.cells[tagsAt].map(([kind]) => kind);
+    }
   }
 
   const table = el("table", { "aria-labelledby": id, class: "rows" });
@@ -193,12 +204,12 @@ function tableOf(section, id) {
     rows.show(items);
     table.setAttribute("aria-rowcount", items.length + 1);
     const total = count(all.length);
-    found.textContent = kept === all.length ? `${total} rows` : `${count(kept)} of ${total} rows`;
+    found.textContent = kept === all.length ? counted(kept, "row") : `${count(kept)} of ${total} rows`;
   }
 
   function draw({ row, members, more }, index) {
     if (more) {
-      const cell = el("td", { colspan: columns.length }, details(more.details));
+      const cell = el("td", { colspan: columns.length }, details(more.details, more.cells[histogramAt]));
       return el("tr", { class: "more" }, cell);
     }
     const made = el("tr", {
@@ -208,7 +219,7 @@ function tableOf(section, id) {
     columns.forEach((column, at) => {
       const cell = el("td", { class: `is-${column.kind}` });
       const given = row.cells[at] ?? null;
-      const shown = given === null ? [] : CELLS[column.kind](given);
+      const shown = given === null ? [] : CELLS[column.kind](given, Boolean(row.rows));
       if (at || !(row.rows || row.details)) cell.append(...shown);
       else cell.append(el("div", { class: "first" }, toggle(row, members), el("div", {}, ...shown)));
       made.append(cell);
@@ -262,7 +273,7 @@ function tableOf(section, id) {
     spellcheck: "false",
     autocomplete: "off",
     oninput: () => {
-      state.words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+      state.words = filter.value.toLowerCase().match(/\[[^\]]*\]?|\S+/g) ?? []; // [2, 3] is one
       update();
     },
   });
@@ -271,6 +282,7 @@ function tableOf(section, id) {
     const fold = el("input", {
       type: "checkbox",
       checked: true,
+      autocomplete: "off", // or a browser restores it alone
       onchange: () => ((state.isFolded = fold.checked), update()),
     });
     bar.append(el("label", { class: "check" }, fold, "fold layers"));
@@ -297,7 +309,7 @@ function tableOf(section, id) {
   return [...made, table];
 }
 
-function details({ facts, histogram: values }) {
+function details({ facts }, values) {
   const made = el("div", { class: "details" });
   if (values) {
     const [low, high] = [figure(values.low), figure(values.high)];
@@ -348,7 +360,7 @@ function treeOf({ leaves, separator }) {
     return [
       el("span", { class: "label" }, name(label), el("span", { class: "quiet" }, leaves)),
       bar,
-      el("span", { class: "quiet values" }, `${count(scope.values)} values`),
+      el("span", { class: "quiet values" }, counted(scope.values, "value")),
       el("span", { class: "size" }, size(scope.bytes)),
       el("span", { class: "share" }, `${percent(scope.bytes).toFixed(1)} %`),
     ];
@@ -361,12 +373,22 @@ function treeOf({ leaves, separator }) {
     const more = (most) => {
       const next = inner.splice(0, most).map((child) => el("li", {}, node(child, isOpen)));
       list.append(...next);
+      return next[0];
+    };
+    const offer = () => {
       if (!inner.length) return;
-      const press = (event) => (event.currentTarget.parentElement.remove(), more(500));
+      const press = (event) => {
+        event.currentTarget.parentElement.remove();
+        const first = more(500);
+        offer();
+        first.tabIndex = -1;
+        first.focus({ preventScroll: true });
+      };
       const label = `${count(inner.length)} more`;
       list.append(el("li", {}, el("button", { type: "button", onclick: press }, label)));
     };
     more(FIRST);
+    offer();
     return list;
   }
 

@@ -107,15 +107,20 @@ def table_section(
 
     A column is of a kind (name, tags, text, type, note, number, size, histogram), and has a label.
     Of tags, which are of `kinds` and say something, one can show those of a kind alone. A row may
-    have details: `facts`, a list of pairs, and a `histogram`.
+    have details: `facts`, a list of pairs. A column in which nothing stands is left out.
     """
+    filled = [
+        at
+        for at in range(len(columns))
+        if not rows or any(cells[at] not in (None, "") for cells in rows)
+    ]
+    columns = [columns[at] for at in filled]
+    rows = [[cells[at] for at in filled] for cells in rows]
     by_kind = {kind: [at for at, (k, _) in enumerate(columns) if k == kind] for kind, _ in columns}
     names = by_kind["name"]
     histograms = by_kind.get("histogram", [])
     own = {*names, *histograms}
-    said = [
-        tuple(literal(name) for at in names for name in _listed(cells[at])) for cells in rows
-    ]
+    said = [tuple(literal(name) for at in names for name in _listed(cells[at])) for cells in rows]
     others = [
         json.dumps(
             [
@@ -128,7 +133,7 @@ def table_section(
     more = details or [None] * len(rows)
     groups: list[dict[str, Any]] = []
     for folded, members in fold_rows(said, others):
-        alike = [{"cells": rows[i], "details": more[i]} for i in members]
+        alike = [_row(rows[i], more[i]) for i in members]
         if len(alike) == 1:
             groups += alike
             continue
@@ -148,6 +153,10 @@ def table_section(
         "groups": groups,
         "kinds": kinds,
     }
+
+
+def _row(cells: Sequence[Any], details: Details) -> dict[str, Any]:
+    return {"cells": cells} if details is None else {"cells": cells, "details": details}
 
 
 def _merged(found: Iterable[Mapping[str, Any] | None]) -> Mapping[str, Any] | None:

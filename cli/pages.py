@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import click
 
 from tfreader.errors import PlanError, RuleError, TFReaderError
 
+from .listing import inspect_data
 from .page import (
     Causes,
     Section,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from tfreader.mapping.suggesting.suggest import Suggestion
     from tfreader.statistics import Statistics
 
+    from .listing import Listing
+
 # What becomes of values on their way, by operation; those that are not here move them.
 _OPERATIONS = {
     **dict.fromkeys(("slice", "split", "unstack", "concat", "stack", "pad", "repeat"), "part"),
@@ -46,13 +49,7 @@ _CHANGES = {
     "warn": "uncertain",
 }
 _USES = {"good": "weights", "kept": "no weights"}
-_OUTCOMES = {
-    "done": ("good", "done"),
-    "skipped": ("kept", "done before"),
-    "planned": ("info", "planned"),
-    "failed": ("bad", "failed"),
-    "passed_over": ("warn", "passed over"),
-}
+_MOST_EXACT = 2**53 - 1  # of JavaScript's whole numbers
 _SUBJECTS = ("path", "tf_checkpoint", "checkpoint")  # arguments that a page is about
 _EQUALITY = {"bad": "not right", "good": "equal", "kept": "different, and right"}
 
@@ -115,22 +112,25 @@ def _problems(error: TFReaderError) -> Sequence[str]:
     return getattr(error, "problems", (str(error),))
 
 
-def inspect_page(
-    data: Mapping[str, Any], values: Mapping[str, Statistics], problems: Sequence[str] = ()
-) -> str:
+def inspect_page(listing: Listing) -> str:
     """The page of what `inspect --json` prints, with what the values that were read are like."""
+    values, data = listing.statistics, inspect_data(listing)
     variables = data["variables"]
     weights = [variable for variable in variables if variable["training"] is None]
     others = {v["name"]: v["training"] for v in variables if v["training"] is not None}
     shown = {variable["name"]: _own_name(variable) for variable in variables}
     nbytes = size(sum(variable["nbytes"] or 0 for variable in variables))
+    said = f"{_counted(weights, 'weight')} in {_counted(variables, 'variable')}, {nbytes}"
     facts = {
         "format": data["format"],
         "variables": f"{len(variables):,}",
         "weights": f"{len(weights):,}",
-        "parameters": f"{sum(prod(variable['shape']) for variable in weights):,}",
+        "parameters": f"{listing.parameters(listing.found):,}",
         "size": nbytes,
     }
+    if listing.pattern is not None:
+        facts["filter"] = listing.pattern.pattern
+        said = f"found {said}, of {_counted(listing.infos, 'variable')} in all"
     columns = [("name", "Variable"), ("tags", "Use"), ("text", "Shape"), ("type", "Type")]
     columns += [("size", "Size")]
     rows = [
@@ -151,17 +151,16 @@ def inspect_page(
         for v in variables
     )
     sections = [
-        cause_section("What is damaged", by_likeness(problems)),
+        cause_section("What is damaged", by_likeness(listing.problems)),
         list_section("Notes", data["notes"]),
         tree_section("Variables by scope", leaves, separator, "grey: no weights" if others else ""),
         table_section("Variables", columns, rows, _USES, [*map(_details, stats)]),
         cause_section("No weights", _by_cause(others, shown)),
     ]
-    said = f"{_counted(weights, 'weight')} in {_counted(variables, 'variable')}, {nbytes}"
-    odd = sum(found.nan + found.inf > 0 for found in values.values())
+    odd = sum(each.nan + each.inf > 0 for each in values.values())
     verdict = ("warn", f"{said}: NaN or infinity in {odd:,} of them") if odd else ("good", said)
-    if problems:
-        verdict = ("bad", f"{said}: {len(problems):,} of them cannot be read")
+    if listing.problems:
+        verdict = ("bad", f"{said}: {listing.unread:,} of them cannot be read")
     return page_text("inspect", data["path"], verdict, facts, sections)
 
 
@@ -194,7 +193,11 @@ def _histogram(found: Statistics | None) -> dict[str, Any] | None:
 def _details(found: Statistics | None) -> dict[str, Any] | None:
     if found is None:
         return None
-    return {"facts": [*found.to_data().items()], "histogram": _histogram(found)}
+    exact = {
+        key: str(value) if isinstance(value, int) and abs(value) > _MOST_EXACT else value
+        for key, value in found.to_data().items()
+    }
+    return {"facts": [*exact.items()]}
 
 
 def verify_page(data: Mapping[str, Any], values: Mapping[str, Statistics]) -> str:
@@ -228,7 +231,7 @@ def verify_page(data: Mapping[str, Any], values: Mapping[str, Statistics]) -> st
         verdict = ("bad", f"{wrong:,} of {_counted(table, 'tensor')} not right")
     elif not data["ok"]:
         verdict = ("bad", f"the tensors are right, {_counted(data['problems'], 'other thing')} not")
-    problems = [_without(problem, data["model"]) for problem in data["problems"]]
+    problems = [without(problem, data["model"]) for problem in data["problems"]]
     sections = [
         cause_section("What is not right", by_likeness(problems)),
         list_section("Notes", data["notes"]),
@@ -242,79 +245,10 @@ def _equality(row: Mapping[str, Any]) -> tuple[str, str]:
     return kind, row["status"]
 
 
-def batch_page(data: Mapping[str, Any]) -> str:
-    """The page of the report of `batch`, also of one that is still running."""
-    outcomes = sorted(data["outcomes"], key=lambda outcome: outcome["status"] != "failed")
-    counts = Counter(outcome["status"] for outcome in outcomes)
-    nbytes = sum(outcome["nbytes"] for outcome in outcomes if outcome["status"] == "done")
-    said = [
-        f"{counts[status]:,} {label}" for status, (_, label) in _OUTCOMES.items() if counts[status]
-    ]
-    if left := data["jobs"] - len(outcomes):
-        said.append(f"{left:,} not done")
-    verdict = f"{data['jobs']:,} jobs: {', '.join(said)}; {size(nbytes)} written"
-    state = "bad" if counts["failed"] else "warn" if left or data["interrupted"] else "good"
-    keys = ("start", "end", "host", "version", "command")
-    columns = [("name", "Checkpoint"), ("tags", "Status"), ("note", "Class, or why not")]
-    columns += [("number", "Tensors"), ("size", "Size"), ("number", "Seconds")]
-    names = [_relative(outcome["tf_checkpoint"], data.get("root")) for outcome in outcomes]
-    rows = [
-        [
-            name,
-            [_OUTCOMES[outcome["status"]]],
-            _said(outcome).partition("\n")[0] or outcome["architecture"] or "state dict",
-            outcome["tensors"] or None,
-            outcome["nbytes"] or None,
-            outcome["seconds"],
-        ]
-        for name, outcome in zip(names, outcomes, strict=True)
-    ]
-    more = [
-        {
-            "facts": [
-                ["output", outcome["pytorch_dump_output"] or None],
-                ["error", _said(outcome) or None],
-                ["files", "\n".join(outcome["files"]) or None],
-                ["notes", "\n".join(outcome["notes"]) or None],
-            ]
-        }
-        for outcome in outcomes
-    ]
-    sections = [
-        _of_outcomes("Failed, by cause", "failed", outcomes, names),
-        _of_outcomes("Passed over, by cause", "passed_over", outcomes, names),
-        table_section("Checkpoints", columns, rows, dict(_OUTCOMES.values()), more),
-    ]
-    facts = {key: data.get(key) for key in keys}
-    return page_text("batch", data.get("root") or "batch", (state, verdict), facts, sections)
-
-
-def _of_outcomes(
-    heading: str, status: str, outcomes: Iterable[Mapping[str, Any]], names: Iterable[str]
-) -> Section | None:
-    """The checkpoints of a status by cause, each with what was said of the first."""
-    causes: dict[str, list[str]] = defaultdict(list)
-    details: dict[str, str] = {}
-    for name, outcome in zip(names, outcomes, strict=True):
-        if outcome["status"] == status:
-            code = outcome.get("code") or outcome["error_type"]
-            cause = f"{outcome['model_type']}: {code}" if outcome["model_type"] else code
-            causes[cause].append(name)
-            details.setdefault(cause, _said(outcome))
-    return cause_section(heading, causes, details)
-
-
-def _said(outcome: Mapping[str, Any]) -> str:
-    return _without(outcome["error"] or "", outcome["tf_checkpoint"])
-
-
-def _without(said: str, path: str) -> str:
-    """What is said of a path, where the path itself is shown."""
-    return said.removeprefix(path).lstrip(": ")
-
-
-def _relative(path: str, root: str | None) -> str:
-    return path.removeprefix(root.rstrip("/") + "/") if root else path
+def without(said: str, path: str) -> str:
+    """What is said of a path, and not of another that begins like it, where the path is shown."""
+    rest = said.removeprefix(path)
+    return rest.lstrip(": ") if rest.startswith((":", " ")) else said
 
 
 def _plan_sections(

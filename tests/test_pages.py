@@ -418,6 +418,15 @@ def test_a_batch_shows_checkpoints_by_status_and_failures_by_cause(browser, show
         assert [row.split(" | ")[2] for row in rows(browser)] == ["BertForPreTraining"]
 
 
+def test_a_batch_names_the_file_that_is_missing(browser, show, tmp_path):
+    shutil.copytree(BERT, tmp_path / "in")
+    (tmp_path / "in" / "bert_model.ckpt.data-00000-of-00001").unlink()
+    root = ("--output-root", tmp_path / "out")
+    run("batch", tmp_path / "in", *root, "--html", tmp_path / "page.html", code=1)
+    show(tmp_path / "page.html")
+    assert rows(browser)[0].split(" | ")[2].startswith("bert_model.ckpt.data-00000-of-00001: ")
+
+
 def test_values_that_were_read_are_shown_as_histograms(browser, show, tmp_path):
     random = np.random.default_rng(0)
     scales = {"layer_0/w": 0.02, "layer_1/w": 0.02, "other": 3}
@@ -432,8 +441,73 @@ def test_values_that_were_read_are_shown_as_histograms(browser, show, tmp_path):
     assert re.fullmatch(r"Histogram of values from -0\.0\d+ to 0\.\d+", folded)
     assert re.fullmatch(r"Histogram of values from -[\d.]+ to [\d.]+", alone)
     browser.find_elements("css selector", ".toggle")[1].click()
-    assert {"nan1", "inf1", "zeros1", "count1000"} <= {*texts(browser, ".details dl div")}
+    assert {"nan1", "inf1", "zeros1", "count1,000"} <= {*texts(browser, ".details dl div")}
     assert browser.find_element("css selector", "svg.large").is_displayed()
+
+
+def test_numbers_are_not_rounded_where_they_are_whole(browser, show, tmp_path):
+    arrays = {
+        "long": np.array([-(2**63), 2**63 - 1]),
+        "many": np.full(123_457, np.nan, np.float32),
+        "large": np.array([123_456_789.5]),
+    }
+    write_bundle(tmp_path / "model.ckpt", arrays)
+    run("inspect", tmp_path / "model.ckpt", "--stats", "--html", tmp_path / "page.html")
+    show(tmp_path / "page.html")
+    for name in arrays:
+        browser.find_element("xpath", f"//tr[contains(., '{name}')]//button").click()
+    found = texts(browser, ".details dl div")
+    assert {"min-9223372036854775808", "max9223372036854775807", "nan123,457"} <= {*found}
+    assert "max1.235e+8" in found
+
+
+def test_the_verdict_counts_what_cannot_be_read(browser, show, tmp_path):
+    arrays = {name: np.ones(3, np.float32) for name in "abcdef"}
+    write_bundle(tmp_path / "model.ckpt", arrays, num_shards=2)
+    (tmp_path / "model.ckpt.data-00001-of-00002").unlink()
+    page = ("--stats", "--html", tmp_path / "page.html")
+    run("inspect", tmp_path / "model.ckpt", *page, code=1)
+    show(tmp_path / "page.html")
+    assert texts(browser, ".verdict.bad")[0].endswith("72 B: 3 of them cannot be read")
+
+
+def test_a_page_shows_values_of_slots_and_says_what_it_was_filtered_by(browser, show, tmp_path):
+    values = {"w": np.ones(3, np.float32), "text": np.ones(1, np.float32)}
+    values |= {"w/Adam": values["w"] * np.nan, "w/Adam_1": values["w"], "beta1_power": values["w"]}
+    write_bundle(tmp_path / "model.ckpt", values)
+    filtered = ("--filter", "^w", "--stats", "--html", tmp_path / "page.html")
+    run("inspect", tmp_path / "model.ckpt", *filtered)
+    show(tmp_path / "page.html")
+    said = "found 1 weight in 3 variables, 36 B, of 5 variables in all: NaN or infinity in 1 of"
+    assert said in texts(browser, ".verdict.warn")[0]
+    assert "filter^w" in texts(browser, "header dl div")
+
+
+def test_what_is_copied_from_a_page_finds_its_rows(browser, show, tmp_path):
+    shapes = {"a/l_0": (2, 3), "a/l_1": (2, 3), "b": (2, 16, 3), "l_{0...1}": (2, 3)}
+    arrays = {name: np.ones(size, np.float32) for name, size in shapes.items()}
+    write_bundle(tmp_path / "model.ckpt", arrays)
+    run("inspect", tmp_path / "model.ckpt", "--html", tmp_path / "page.html")
+    show(tmp_path / "page.html")
+    assert texts(browser, "th button") == ["Variable", "Use", "Shape", "Type", "Size"]
+    assert texts(browser, "td .range") == ["{0...1}"]
+    type_in(browser, "[2, 3]")
+    assert texts(browser, ".found") == ["3 of 4 rows"]
+    type_in(browser, "a/l_{0...1} weight")
+    assert texts(browser, ".found") == ["2 of 4 rows"]
+
+
+def test_rows_come_into_sight_as_the_window_grows(browser, show, tmp_path):
+    letters = str.maketrans("0123456789", "abcdefghij")
+    names = [f"part_{i}".translate(letters) for i in range(300)]
+    write_bundle(tmp_path / "m.ckpt", {name: np.ones(1, np.float32) for name in names})
+    run("inspect", tmp_path / "m.ckpt", "--html", tmp_path / "page.html")
+    show(tmp_path / "page.html")
+    before = len(rows(browser))
+    size = {"width": 1280, "height": 6000, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    eventually(lambda: len(rows(browser)) > before + 80)
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_a_comparison_shows_what_is_not_right_first(browser, show, tmp_path):
