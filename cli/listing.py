@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 STATISTICS = ("min", "max", "mean", "std", "nan", "inf", "zeros")
 _DEEPEST = 32  # scopes that a tree shows one below the other
-_ASIDE = ("bytes", "parameters", "notes")  # columns that statistics leave no room for
+_ASIDE = ("shard", "bytes", "parameters", "notes")  # columns that statistics leave no room for
 
 
 class Variable(NamedTuple):
@@ -179,9 +179,11 @@ class Listing:
 
 
 def number(value: float | None, digits: int = 6) -> str:
+    """A number in so many digits; a whole one in all of them, unless these are very many."""
     if value is None:
         return ""
-    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+    is_long = isinstance(value, float) or len(str(value)) > 4 * digits
+    return f"{value:.{digits}g}" if is_long else str(value)
 
 
 def _graph(checkpoint: Checkpoint) -> tuple[ObjectGraph | None, tuple[str, ...]]:

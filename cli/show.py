@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tfreader.mapping import Plan, Report
     from tfreader.mapping.records.compare import Comparison
 
+_WHOLE = 14  # cells of a column: numbers, types and most shapes
 _BREAK = re.compile(r"(?<=[/, ])(?=[^ ])|(?<=\w\.)(?=[^\d.])")
 _OWNED = re.compile(
     r"((?:slot variable \S+|moving average|copy)(?= of )|replaced by its moving average) .*"
@@ -39,19 +40,33 @@ def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Rows as aligned columns, of any width, for grep.
 
     On a terminal they are no wider than that: where they would be, each row's first cell has a line
-    of its own above the others.
+    of its own above the others, and these have more than one where numbers would have to be broken.
     """
     widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
     width = terminal_width()
     if width is None or sum(widths) + 2 * (len(widths) - 1) <= width:
         yield from _aligned(rows, widths)
         return
-    widths = [width - 2 * len(widths), *widths[1:]]
-    while sum(widths[1:]) > widths[0] and max(widths[1:]) > 1:
-        widths[widths.index(max(widths[1:]), 1)] -= 1
+    widths = widths[1:]
+    whole = min(_WHOLE, max(1, width - 2))
+    while sum(widths) + 2 * len(widths) > width and max(widths) > whole:
+        widths[widths.index(max(widths))] -= 1
+    lines = _fitting(widths, width)
     for first, *others in rows:
         yield from broken(first, width)
-        yield from (f"  {line}".rstrip() for line in _aligned([others], widths[1:]))
+        for line in lines:
+            part = _aligned([others[line]], widths[line])
+            yield from (f"  {cells}" for cells in part if cells)
+
+
+def _fitting(widths: Sequence[int], width: int) -> list[slice]:
+    """Columns that fit a line together, each two cells behind the one before or the edge."""
+    lines, start = [], 0
+    for end in range(1, len(widths) + 1):
+        if end == len(widths) or sum(widths[start : end + 1]) + 2 * (end + 1 - start) > width:
+            lines.append(slice(start, end))
+            start = end
+    return lines
 
 
 def _aligned(rows: Iterable[Sequence[str]], widths: Sequence[int]) -> Iterator[str]:

@@ -94,6 +94,17 @@ def test_the_plan_fits_the_terminal_and_has_all_of_every_name(tmp_path):
     assert all(len(line) <= 80 for line in lines if "tfreader " not in line and "--" not in line)
 
 
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_numbers_are_not_broken_on_a_narrow_terminal(width, tmp_path):
+    values = np.random.default_rng(0).normal(0, 1e-3, (20, 30)).astype(np.float32)
+    arrays = {"scope/" * 9 + "w": values, "i": np.array([-(2**63), 2**63 - 1])}
+    write_bundle(tmp_path / "model", arrays)
+    arguments = ("inspect", tmp_path / "model", "--stats")
+    wide, narrow = (" ".join(on_terminal(w, *arguments)).split() for w in (200, width))
+    numbers = {word for word in wide if re.fullmatch(r"-?[\d.]+(e[+-]\d+)?|float32|int64", word)}
+    assert len(numbers) > 9 and numbers <= {*narrow}
+
+
 def test_names_of_wide_letters_count_as_wide(tmp_path):
     write_bundle(
         tmp_path / "model", {f"層/{'漢字' * 20}/{i}": np.ones(2, np.float32) for i in "ab"}
