@@ -14,7 +14,7 @@ from tfreader.errors import CheckpointNotFoundError, RemoteError, RuleError, TFR
 from . import DIFFERENT
 from .guide import complete_file
 from .options import Command, debug_option
-from .show import put, safe
+from .show import printable, put, safe
 
 if TYPE_CHECKING:
     from tfreader import Checkpoint
@@ -126,7 +126,7 @@ def show(path: str, name: str, rows: str | None, output: str | None, as_json: bo
     with open_any(path) as checkpoint:
         with suppress(TFReaderError):  # then there are keys alone
             _ = checkpoint.object_graph
-        info = checkpoint.info(name)
+        info = checkpoint.info(_as_stored(checkpoint, name))
         where = f"{checkpoint.path}: variable {checkpoint.shown(info.name)!r}"
         chosen = Chosen(checkpoint, info, None if rows is None else rows_of(rows, info, where))
         if output is not None:
@@ -135,6 +135,17 @@ def show(path: str, name: str, rows: str | None, output: str | None, as_json: bo
             put(values_data(chosen), [], True)
         elif output is None:
             put({}, values_lines(chosen), False)
+
+
+def _as_stored(checkpoint: Checkpoint, name: str) -> str:
+    """The name, also where it is spelled as the listing has to spell it."""
+    from tfreader.folding import literal
+
+    if name in checkpoint:
+        return name
+    spelled = ((printable(checkpoint.shown(key)), key) for key in checkpoint)
+    keys = [key for text, key in spelled if name in (text, literal(text))]
+    return keys[0] if len(keys) == 1 else name
 
 
 @click.command(

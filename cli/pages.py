@@ -158,7 +158,9 @@ def inspect_page(listing: Listing) -> str:
         cause_section("No weights", _by_cause(others, shown)),
     ]
     odd = sum(each.nan + each.inf > 0 for each in values.values())
-    verdict = ("warn", f"{said}: NaN or infinity in {odd:,} of them") if odd else ("good", said)
+    verdict = ("good" if variables else "warn", said)
+    if odd:
+        verdict = ("warn", f"{said}: NaN or infinity in {odd:,} of them")
     if listing.problems:
         verdict = ("bad", f"{said}: {listing.unread:,} of them cannot be read")
     return page_text("inspect", data["path"], verdict, facts, sections)

@@ -195,7 +195,7 @@ def save(chosen: Chosen, output: str) -> str:
         for piece in pieces:
             file.write(np.ascontiguousarray(piece.astype(dtype, copy=False)).data)
     same = "" if dtype == chosen.info.dtype.numpy else f" as {dtype}, which holds the same values"
-    return f"{output}: {chosen.name}, {chosen.said}{same}"
+    return f"{output}: {printable(chosen.name)}, {chosen.said}{same}"
 
 
 def _saved(chosen: Chosen) -> tuple[np.dtype[Any], Iterator[Array]]:

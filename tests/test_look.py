@@ -356,6 +356,17 @@ def test_show_saves_any_type(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["floats", "r.npy", "x.npy"]
 
 
+def test_show_takes_names_as_they_are_listed(tmp_path):
+    names = ["a\u202eb", "line\nbreak", "l_{0...1}", "\\x", "x"]
+    write_bundle(tmp_path / "model", {name: np.ones(2, np.float32) for name in names})
+    for fold in ("--fold", "--no-fold"):
+        listed = run("inspect", tmp_path / "model", fold).stdout.splitlines()[1:-1]
+        for line in listed:
+            name = line.split()[0]
+            said = run("show", tmp_path / "model", name).stdout
+            assert said.startswith(f"{name}: float32 [2]".replace("\\{", "{").replace("\\}", "}"))
+
+
 def test_nothing_is_saved_over_what_is_read(copy):
     folder = copy(DATA / "gpt")
     before = {path: path.read_bytes() for path in folder.iterdir()}

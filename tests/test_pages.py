@@ -34,6 +34,7 @@ HOSTILE = (
     "a\u202egnp.exe",
     "line\nbreak\ttab\x1b[31m",
     "&lt;b&gt;",
+    "two  spaces",
 )
 Open = Callable[[Path], None]
 
