@@ -237,11 +237,12 @@ function tableOf(section, id) {
       state.button.focus({ preventScroll: true });
     };
     const said = row.rows ? `${few}${total} rows folded into one` : "details";
+    const label = `${said}: ${[row.cells[0]].flat().join(", ")}`;
     const button = el("button", {
       type: "button",
       class: "toggle",
       "aria-expanded": String(opened.has(row)),
-      "aria-label": said,
+      "aria-label": label,
       onclick: press,
     }, row.rows ? `×${few}${total}` : "");
     if (state.pressed === row) state.button = button;

@@ -227,15 +227,22 @@ def verify_page(data: Mapping[str, Any], values: Mapping[str, Statistics]) -> st
         "size": size(data["nbytes"]),
         **{status: f"{count:,}" for status, count in data["counts"].items()},
     }
-    wrong = sum(not row["ok"] for row in table)
+    wrong: dict[str, list[str]] = defaultdict(list)
+    for row in table:
+        if not row["ok"]:
+            wrong[row["status"]].append(row["tensor"])
+    count = sum(map(len, wrong.values()))
+    others = [without(said, data["model"]) for said in data["problems"]]
+    del others[len(others) - count :]  # the tensors, which the table has
     verdict = ("good", f"{_counted(table, 'tensor')}: the model is the checkpoint's")
     if wrong:
-        verdict = ("bad", f"{wrong:,} of {_counted(table, 'tensor')} not right")
+        also = f", and {_counted(others, 'other thing')}" if others else ""
+        verdict = ("bad", f"{count:,} of {_counted(table, 'tensor')} not right{also}")
     elif not data["ok"]:
-        verdict = ("bad", f"the tensors are right, {_counted(data['problems'], 'other thing')} not")
-    problems = [without(problem, data["model"]) for problem in data["problems"]]
+        verdict = ("bad", f"the tensors are right, {_counted(others, 'other thing')} not")
     sections = [
-        cause_section("What is not right", by_likeness(problems)),
+        cause_section("What is not right", by_likeness(others)),
+        cause_section("Tensors that are not right", wrong),
         list_section("Notes", data["notes"]),
         table_section("Tensors", columns, rows, _EQUALITY, [*map(_details, stats)]),
     ]

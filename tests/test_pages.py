@@ -522,6 +522,7 @@ def test_a_comparison_shows_what_is_not_right_first(browser, show, tmp_path):
     run("verify", tmp_path / "out", "--against", BERT, "--html", page, code=1)
     show(page)
     assert texts(browser, ".verdict.bad") == ["✕ Failed2 of 46 tensors not right"]
+    assert texts(browser, "details.cause > summary") == ["1different", "1transposed"]
     found = [row.split(" | ") for row in rows(browser)]
     assert found[0][:2] == ["bert.pooler.dense.bias", "different"]
     assert found[0][3:6] == ["[24]", "float32", "0.5"]
