@@ -20,7 +20,7 @@ from conftest import BERT, DATA, KERAS
 
 import tfreader
 from tfreader.cli.main import main
-from tfreader.mapping import convert, make_plan, suggest
+from tfreader.mapping import compare, convert, make_plan, suggest
 from tfreader.statistics import Statistics, statistics
 
 
@@ -502,8 +502,9 @@ def test_diff_finds_variables_by_any_of_their_names(tmp_path):
 def test_what_python_prints_is_a_line(tmp_path):
     report = convert(BERT, tmp_path / "out")
     suggestion = suggest(KERAS)
+    compared = compare(tmp_path / "out", BERT)
     with tfreader.open(BERT) as checkpoint, tfreader.open(KERAS) as keras:
-        for each in (checkpoint, report, report.plan, suggestion, keras.object_graph):
+        for each in (checkpoint, report, report.plan, suggestion, keras.object_graph, compared):
             line = repr(each)
             assert "\n" not in line and len(line) < 300
             assert line.startswith(f"<{type(each).__name__}")
@@ -540,6 +541,10 @@ def test_notebooks_show_tables_that_names_cannot_leave(tmp_path):
     assert "bert.encoder.layer.{0...1}.output.dense.weight" in texts
     report = convert(BERT, tmp_path / "out")
     assert str(tmp_path / "out" / "model.safetensors") in Cells(report._repr_html_()).texts
+    (tmp_path / "out" / "config.json").write_text('{"model_type": "gpt2"}')
+    texts = Cells(compare(tmp_path / "out", BERT)._repr_html_()).texts
+    assert texts.index("problem") < texts.index("equal")
+    assert "bert.encoder.layer.{0...1}.output.dense.weight" in texts
     with tfreader.open(KERAS) as keras:
         assert "dense/kernel" in Cells(keras._repr_html_()).texts
 

@@ -9,6 +9,8 @@ from os import PathLike
 from typing import Any, Unpack
 
 from tfreader.errors import TFReaderError
+from tfreader.folding import fold_rows, literal
+from tfreader.notebook import table
 from tfreader.paths import AnyPath, as_path
 
 from ..families import open_source
@@ -52,6 +54,20 @@ class Comparison:
     def counts(self) -> dict[str, int]:
         found = Counter(row.status for row in self.rows)
         return {status: found[status] for status in STATUSES}
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{number} {status}" for status, number in self.counts.items() if number)
+        said = "as it should be" if self.ok else f"{len(self.problems)} problems"
+        return f"<Comparison {self.model!r} to {self.checkpoint!r}: tensors {counts}: {said}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what is not right first, tensors of all layers in one row."""
+        rows = sorted(self.rows, key=lambda row: row.ok)
+        kinds = [(row.ok, row.status, row.detail) for row in rows]
+        folded = fold_rows([(literal(row.tensor),) for row in rows], kinds)
+        tensors = [(*kinds[members[0]][1:], name) for (name,), members in folded]
+        others = [("problem", said, "") for said in self.others]
+        return table(repr(self), ("", "", "tensor"), [*others, *tensors])
 
     def to_data(self) -> dict[str, Any]:
         """The comparison as plain data, for JSON."""
