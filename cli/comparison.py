@@ -74,7 +74,8 @@ def diff_lines(comparison: Comparison) -> Iterator[str]:
     """A line for each variable that differs, on a terminal one for those of all layers."""
     found = comparison.different
     if found:
-        yield from table([["difference", "variable", "A", "B", "values"], *_rows(comparison)])
+        header = ["difference", "variable", "A", "B", "values"]
+        yield from table([header, *_rows(comparison)], name_at=1)
     counts = Counter(comparison.kinds(one)[:1] for one in found)
     alone = [counts.pop((kind,), 0) for kind in (ONLY_IN_A, ONLY_IN_B)]
     told = [

@@ -36,24 +36,25 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def table(rows: Sequence[Sequence[str]], name_at: int = 0) -> Iterator[str]:
     """Rows as aligned columns, of any width, for grep.
 
-    On a terminal they are no wider than that: where they would be, each row's first cell has a line
-    of its own above the others, and these have more than one where numbers would have to be broken.
+    On a terminal they are no wider than that: where they would be, each row's name has a line of
+    its own above the others, and these have more than one where numbers would have to be broken.
     """
     widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
     width = terminal_width()
     if width is None or sum(widths) + 2 * (len(widths) - 1) <= width:
         yield from _aligned(rows, widths)
         return
-    widths = widths[1:]
+    del widths[name_at]
     whole = min(_WHOLE, max(1, width - 2))
     while sum(widths) + 2 * len(widths) > width and max(widths) > whole:
         widths[widths.index(max(widths))] -= 1
     lines = _fitting(widths, width)
-    for first, *others in rows:
-        yield from broken(first, width)
+    for row in rows:
+        yield from broken(row[name_at], width)
+        others = [*row[:name_at], *row[name_at + 1 :]]
         for line in lines:
             part = _aligned([others[line]], widths[line])
             yield from (f"  {cells}" for cells in part if cells)
@@ -191,7 +192,7 @@ def comparison_lines(found: Comparison) -> Iterator[str]:
         mark = alike[0].status if alike[0].ok else f"{alike[0].status} !"
         told = f"{largest:.3g}" if largest else ""
         rows.append((mark, printable(name), told, printable(" ".join(detail))))
-    yield from table(rows)
+    yield from table(rows, name_at=1)
     yield from (f"problem: {problem}" for problem in found.others)
     counts = ", ".join(f"{number} {status}" for status, number in found.counts.items() if number)
     verdict = "the model is" if found.ok else f"{count(found.problems, 'problem')}: it is not"

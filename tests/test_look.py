@@ -105,6 +105,13 @@ def test_numbers_are_not_broken_on_a_narrow_terminal(width, tmp_path):
     assert len(numbers) > 9 and numbers <= {*narrow}
 
 
+def test_names_stand_alone_on_a_narrow_terminal(tmp_path):
+    convert(BERT, tmp_path / "out")
+    lines = on_terminal(70, "verify", tmp_path / "out", "--against", BERT)
+    at = lines.index("bert.encoder.layer.{0...1}.attention.output.LayerNorm.weight")
+    assert lines[at + 1] == "  equal"
+
+
 def test_names_of_wide_letters_count_as_wide(tmp_path):
     write_bundle(
         tmp_path / "model", {f"層/{'漢字' * 20}/{i}": np.ones(2, np.float32) for i in "ab"}
