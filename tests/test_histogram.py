@@ -54,7 +54,17 @@ def test_parts_in_any_order_give_the_same_counts():
     assert histogram_of([], [1.0], []) == histogram_of([1.0])
 
 
-@pytest.mark.parametrize("values", [[0.0], [-3.0], [1e5, 1e5 + 1e-3], [5e-324], [8e307, -8e307]])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.0],
+        [-3.0],
+        [1e5, 1e5 + 1e-3],
+        [5e-324],
+        [8e307, -8e307],
+        *np.random.default_rng(4).uniform(-(2.0**62), 2.0**62, (20, 2)).tolist(),
+    ],
+)
 def test_it_can_be_made_of_its_data_and_merged(values):
     data = histogram_of(values)
     assert Histogram.of(data).to_data() == data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from math import frexp
 from typing import Any, Self
 
@@ -32,8 +33,8 @@ class Histogram:
         """The histogram that gave these data."""
         found = cls()
         found._counts = np.array(data["counts"], np.int64)
-        width = data["high"] / found._counts.size - data["low"] / found._counts.size
-        found._exponent = frexp(width)[1] - 1
+        width = (Fraction(data["high"]) - Fraction(data["low"])) / found._counts.size  # exactly
+        found._exponent = width.numerator.bit_length() - width.denominator.bit_length()
         found._first = int(np.ldexp(data["low"], -found._exponent))
         return found
 
