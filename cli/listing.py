@@ -182,8 +182,8 @@ def number(value: float | None, digits: int = 6) -> str:
     """A number in so many digits; a whole one in all of them, unless these are very many."""
     if value is None:
         return ""
-    is_long = isinstance(value, float) or len(str(value)) > 4 * digits
-    return f"{value:.{digits}g}" if is_long else str(value)
+    is_short = isinstance(value, int) and len(str(value)) <= 4 * digits
+    return str(value) if is_short else f"{value:.{digits}g}"
 
 
 def _graph(checkpoint: Checkpoint) -> tuple[ObjectGraph | None, tuple[str, ...]]:

@@ -93,15 +93,15 @@ class Statistics:
             if self.histogram is not None:
                 self.histogram.add(values)
             largest = max(abs(other.min), abs(other.max))
-            shift = 0
+            shift = np.longdouble(0)
             if values.dtype.kind in "iu" and largest > _LONG:
-                shift = other.min
+                shift = np.longdouble(other.min)
                 values = np.asarray(values - values.min()).view(np.uint64)  # also what wraps around
             is_large = values.dtype.kind == "f" and largest > _LARGE
             wide: Any = values.astype(np.longdouble if is_large else np.float64)
             mean = wide.mean()
             wide -= mean
-            other._mean = np.longdouble(shift) + np.longdouble(mean)
+            other._mean = shift + np.longdouble(mean)
             other._squares = np.longdouble(np.square(wide, out=wide).sum())
         self.merge(other)
 
