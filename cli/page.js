@@ -1,6 +1,6 @@
 "use strict";
 // The page of what `pages.py` hands over in #data: a verdict, facts, and sections of few kinds.
-// Whatever comes from a checkpoint gets into the page as text nodes alone.
+// Whatever comes from a checkpoint gets into the page as text nodes and labels alone.
 
 const BLOCK = 40; // rows that are drawn, and left undrawn, together
 const ROW = 34; // pixels of a row that was never drawn
