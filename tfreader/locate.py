@@ -112,9 +112,10 @@ def _nothing(path: str) -> TFReaderError:
             code="missing-index",
         )
     hint = "if it is a data shard, the .index file that was saved with it is needed too"
-    said = but_it_is(path, hint)
-    others = _candidates(folder).replace(said, "")  # of the folder's files it may be the first
-    return CorruptCheckpointError(f"{path}: not a checkpoint{said}; {others}")
+    return CorruptCheckpointError(
+        f"{path}: not a checkpoint{but_it_is(path, hint)}; "
+        f"{_candidates(folder, os.path.basename(path))}"
+    )
 
 
 def _in_folder(folder: str) -> Located:
@@ -241,8 +242,8 @@ def _latest(state: str) -> str:
     return path
 
 
-def _candidates(folder: str) -> str:
-    """The last clause of a message: what could be passed instead."""
+def _candidates(folder: str, told: str = "") -> str:
+    """The last clause of a message: what could be passed instead of a file that was told of."""
     names = names_in(folder)
     models = [model.name for model in models_in(folder, names)]
     here = [join(folder, name) for name in (*prefixes(folder), *models)]
@@ -273,7 +274,7 @@ def _candidates(folder: str) -> str:
             "has scripts for T5X (convert_*t5x_checkpoint_to_*.py)"
         )
     if known or is_dir(folder):
-        clauses = (but_it_is(join(folder, name)) for name in known[:3])
+        clauses = (but_it_is(join(folder, name)) for name in known[:3] if name != told)
         return f"{folder} holds no checkpoint" + "".join(clauses)
     if folder.startswith(("http://", "https://")):
         return "web servers have no folders: pass the URL of the .index file, or of the weights"
