@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
@@ -11,6 +12,8 @@ from tf_weights import some_variables, write_h5, write_safetensors, write_sharde
 
 import tfreader
 from tfreader.cli.jobs import from_glob
+from tfreader.errors import CorruptCheckpointError
+from tfreader.mapping.families import open_source
 
 ONES = np.ones((2, 3), np.float32)
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
@@ -209,3 +212,19 @@ def test_batches_find_each_model_once(tmp_path):
     assert all(job.is_folder for job in jobs)
     (job,) = from_glob([f"{tmp_path}/b/tf_model-0*.h5"], "out", {})
     assert job.tf_checkpoint == f"{tmp_path}/b/tf_model.h5.index.json"
+
+
+@pytest.mark.parametrize("kind", ["tf", "pt"])
+def test_a_header_as_long_as_other_files_begin(tmp_path, kind):
+    """A safetensors file begins with its header's length, here with the first bytes of a pickle."""
+    tensor = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    header = json.dumps({"__metadata__": {"format": kind}, "a/kernel:0": tensor}).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"\x80\x04".ljust(8, b"\0") + header.ljust(0x480) + bytes(4))
+    if kind == "tf":
+        with open_source(path) as checkpoint:
+            assert list(checkpoint) == ["a/kernel"]
+    else:
+        with pytest.raises(CorruptCheckpointError, match="a safetensors file of PyTorch") as caught:
+            open_source(path)
+        assert caught.value.code == "pytorch"

@@ -33,6 +33,11 @@ _FILES = (
 )
 
 
+def code_of_file(said: str) -> str | None:
+    """The cause that what is said of a file makes it; None where that is plainly nothing else."""
+    return next((code for what, code in _FILES if f" is {what}" in said), None)
+
+
 class TFReaderError(Exception):
     """Base of all errors of this package.
 
@@ -52,9 +57,7 @@ class TFReaderError(Exception):
     @property
     def code(self) -> str:
         is_of_file = isinstance(self, CheckpointNotFoundError | CorruptCheckpointError)
-        said = str(self) if is_of_file else ""
-        found = (code for what, code in _FILES if f" is {what}" in said)
-        return self._code or next(found, self.cause)
+        return self._code or (is_of_file and code_of_file(str(self))) or self.cause
 
 
 class CheckpointNotFoundError(TFReaderError, FileNotFoundError):

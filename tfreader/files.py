@@ -94,8 +94,10 @@ def open_file(path: str) -> File:
 
 def but_it_is(path: str, otherwise: str = "") -> str:
     """A clause for the end of an error message: what the file really is, or else `otherwise`."""
+    there = as_path(path)
     try:
-        with as_path(path).open("rb") as file:
+        is_local = isinstance(there, Path)
+        with open(there, "rb", opener=open_regular) if is_local else there.open() as file:
             found = clause(path, file)
     except OSError:
         found = ""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from .checkpoint import Checkpoint
 from .errors import CheckpointNotFoundError, CorruptCheckpointError, RemoteError
-from .files import open_file, read_small
+from .files import DAMAGED, but_it_is, open_file, read_small
 from .keras_archive import is_keras_file
 from .paths import as_path, entries, is_file, is_url, join
 from .safetensors_file import HEAD, TFSafetensors, is_tf_safetensors
@@ -32,7 +32,11 @@ def _keras(path: str, notes: tuple[str, ...] = ()) -> Checkpoint:
 
 
 def open_shard(path: str) -> Checkpoint:
-    return TFSafetensors(path) if path.endswith(".safetensors") else _keras(path)
+    if path.endswith(".safetensors"):
+        return TFSafetensors(path)
+    if not is_keras_file(path):
+        raise CorruptCheckpointError(f"{path}: no HDF5 file{but_it_is(path, DAMAGED)}")
+    return _keras(path)
 
 
 def _sharded(path: str, notes: tuple[str, ...]) -> Checkpoint:

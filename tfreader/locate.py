@@ -8,9 +8,25 @@ from collections.abc import Collection, Set
 from pathlib import Path
 
 from .checkpoint_pb2 import CheckpointState
-from .errors import CheckpointNotFoundError, CorruptCheckpointError, RemoteError, TFReaderError
-from .files import but_it_is, is_table, read_small
-from .kinds import LOOKED_AT, USUAL, Model, jax_files, kind_of, models_in, names_in, torch_files
+from .errors import (
+    CheckpointNotFoundError,
+    CorruptCheckpointError,
+    RemoteError,
+    TFReaderError,
+    code_of_file,
+)
+from .files import DAMAGED, but_it_is, is_table, read_small
+from .kinds import (
+    LOOKED_AT,
+    MODEL_ENDINGS,
+    USUAL,
+    Model,
+    jax_files,
+    kind_of,
+    models_in,
+    names_in,
+    torch_files,
+)
 from .paths import as_path, as_there, check_access, entries, is_dir, is_file, is_url, join
 from .prefixes import (
     V1_SHARD,
@@ -97,8 +113,16 @@ def _nothing(path: str) -> TFReaderError:
     if is_url(path) and not is_url(folder):  # a bucket
         folder = path
     if not is_file(path):
+        if any(index_of(join(folder, name)) == path for name in names_in(folder)):
+            _check_index(path)
+        link = next(filter(os.path.islink, (path, prefix + ".index")), None)
+        if link is not None:  # as git-annex and the Hub's cache have of what was not fetched
+            return CheckpointNotFoundError(
+                f"{link}: a link to {os.readlink(link)}, which is not there: fetch it"
+            )
         return CheckpointNotFoundError(
-            f"{path}: no checkpoint there ({prefix}.index does not exist); {_candidates(folder)}"
+            f"{path}: no checkpoint there ({prefix}.index does not exist); {_candidates(folder)}",
+            code="not-found",  # whatever else lies there
         )
     if path.endswith(".meta"):
         return CheckpointNotFoundError(
@@ -112,9 +136,10 @@ def _nothing(path: str) -> TFReaderError:
             code="missing-index",
         )
     hint = "if it is a data shard, the .index file that was saved with it is needed too"
+    said = but_it_is(path, DAMAGED if path.endswith(MODEL_ENDINGS) else hint)
     return CorruptCheckpointError(
-        f"{path}: not a checkpoint{but_it_is(path, hint)}; "
-        f"{_candidates(folder, os.path.basename(path))}"
+        f"{path}: not a checkpoint{said}; {_candidates(folder, os.path.basename(path))}",
+        code=code_of_file(said) or "corrupt",  # whatever else lies there
     )
 
 
@@ -266,7 +291,8 @@ def _candidates(folder: str, told: str = "") -> str:
             f"{folder} holds no checkpoint, only {leftovers[0]}, left by a save that was "
             "interrupted; pass one of the prefixes in it to read that part"
         )
-    known = sorted(set(USUAL).intersection(names)) or torch_files(names, ())
+    known = sorted(name for name in names if name in USUAL or name.endswith(MODEL_ENDINGS))
+    known = known or torch_files(names, ())
     if not known and (jax := jax_files(names)):
         return (
             f"{folder} holds no checkpoint of TensorFlow but one of JAX (Flax, T5X, Orbax: "

@@ -52,6 +52,9 @@ def sniff(file: IO[bytes]) -> str | None:
         return None
     if not head:
         return "empty"
+    if is_safetensors(head):  # whose first bytes, a length, may be those of anything
+        said = safetensors_format(head)
+        return _SAFETENSORS.get(said, f"a safetensors file of another library (format {said!r})")
     text = head[:512].lstrip().lower()
     for signature, meaning in _SIGNATURES:
         if text.startswith(signature):
@@ -62,9 +65,6 @@ def sniff(file: IO[bytes]) -> str | None:
         return "a tar archive: unpack it and pass what is inside"
     if head[4:8] == b"TFL3":
         return "a TensorFlow Lite model, which holds no checkpoint"
-    if is_safetensors(head):
-        said = safetensors_format(head)
-        return _SAFETENSORS.get(said, f"a safetensors file of another library (format {said!r})")
     if head[:1] == b"{" and b'"weight_map"' in head:
         return "the index of a model in shards, which are not TensorFlow's"
     if _MSGPACK.match(head):

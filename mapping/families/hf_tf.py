@@ -209,7 +209,8 @@ def _check_stored(reading: Reading, config: Config) -> None:
         raise PlanError(
             f"{lost[0]}, the word embeddings, is not in it: TensorFlow's own format loses them for "
             f"TF{reading.kind}, since another weight has the layer's name; tf_model.h5 and a "
-            "SavedModel of the same model have them"
+            "SavedModel of the same model have them",
+            model_type=config["model_type"],
         )
     heads = [name for name in reading.missing if reading.is_tied(name)]
     if heads and config.get("tie_word_embeddings") is False:
@@ -349,7 +350,8 @@ class HuggingFaceTF(Family):
         if config["model_type"] == self.model_type:
             raise ConfigError(
                 "no config.json: sizes such as the number of heads are in no variable; it lies "
-                "beside tf_model.h5 where save_pretrained wrote that: pass it with --config"
+                "beside tf_model.h5 where save_pretrained wrote that: pass it with --config",
+                code="missing-config",
             )
 
     def side_files(self, checkpoint: Checkpoint, beside: Beside, config: Config) -> SideFiles:

@@ -128,6 +128,8 @@ def _unknown(seen: Seen, names: Sequence[str]) -> PlanError:
             f"{seen.path}: below {seen.scope}/ lies part of {whole}: leave out --scope",
             code="other-scope",
         )
+    if seen.nameless:  # as those of TensorFlow 2 are stored there
+        return PlanError(f"{seen.nameless}; it has the variables' names", code="missing-shard")
     return PlanError(
         f"{said}\nKnown: {', '.join(families())}. For another model, write a rule file, or let "
         "`tfreader suggest` write one, and pass it with --rules.",

@@ -22,7 +22,7 @@ class Seen:
 
     `names` are those by which rules may know one: as stored, as shown, all others; under a scope
     those below it, without it, and then its own name. `shown` is what users read. `training` is
-    what looks like training state.
+    what looks like training state. `nameless` says why readable names cannot be read, if so.
     """
 
     path: str
@@ -32,6 +32,7 @@ class Seen:
     training: Mapping[str, Training]
     scope: str
     format: str
+    nameless: str = ""
 
     def names_of(self, key: str) -> tuple[str, ...]:
         """The names of a variable, also of one that is missing, but for its moving average."""
@@ -64,7 +65,7 @@ class Chosen:
 def look(checkpoint: Checkpoint, scope: str, findings: Findings) -> Seen:
     """What there is. Raises PlanError where nothing lies under the scope."""
     infos = {info.name: info for info in checkpoint.infos}
-    graph = _object_graph(checkpoint, findings)
+    graph, nameless = _object_graph(checkpoint, findings)
     shown = {key: key if graph is None else graph.name(key) for key in infos}
     names = {key: checkpoint.names(key) for key in infos}
     scope = scope.strip("/")
@@ -79,16 +80,16 @@ def look(checkpoint: Checkpoint, scope: str, findings: Findings) -> Seen:
             )
         names = below
     training = training_state(infos.values(), graph)
-    return Seen(checkpoint.path, infos, names, shown, training, scope, checkpoint.format)
+    return Seen(checkpoint.path, infos, names, shown, training, scope, checkpoint.format, nameless)
 
 
-def _object_graph(checkpoint: Checkpoint, findings: Findings) -> ObjectGraph | None:
-    """The graph; None too where only the index is at hand, as a plan does without values."""
+def _object_graph(checkpoint: Checkpoint, findings: Findings) -> tuple[ObjectGraph | None, str]:
+    """The graph, or None and why, where only the index is at hand: a plan needs no values."""
     try:
-        return checkpoint.object_graph
+        return checkpoint.object_graph, ""
     except CheckpointNotFoundError as error:
         findings.notes.append(f"no readable names, as the object graph cannot be read: {error}")
-        return None
+        return None, str(error)
 
 
 def _within(

@@ -22,7 +22,7 @@ import numpy as np
 from tfreader.checkpoint import Checkpoint, TensorInfo, VerifyReport
 from tfreader.dtypes import DTYPES, Array
 from tfreader.errors import CheckpointNotFoundError, CorruptCheckpointError
-from tfreader.files import SMALL, contents_checksum, open_file
+from tfreader.files import DAMAGED, SMALL, but_it_is, contents_checksum, open_file
 from tfreader.paths import AnyPath
 from tfreader.protocols import File, SourceFile
 
@@ -170,7 +170,9 @@ class ParamsFiles(Checkpoint):
         try:
             return json.loads(contents)
         except (ValueError, RecursionError) as error:
-            raise CorruptCheckpointError(f"{path}: cannot be read as JSON ({error})") from None
+            raise CorruptCheckpointError(
+                f"{path}: cannot be read as JSON ({error}){but_it_is(str(path))}"
+            ) from None
 
 
 def _shard_paths(folder: AnyPath) -> list[AnyPath]:
@@ -184,7 +186,10 @@ def _shard_paths(folder: AnyPath) -> list[AnyPath]:
     }
     missing = next(i for i in range(len(numbers) + 1) if i not in numbers)
     if missing < len(numbers) or not numbers:
-        raise CheckpointNotFoundError(f"{folder / f'params_{missing}.npy'}: no such file")
+        raise CheckpointNotFoundError(
+            f"{folder / f'params_{missing}.npy'}: no such file",
+            code="missing-shard",
+        )
     return [numbers[i] for i in range(len(numbers))]
 
 
@@ -195,7 +200,9 @@ def _shard(path: AnyPath) -> _Shard:
         shape, _, dtype = _HEADERS[np.lib.format.read_magic(head)](head)
     except Exception as error:  # numpy lets whatever a damaged header causes through
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise CorruptCheckpointError(f"{path}: not a numpy file ({reason[:200]})") from None
+        raise CorruptCheckpointError(
+            f"{path}: not a numpy file ({reason[:200]}){but_it_is(str(path), DAMAGED)}"
+        ) from None
     if len(shape) != 1 or dtype != np.float32:
         raise CorruptCheckpointError(
             f"{path}: a {dtype} array of shape {list(shape)}, expected flat float32"

@@ -6,6 +6,7 @@ training state beside the weights; those get stand-ins, so that no code of numpy
 
 from __future__ import annotations
 
+import errno
 import pickle
 import re
 import warnings
@@ -31,9 +32,10 @@ from tfreader.errors import (
     TFReaderError,
     UnsupportedError,
 )
-from tfreader.files import LocalFile, sha256_of
+from tfreader.files import DAMAGED, LocalFile, but_it_is, sha256_of
 from tfreader.paths import AnyPath
 from tfreader.protocols import SourceFile
+from tfreader.sniff import is_safetensors
 from tfreader.system import TemporaryFile
 
 if TYPE_CHECKING:
@@ -104,9 +106,9 @@ def is_pth(path: AnyPath) -> bool:
         return True
     try:
         with path.open("rb") as file:
-            head = file.read(2)
-            if head != b"PK":
-                return _PICKLE.match(head) is not None
+            head = file.read(16)
+            if not head.startswith(b"PK"):  # a safetensors file begins with a length, of any bytes
+                return _PICKLE.match(head) is not None and not is_safetensors(head)
             with zipfile.ZipFile(file) as archive:
                 return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
     except RemoteError:
@@ -142,9 +144,7 @@ def load(path: TorchFile) -> Any:
             raise _refusal(path, str(error)) from None
         except Exception as error:  # torch lets whatever a damaged pickle causes through
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise CorruptCheckpointError(
-                f"{path}: damaged, or no file of torch.save ({reason[:200]})"
-            ) from None
+            raise _damaged(path, reason[:200]) from None
 
 
 def _check_contents(path: TorchFile) -> set[str]:
@@ -168,11 +168,19 @@ def _check_contents(path: TorchFile) -> set[str]:
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise CorruptCheckpointError(f"{path}: a damaged zip container ({error})") from None
     except pickle.UnpicklingError as error:
-        raise CorruptCheckpointError(
-            f"{path}: damaged, or no file of torch.save ({error})"
-        ) from None
+        raise _damaged(path, str(error)) from None
     except OSError as error:
+        if error.errno == errno.EINVAL:  # zipfile's, of a place before the file's first byte
+            raise _damaged(path, "its beginning is cut off") from None
         raise CheckpointNotFoundError(f"{path}: cannot be read ({error})") from None
+
+
+def _damaged(path: TorchFile, reason: str) -> CorruptCheckpointError:
+    """The error for what means to be a file of torch.save: what it is instead, if that is plain."""
+    it_is = but_it_is(str(path.local), DAMAGED)
+    if " is a Python pickle" in it_is or " is a PyTorch file" in it_is:  # so it begins, no more
+        it_is = f"; {DAMAGED}"
+    return CorruptCheckpointError(f"{path}: damaged, or no file of torch.save ({reason}){it_is}")
 
 
 def _names_in_archive(path: TorchFile, archive: zipfile.ZipFile) -> set[str]:
