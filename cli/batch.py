@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tfreader.mapping.batch import Batch, Job, Outcome, Workers
 
 LINES = 40  # of a summary that goes to no terminal
+NOTES = 5  # on what patterns match and nobody wants
 
 
 def _resources(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, float]:
@@ -152,6 +153,7 @@ def batch(
     from .page import put_page
     from .progress import log_event, reporter, summary_lines
     from .report import BatchReport, kept, now
+    from .show import printable
 
     if log_json:
         ctx.with_resource(_without_warnings())
@@ -159,11 +161,15 @@ def batch(
         _check_report(report_file)
     passed_over: list[Outcome] = []
     jobs, root = _jobs(ctx, sources, patterns, output_root, passed_over.append)
-    for outcome in passed_over:
+    for number, outcome in enumerate(passed_over):
         if log_json:
             log_event("passed over", **outcome.to_data())
-        elif patterns:  # which its author may correct
-            click.echo(f"note: {outcome.job.tf_checkpoint}: {outcome.error}", err=True)
+        elif patterns and number < NOTES:  # which its author may correct
+            said = printable(f"{outcome.job.tf_checkpoint}: {outcome.error}")
+            click.echo(f"note: passed over: {said}", err=True)
+    if patterns and len(passed_over) > NOTES and not log_json:
+        more = len(passed_over) - NOTES
+        click.echo(f"note: passed over: {more} more, which --report FILE names", err=True)
     passed_over = [outcome for outcome in passed_over if outcome.code != LINK]
     try:
         workers, share = _workers(jobs, count, memory_limit, dask, resources, retries)

@@ -9,10 +9,13 @@ import os
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from typing import Any
+from unicodedata import normalize
 
 import click
 from click.core import ParameterSource
@@ -20,10 +23,12 @@ from click.core import ParameterSource
 from tfreader.files import read_small
 from tfreader.json_text import parse_json
 from tfreader.kinds import USUAL, models_in
-from tfreader.locate import checkpoint_of, is_left_over
-from tfreader.mapping.batch import Job, Outcome, scan
+from tfreader.locate import STATE_FILE, checkpoint_of, is_left_over
+from tfreader.mapping.batch import Job, Outcome, PassedOver, judge, scan
+from tfreader.mapping.places import FILE_SUFFIXES
 from tfreader.mapping.target import is_callable
 from tfreader.paths import as_path, glob, is_url, join, path_of, place, slashes
+from tfreader.system import ignores_case
 
 from .options import HOW, Command, options, pairs, paths
 
@@ -93,8 +98,7 @@ def from_folder(
     for checkpoints in usual.values():
         for other in {*checkpoints} - {*_of_one_folder(checkpoints, pass_over)}:
             del roots[other]
-    jobs = _into(output_root, roots, folder, given, pass_over)
-    return [replace(job, is_guess=True) for job in jobs]
+    return _into(output_root, roots, folder, given, pass_over)
 
 
 def from_glob(
@@ -109,24 +113,67 @@ def from_glob(
         pass_over(Outcome.passed_over(link, LINK, "a link to a folder, which ** does not follow"))
 
     roots: dict[str, str] = {}  # by the checkpoint
+    spelled: set[str] = set()
+    left: dict[str, PassedOver] = {}
     for pattern in patterns:
         root = _MAGIC.split(slashes(path_of(pattern)))[0].rpartition("/")[0]
-        found = False
-        for file in glob(pattern, pass_link):
-            if any(map(is_left_over, file.split("/")[:-1])):
-                pass_over(Outcome.passed_over(file, *_INTERRUPTED))
-                continue
-            roots.setdefault(checkpoint_of(file), root)
-            found = True
-        if not found:
-            raise click.UsageError(f"{pattern}: no jobs there")
-    return _into(output_root, roots, " ".join(patterns), given, pass_over)
+        taken = []
+        for found in _taken(pattern, glob(pattern, pass_link)):
+            if isinstance(found, PassedOver):
+                left.setdefault(found.path, found)
+            else:
+                taken.append(found)
+                roots.setdefault(found, root)
+        if not taken:
+            others = "".join(f"; {path}: {why}" for path, _, why in [*left.values()][:3])
+            raise click.UsageError(f"{pattern}: no jobs there{others}")
+        spelled.update(taken if not _MAGIC.search(pattern) else ())
+    for state in [path for path in roots if os.path.basename(path) == STATE_FILE]:
+        if any(path != state and os.path.dirname(path) == os.path.dirname(state) for path in roots):
+            del roots[state]  # which names one of them
+    for one in left.values():
+        pass_over(Outcome.passed_over(*one))
+    return _into(output_root, roots, " ".join(patterns), given, pass_over, spelled)
+
+
+def _taken(pattern: str, files: Sequence[str]) -> Iterator[str | PassedOver]:
+    """The checkpoints to which what matches belongs; what a wildcard took of others is left.
+
+    A name that is spelled out, be it below folders that a wildcard took, is that of a checkpoint.
+    """
+    is_spelled = not _MAGIC.search(slashes(pattern).rstrip("/").rpartition("/")[2])
+    folders: dict[str, set[str]] = {}
+    for file in files if is_url(pattern) else ():
+        folder, _, name = file.rpartition("/")
+        folders.setdefault(folder, set()).add(name)
+    outer = {folder for file in files for folder in _above(file)}
+    for file in files:
+        is_folder = not is_url(file) and os.path.isdir(file)
+        if any(map(is_left_over, file.split("/")[: None if is_folder else -1])):
+            yield PassedOver(file, *_INTERRUPTED)
+        elif is_spelled:
+            yield checkpoint_of(file)
+        elif not is_folder:
+            yield judge(file, folders)
+        elif file not in outer:  # else what lies in it matches too
+            inside = scan(file)
+            if inside.checkpoints or not os.access(file, os.R_OK):
+                yield file
+            else:
+                why = "".join(f"; {left.path}: {left.why}" for left in inside.passed_over[:3])
+                code = inside.passed_over[0].code if inside.passed_over else "not-a-checkpoint"
+                yield PassedOver(file, code, f"holds no checkpoint{why}")
 
 
 def _into(
-    output_root: str, roots: Mapping[str, str], source: str, given: Row, pass_over: PassOver
+    output_root: str,
+    roots: Mapping[str, str],
+    source: str,
+    given: Row,
+    pass_over: PassOver,
+    spelled: Collection[str] = (),
 ) -> list[Job]:
-    """Jobs for checkpoints, each of which lies below its root."""
+    """Jobs for checkpoints, each of which lies below its root. `spelled` are no guesses."""
     names = {checkpoint: _name(checkpoint, root) for checkpoint, root in roots.items()}
     groups: dict[str, list[str]] = {}
     for checkpoint, name in names.items():
@@ -147,6 +194,7 @@ def _into(
     for checkpoint in taken:
         while names[checkpoint] in outer:  # beside its files lies a folder that is called as it is
             names[checkpoint] += ".index"
+    _tell_apart(names, taken, output_root)
     rows = {
         checkpoint: {
             "tf_checkpoint": checkpoint,
@@ -155,7 +203,31 @@ def _into(
         for checkpoint in taken
     }
     jobs = _jobs(source, rows.items(), given)
-    return [replace(job, is_folder=True) for job in jobs]
+    return [
+        replace(job, is_folder=True, is_guess=checkpoint not in spelled)
+        for job, checkpoint in zip(jobs, rows, strict=True)
+    ]
+
+
+def _tell_apart(names: dict[str, str], taken: Sequence[str], output_root: str) -> None:
+    """Give other names to outputs whose names would be one there: by case, or Unicode's forms."""
+
+    def folded(name: str) -> str:
+        return normalize("NFC", name).casefold()
+
+    alike = partial(normalize, "NFC")
+    if is_url(output_root):
+        return
+    if len({folded(names[one]) for one in taken}) < len(taken) and ignores_case(output_root):
+        alike = folded
+    places: set[str] = set()
+    for one in taken:
+        name = names[one]
+        for number in count(2):
+            if alike(names[one]) not in places:
+                break
+            names[one] = f"{name}_{number}"
+        places.add(alike(names[one]))
 
 
 def _name(checkpoint: str, root: str) -> str:
@@ -163,7 +235,9 @@ def _name(checkpoint: str, root: str) -> str:
     name = checkpoint.removeprefix(root).strip("/")
     name = name.removesuffix("variables/variables").rstrip("/")
     folder, base = os.path.split(name)
-    return slashes(join(folder, base.partition(".")[0] if base in USUAL else base))
+    if base in USUAL or base.endswith(FILE_SUFFIXES):  # of an output that would be a file
+        base = base.partition(".")[0] if base in USUAL else os.path.splitext(base)[0]
+    return slashes(join(folder, base))
 
 
 def _of_one_folder(checkpoints: list[str], pass_over: PassOver) -> list[str]:
@@ -193,7 +267,7 @@ def _jobs(source: str, rows: Iterable[tuple[str, Row]], given: Row) -> list[Job]
             raise click.UsageError(f"{where}: {error.format_message()}") from None
         checkpoint = slashes(options.pop("tf_checkpoint"))
         job = Job(checkpoint, options.pop("pytorch_dump_output"), options)
-        other = outputs.setdefault(place(job.pytorch_dump_output), where)
+        other = outputs.setdefault(normalize("NFC", place(job.pytorch_dump_output)), where)
         if other is not where:
             raise click.UsageError(
                 f"{where}: its output {job.pytorch_dump_output} is that of {other} too"

@@ -19,8 +19,16 @@ from tfreader.paths import AnyPath, as_path
 from .execute import MEMORY_LIMIT, stream
 from .families import open_source
 from .family import SideFiles
-from .output import check_inputs, check_output, check_place, output_path, staged, tidy
-from .places import RECORD, is_torch_file, record_of
+from .output import (
+    check_inputs,
+    check_output,
+    check_place,
+    names_folder,
+    output_path,
+    staged,
+    tidy,
+)
+from .places import FILE_SUFFIXES, RECORD, is_torch_file, record_of
 from .plan import Entry, Plan
 from .planning.planner import PlanOptions, make_plan
 from .records.manifest import (
@@ -152,7 +160,8 @@ def convert(
     place = None if output is None else output_path(output)
     with open_source(path, model_type) as checkpoint:
         plan = make_plan(checkpoint, model_type, config=config, vocab=vocab, rules=rules, **options)
-        target = _arrange(plan, checkpoint, place, size)
+        is_folder = output is None or names_folder(output)
+        target = _arrange(plan, checkpoint, place, is_folder, size)
         report = target.report(plan)
         if place is None:
             report = replace(report, output="")
@@ -216,15 +225,17 @@ class _Target:
 
 
 def _arrange(
-    plan: Plan, checkpoint: Checkpoint, output: AnyPath | None, max_shard_size: int
+    plan: Plan,
+    checkpoint: Checkpoint,
+    output: AnyPath | None,
+    is_folder: bool,
+    max_shard_size: int,
 ) -> _Target:
-    """Lay the files out, without an output those of a folder.
+    """Lay the files out, those of a folder where the output's name is that of no file either.
 
     Raises what writing them would raise for what is known by now.
     """
-    is_folder = output is None or not (
-        is_torch_file(output.name) or output.suffix == ".safetensors"
-    )
+    is_folder |= output is not None and not output.name.endswith(FILE_SUFFIXES)
     if output is not None:
         check_output(output, is_folder, plan.path)
     if output is None or is_folder:

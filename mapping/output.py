@@ -19,7 +19,7 @@ from tfreader.errors import CorruptCheckpointError, OutputError, TFReaderError
 from tfreader.paths import AnyPath, as_path, impossible_name, place
 from tfreader.system import replace, sync
 
-from .places import TORCH_SUFFIXES, overrules, record_of
+from .places import FILE_SUFFIXES, overrules, record_of
 from .records.manifest import load
 from .records.recorded import Recorded
 
@@ -40,6 +40,11 @@ OTHER_SUFFIXES = (
 )
 
 
+def names_folder(output: str | PathLike[str]) -> bool:
+    """Whether an output is to be a folder, were its name that of a file."""
+    return os.fspath(output).endswith("/")
+
+
 def output_path(output: str | PathLike[str]) -> AnyPath:
     """The path of an output. Raises OutputError where there can be none."""
     if not os.fspath(output):
@@ -49,9 +54,9 @@ def output_path(output: str | PathLike[str]) -> AnyPath:
         raise OutputError(f"{output}: cannot be written to; name a folder, or a bucket as s3://…")
     if isinstance(path, Path) and (part := impossible_name(path)):
         raise OutputError(f"{output}: Windows has no file or folder named {part!r}; name another")
-    known = (*TORCH_SUFFIXES, ".safetensors")
+    known = FILE_SUFFIXES
     is_meant_as_file = path.suffix.lower() in (*OTHER_SUFFIXES, *known) and path.suffix not in known
-    if is_meant_as_file and not str(output).endswith("/"):
+    if is_meant_as_file and not names_folder(output):
         raise OutputError(
             f"{output}: no file ending in {path.suffix} can be written; name one ending in "
             f"{', '.join(known)}, or a folder (by a / at its end, where it is to have that name)"

@@ -11,6 +11,7 @@ from tfreader.paths import AnyPath, as_path, check_access
 
 RECORD = "conversion.json"
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
+FILE_SUFFIXES = (*TORCH_SUFFIXES, ".safetensors")  # of outputs that are one file
 
 WEIGHTS = r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?"
 TOKENIZER = (

@@ -461,3 +461,141 @@ def test_errors_keep_their_code_in_a_pickle():
         ("m: damaged", "corrupt"),
     ):
         assert tfreader.CorruptCheckpointError(said).code == code
+
+
+def test_a_wildcard_passes_over_what_is_no_checkpoint(tmp_path, monkeypatch):
+    """A name that is spelled out is meant, and so is a damaged checkpoint."""
+    root = tmp_path / "models"
+    for source, name in {BERT: "bert", DATA / "gpt": "gpt"}.items():
+        shutil.copytree(source, root / name)
+    shutil.copytree(DATA / "keras3" / "export", root / "saved")
+    (root / "bert" / "README.md").write_text("# BERT")
+    (root / "bert" / "records-00000-of-00002").write_text("no table")
+    (root / "bert" / "model.ckpt-7").write_text(POINTER)
+    (root / "notes").mkdir()
+    (root / "notes" / "a.txt").write_text("a")
+    outcomes = report_of(
+        *("--glob", f"{root}/*/*"), "--output-root", tmp_path / "out", "--dry-run", code=1
+    )["outcomes"]
+    found = {below(root, o["tf_checkpoint"]): (o["status"], o["code"]) for o in outcomes}
+    none = ("passed_over", "not-a-checkpoint")
+    assert found.pop("bert/bert_model.ckpt") == ("planned", None)
+    assert found.pop("gpt/params") == ("failed", "missing-config")
+    assert found.pop("bert/model.ckpt-7") == ("failed", "git-lfs-pointer")
+    assert found.pop("saved/variables")[0] == "failed"
+    assert found["bert/README.md"] == found["bert/records-00000-of-00002"] == none
+    assert set(found.values()) == {none}
+    assert not any(name.startswith("gpt/params") or "saved" in name for name in found)
+
+    monkeypatch.chdir(root)
+    result = batch("--glob", "*", "--output-root", tmp_path / "all", "--quiet", code=1)
+    assert "note: passed over: notes: holds no checkpoint" in result.stderr
+    assert "4 jobs: 1 done, 2 failed, 1 passed over" in result.stdout
+    report = report_of("--glob", "bert/README.md", "--output-root", tmp_path / "x", code=1)
+    assert report["causes"] == {"corrupt": 1}
+    result = batch("--glob", "*/*.md", "--output-root", tmp_path / "x", code=2)
+    assert "*/*.md: no jobs there; bert/README.md: no checkpoint" in result.output
+
+
+def test_what_lies_there_in_place_of_a_file_is_the_cause(tmp_path):
+    """Of every kind of file, and whatever else lies beside it."""
+    root = tmp_path / "models"
+    root.mkdir()
+    variables = some_variables()
+    for name, text in {"pointer": POINTER, "page": "<!DOCTYPE html><p>404", "empty": ""}.items():
+        for kind, file in {"gpt": "params_1.npy", "xlm": "best-valid_en_clm_ppl.pth"}.items():
+            source = DATA / "xlm" / "causal" if kind == "xlm" else DATA / kind
+            shutil.copytree(source, root / f"{kind}-{name}")
+            (root / f"{kind}-{name}" / file).write_text(text)
+        folder = root / f"shards-{name}"
+        folder.mkdir()
+        write_sharded(folder, variables, "h5")
+        max(folder.glob("*.h5")).write_text(text)
+    for folder in ("no-index", "no-file", "no-object", "junk"):
+        (root / folder).mkdir()
+    write_sharded(root / "no-index", variables, "h5")
+    (root / "no-index" / "tf_model.h5.index.json").unlink()
+    (root / "no-file" / "tf_model.h5").symlink_to("../blobs/0123abc")
+    (root / "no-file" / "notes.txt").symlink_to("nowhere")
+    shutil.copytree(DATA / "gpt", root / "no-array")
+    (root / "no-array" / "params_0.npy").unlink()
+    (root / "junk" / "own.safetensors").write_bytes(b"junk" * 9)
+    write_safetensors(root / "junk" / "model.safetensors", variables, {"format": "pt"})
+    found = {}
+    for one in report_of(root, "--output-root", tmp_path / "out", "--dry-run", code=1)["outcomes"]:
+        found[below(root, one["tf_checkpoint"]).partition("/")[0]] = one["code"]
+        is_ours = "model.safetensors" not in one["tf_checkpoint"]
+        assert one["status"] == ("failed" if is_ours else "passed_over"), one
+        found |= {"own": one["code"]} if "own.safe" in one["tf_checkpoint"] else {}
+    del found["junk"]
+    causes = {"pointer": "git-lfs-pointer", "page": "web-page", "empty": "empty-file"}
+    assert found == {
+        **{f"{k}-{n}": code for k in ("gpt", "xlm", "shards") for n, code in causes.items()},
+        "no-index": "missing-index",
+        "no-file": "not-found",
+        "no-array": "missing-shard",
+        "own": "corrupt",
+    }
+
+
+def test_a_checkpoint_whose_names_are_in_a_lost_shard_lacks_a_shard(tmp_path):
+    shutil.copytree(DATA / "keras3" / "export", tmp_path / "models")
+    for file in (tmp_path / "models" / "variables").glob("*.data-*"):
+        file.unlink()
+    report = report_of(tmp_path / "models", "--output-root", tmp_path / "out", code=1)
+    assert report["causes"] == {"missing-shard": 1}
+
+
+def test_values_without_index_are_told_of_once_a_model(tmp_path):
+    shutil.copytree(BERT, tmp_path / "models" / "bert")
+    for i in range(3):
+        (tmp_path / "models" / f"lost.data-{i:05}-of-00003").write_bytes(b"x")
+    report = report_of(tmp_path / "models", "--output-root", tmp_path / "out")
+    assert (report["jobs"], report["passed_over"]) == (2, 1)
+
+
+@pytest.mark.parametrize("ignores", [False, True])
+def test_outputs_of_names_that_are_one_there_are_kept_apart(tmp_path, monkeypatch, ignores):
+    """By Unicode's forms everywhere, as paths are found by any; by case where it means nothing."""
+    monkeypatch.setattr("tfreader.cli.jobs.ignores_case", lambda _: ignores)
+    root = tmp_path / "models"
+    names = ["CASE", "case", "gro\u00df-\u00e4", "gro\u00df-a\u0308"]
+    for number, name in enumerate(names):
+        shutil.copytree(BERT, root / name)
+        config = json.loads((BERT / "bert_config.json").read_text())
+        config["hidden_dropout_prob"] = number / 10
+        (root / name / "bert_config.json").write_text(json.dumps(config))
+    for status in ("done", "skipped"):
+        report = report_of(root, "--output-root", tmp_path / "out")
+        assert report[status] == len(names)
+    outputs = {}
+    for one in report["outcomes"]:
+        written = json.loads(Path(one["pytorch_dump_output"], "config.json").read_text())
+        name = below(root, one["tf_checkpoint"]).partition("/")[0]
+        outputs[name] = below(tmp_path / "out", one["pytorch_dump_output"])
+        assert written["hidden_dropout_prob"] == names.index(name) / 10
+    assert outputs["CASE"] == "CASE/bert_model.ckpt"
+    assert outputs["case"] == "case/bert_model.ckpt" + "_2" * ignores
+    assert outputs[names[3]] == f"{names[3]}/bert_model.ckpt"
+    assert outputs[names[2]] == f"{names[3]}/bert_model.ckpt_2"  # as the folder is spelled there
+
+
+def test_each_output_of_a_folder_is_a_folder_with_its_config(tmp_path):
+    """Also where the checkpoint is called as a file would be that is written."""
+    root = tmp_path / "models"
+    shutil.copytree(DATA / "xlm" / "causal", root / "xlm")
+    for name in ("xlm/best-valid_en_clm_ppl.index", "xlm/other.pth"):
+        shutil.copy(root / "xlm" / "best-valid_en_clm_ppl.pth", root / name)
+    outcomes = report_of(root, "--output-root", tmp_path / "out")["outcomes"]
+    outputs = {
+        below(root, one["tf_checkpoint"]): Path(one["pytorch_dump_output"])
+        for one in outcomes
+        if one["status"] == "done"
+    }
+    assert {name: below(tmp_path / "out", path) for name, path in outputs.items()} == {
+        "xlm/best-valid_en_clm_ppl.pth": "xlm/best-valid_en_clm_ppl.pth",
+        "xlm/other.pth": "xlm/other",
+    }
+    for path in outputs.values():
+        assert (path / "config.json").is_file()
+        assert verify_output(path)

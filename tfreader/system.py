@@ -88,6 +88,14 @@ def most_descriptors() -> float:
     return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
+def ignores_case(folder: str) -> bool:
+    """Whether names that differ by case are one in a folder, or in the one that it will lie in."""
+    home = next(path for path in (Path(folder), *Path(folder).absolute().parents) if path.is_dir())
+    with suppress(OSError), tempfile.TemporaryDirectory(prefix=".tfreader.", dir=home) as probe:
+        return os.path.exists(os.path.join(home, os.path.basename(probe).upper()))
+    return False
+
+
 def is_link(path: str) -> bool:
     """Whether a name stands for what lies elsewhere: a link, or one of Windows' junctions."""
     is_junction = getattr(os.path, "isjunction", lambda _: False)  # of Python 3.12

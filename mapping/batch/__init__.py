@@ -7,7 +7,7 @@ by another worker, or by a later run, wherever the first was stopped.
 
 from .batch import Batch
 from .jobs import DONE, FAILED, PASSED_OVER, PLANNED, SKIPPED, Job, Outcome, run_job
-from .scan import PassedOver, scan
+from .scan import PassedOver, judge, scan
 from .workers import Cluster, Pool, Workers, needs_torch, shares
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "PassedOver",
     "Pool",
     "Workers",
+    "judge",
     "needs_torch",
     "run_job",
     "scan",

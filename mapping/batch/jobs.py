@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tfreader.errors import (
@@ -126,6 +126,8 @@ def run_job(
     if report.missing:
         return failed(CheckpointNotFoundError(code="missing-shard"), report.missing)
     plan = report.plan
+    if not job.pytorch_dump_output.isascii():  # it may have been found in Unicode's other form
+        job = replace(job, pytorch_dump_output=report.output)
     return outcome(
         SKIPPED if report.skipped else PLANNED if dry_run else DONE,
         nbytes=plan.nbytes,

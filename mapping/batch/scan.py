@@ -13,19 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from tfreader.files import is_table
+from tfreader.files import but_it_is, is_table
 from tfreader.kinds import MODEL_ENDINGS, SAVED_MODEL, USUAL, jax_files, torch_files
-from tfreader.locate import checkpoint_of, is_left_over
+from tfreader.locate import STATE_FILE, checkpoint_of, is_left_over
 from tfreader.paths import entries, glob, is_url, join, slashes
 from tfreader.prefixes import V1_SHARD, prefix_of
 from tfreader.sharded import INDEX
 from tfreader.system import is_link
 
-from ..sources.npy import SHAPES_FILE
+from ..sources.npy import NAMES_FILE, SHAPES_FILE
 
 _PARTIAL = re.compile(
     r".+\.(tempstate\d+|part|partial|crdownload|download|incomplete|aria2|tmp)", re.DOTALL
 )
+_PARAMS = re.compile(r"params_\d+\.npy")
 _INTERRUPTED = "left by a save that was interrupted"
 # What PyTorch's trainers write beside the weights.
 _TORCH_STATE = re.compile(
@@ -65,13 +66,43 @@ def scan(root: str, outputs: str = "") -> Found:
             verdict = _verdict(folder, name, folders)
             if verdict is None or verdict in seen:
                 continue
+            if isinstance(verdict, str) or verdict[0] == "lone-shard":  # one of several of a model
+                seen.add(verdict)
             if isinstance(verdict, str):
                 found.checkpoints.append(slashes(join(folder, verdict)))
-                seen.add(verdict)
             else:
                 path = slashes(join(folder, name))
                 found.passed_over.append(PassedOver(path, *verdict))
     return found
+
+
+def judge(file: str, folders: dict[str, set[str]]) -> str | PassedOver:
+    """The checkpoint to which a file belongs that a wildcard took, or why it belongs to none.
+
+    `folders` has the names in folders by now: of a server those that matched, of this machine all.
+    """
+    folder, name = os.path.split(file)
+    whole = checkpoint_of(file)
+    if is_url(file) and whole != file:  # what lies beside it may not have matched
+        return whole
+    copied = folder.removesuffix("/" + os.path.dirname(SAVED_MODEL))
+    for near in () if is_url(file) else (folder, slashes(join(folder, "variables")), copied):
+        if near not in folders:
+            folders[near] = {name for name, is_folder in entries(near) if not is_folder}
+    verdict = _verdict(folder, name, folders)
+    if isinstance(verdict, tuple):
+        return PassedOver(file, *verdict)
+    if name in ("saved_model.pb", "saved_model.pbtxt"):
+        verdict = "variables/variables"
+    elif name == STATE_FILE:
+        verdict = name
+    elif SHAPES_FILE in folders[folder] and (name == NAMES_FILE or _PARAMS.fullmatch(name)):
+        verdict = "params"
+    elif verdict is None and prefix_of(name) != name:
+        verdict = prefix_of(name)
+    if verdict is None:
+        return PassedOver(file, "not-a-checkpoint", f"no checkpoint{but_it_is(file)}")
+    return slashes(join(folder, verdict))
 
 
 def _verdict(
@@ -99,7 +130,7 @@ def _verdict(
     if prefix != name:  # values
         alone = f"values without {prefix}.index, which says what they are"
         return None if f"{prefix}.index" in beside else ("lone-shard", alone)
-    if re.fullmatch(r"params_\d+\.npy", name):
+    if _PARAMS.fullmatch(name):
         alone = f"values without {SHAPES_FILE}, which says what they are"
         return None if SHAPES_FILE in beside else ("lone-shard", alone)
     if name == "saved_model.pb":
@@ -119,6 +150,8 @@ def _verdict(
     if is_named or is_url(folder):
         return whole if is_named else None
     path = join(folder, name)
+    if not os.path.exists(path):  # a link
+        return None
     if not os.access(path, os.R_OK):
         return "access-denied", "not accessible to this user, so that nothing tells what it is"
     return whole if is_table(path) else None
@@ -139,7 +172,9 @@ def _local(root: str, outputs: str, found: Found) -> Iterator[tuple[str, set[str
             found.checkpoints.append(folder)
             continue
         here = entries(folder)
-        yield folder, {name for name, is_folder in here if not is_folder}
+        links = {name for name in os.listdir(folder) if is_link(join(folder, name))}
+        nowhere = links - {name for name, _ in here}  # of which who opens them says what is missing
+        yield folder, {name for name, is_folder in here if not is_folder} | nowhere
         inner = {name for name, is_folder in here if is_folder and not name.startswith(".")}
         if "snapshots" in inner:  # the Hub's cache: links there lead to what lies in blobs
             inner.discard("blobs")
