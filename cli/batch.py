@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tfreader.errors import ConfigError
+from tfreader.errors import ConfigError, TFReaderError
 from tfreader.paths import absolute, as_path, is_dir, path_of, slashes
 from tfreader.system import processors, quoted
 
@@ -151,28 +151,18 @@ def batch(
     from .batch_page import batch_page
     from .jobs import LINK
     from .page import put_page
-    from .progress import log_event, reporter, summary_lines
+    from .progress import reporter, summary_lines
     from .report import BatchReport, kept, now
-    from .show import printable
 
     if log_json:
         ctx.with_resource(_without_warnings())
-    if report_file is not None:
-        _check_report(report_file)
+    _check_report(report_file)
     passed_over: list[Outcome] = []
     jobs, root = _jobs(ctx, sources, patterns, output_root, passed_over.append)
-    for number, outcome in enumerate(passed_over):
-        if log_json:
-            log_event("passed over", **outcome.to_data())
-        elif patterns and number < NOTES:  # which its author may correct
-            said = printable(f"{outcome.job.tf_checkpoint}: {outcome.error}")
-            click.echo(f"note: passed over: {said}", err=True)
-    if patterns and len(passed_over) > NOTES and not log_json:
-        more = len(passed_over) - NOTES
-        click.echo(f"note: passed over: {more} more, which --report FILE names", err=True)
+    _tell_passed_over(passed_over if log_json or patterns else (), log_json)
     passed_over = [outcome for outcome in passed_over if outcome.code != LINK]
     try:
-        workers, share = _workers(jobs, count, memory_limit, dask, resources, retries)
+        workers, share = _workers(jobs, count, memory_limit, dask, resources, retries, log_json)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     run = Batch(
@@ -189,25 +179,61 @@ def batch(
         report.add(outcome)
     is_paged = report_file is not None and is_page(report_file)
     text = (lambda: batch_page(report.to_data())) if is_paged else report.to_json
-    with kept(report_file, text) as changed:
-        with _stopped_by_signals(run), reporter(run, report, log_json, quiet) as tell:
-            for outcome in run.run():
-                report.add(outcome)
-                changed()
-                tell(outcome)
-        report.interrupted = run.is_stopped
-        report.end = now()
-    put_page(lambda: batch_page(report.to_data()))
+    unwritten = None
+    try:
+        with kept(report_file, text) as changed:
+            with _stopped_by_signals(run), reporter(run, report, log_json, quiet) as tell:
+                for outcome in run.run():
+                    report.add(outcome)
+                    changed()
+                    tell(outcome)
+            report.interrupted = run.is_stopped
+            report.end = now()
+        put_page(lambda: batch_page(report.to_data()))
+    except TFReaderError as error:  # the jobs are done all the same, which the summary tells
+        if report.end is None:
+            raise
+        unwritten = error
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif not log_json:
         width, height = shutil.get_terminal_size()
         for line in summary_lines(report, width, height if sys.stdout.isatty() else LINES):
             click.echo(line)
+    if unwritten is not None:
+        _tell_unwritten(unwritten, log_json)
+        ctx.exit(FAILED)
     if run.is_stopped:
         ctx.exit(INTERRUPTED)
     if report.counts()["failed"]:
         ctx.exit(FAILED)
+
+
+def _tell_passed_over(outcomes: Sequence[Outcome], log_json: bool) -> None:
+    """Say what no job was made of; of patterns, whose author may correct them, the first."""
+    from .progress import log_event
+    from .show import printable
+
+    if log_json:
+        for outcome in outcomes:
+            log_event("passed over", **outcome.to_data())
+        return
+    said = [printable(f"{one.job.tf_checkpoint}: {one.error}") for one in outcomes[:NOTES]]
+    if len(outcomes) > NOTES:
+        said.append(f"{len(outcomes) - NOTES} more, which --report FILE names")
+    for line in said:
+        click.echo(f"note: passed over: {line}", err=True)
+
+
+def _tell_unwritten(error: TFReaderError, log_json: bool) -> None:
+    from .progress import log_event
+    from .show import printable
+
+    if log_json:
+        name = type(error).__name__
+        log_event("failed", error=str(error), error_type=name, code=error.code)
+    else:
+        click.echo(f"tfreader: {printable(str(error))}", err=True)
 
 
 def _jobs(
@@ -298,8 +324,10 @@ def _stopped_by_signals(run: Batch) -> Iterator[None]:
             signal(number, handler)
 
 
-def _check_report(file: str) -> None:
+def _check_report(file: str | None) -> None:
     """Raise click.UsageError where a report can never be written there."""
+    if file is None:
+        return
     path = as_path(file)
     if isinstance(path, Path) and not os.access(path.parent, os.W_OK):
         raise click.UsageError(f"--report {file}: its folder cannot be written to")
@@ -314,6 +342,7 @@ def _workers(
     dask: str | None,
     resources: Mapping[str, float],
     retries: int,
+    log_json: bool,
 ) -> tuple[Workers, int]:
     """Where the jobs run, and the memory that each has for tensors."""
     from tfreader.mapping.batch import Cluster, Pool, needs_torch, shares
@@ -327,6 +356,6 @@ def _workers(
         raise click.UsageError("--resource is for the workers of --dask")
     count = min(count, len(jobs))
     if limit is None:
-        return Pool(count), MEMORY_LIMIT
+        return Pool(count, log_json), MEMORY_LIMIT
     count, share = shares(limit, count, any(map(needs_torch, jobs)))
-    return Pool(count), share
+    return Pool(count, log_json), share

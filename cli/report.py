@@ -134,8 +134,12 @@ def write(file: str, text: str) -> None:
             path.write_text(text, "utf-8", newline="\n")
         else:
             part = path.with_name(f".{path.name}.tmp")
-            part.write_text(text, "utf-8", newline="\n")
-            replace(part, path)
+            try:
+                part.write_text(text, "utf-8", newline="\n")
+                replace(part, path)
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
     except OSError as error:
         if isinstance(error, TFReaderError):
             raise

@@ -16,6 +16,7 @@ def run_or_die(job: Job, **settings: Any) -> Outcome:
     marker = Path(job.pytorch_dump_output).with_suffix(".tried")
     if name == "deadly" or (name == "fatal-once" and not marker.exists()):
         marker.touch()
+        os.write(2, b"the last words of a library in C\n")
         os.kill(os.getpid(), signal.SIGKILL)
     return Pool.run(job, **settings)
 

@@ -347,6 +347,12 @@ def test_a_job_that_kills_its_worker_fails_alone(tmp_path):
         verify_output(tmp_path / name)
 
 
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_what_workers_print_is_not_for_logs(tmp_path, capfd, is_silent):
+    assert run_with(DeadlyPool(1, is_silent), tmp_path, "fatal-once")["fatal-once"].attempts == 2
+    assert ("last words" in capfd.readouterr().err) is not is_silent
+
+
 def test_the_memory_is_shared():
     for limit, workers, with_torch in itertools.product(
         (2 * 10**8, 5 * 10**8, 10**9, 10**10), (1, 2, 7, 64), (False, True)
@@ -485,6 +491,30 @@ def test_a_full_disk_fails_the_job_that_does_not_fit(tmp_path):
         r"failed .*large: output: the output: cannot be written \(File too large\)", log
     )
     assert sorted(os.listdir(tmp_path / "out")) == ["fits", "fits-too"]
+
+
+def test_a_report_that_cannot_be_written_hides_no_outcome(tmp_path):
+    jobs = write_jobs(tmp_path / "jobs.jsonl", *(row("none", f"out/{i}") for i in range(9)))
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # noqa: E731
+    for more in ("--quiet", "--json", "--log-json"):
+        report = ["--report", str(tmp_path / "report.json"), more]
+        run = subprocess.run(
+            [TFREADER, "batch", jobs, *report],
+            preexec_fn=limit,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 1
+        assert "report.json: cannot be written (File too large)" in run.stderr
+        if more == "--json":
+            assert json.loads(run.stdout)["failed"] == 9
+        elif more == "--quiet":
+            assert "9 jobs: 9 failed" in run.stdout
+        else:
+            assert [json.loads(line)["event"] for line in run.stderr.splitlines()][-1] == "failed"
+        assert json.loads((tmp_path / "report.json").read_text())["end"] is None
+    assert sorted(os.listdir(tmp_path)) == ["jobs.jsonl", "report.json"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a file system")

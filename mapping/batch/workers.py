@@ -68,13 +68,17 @@ def _advance(count: int) -> None:
         _shared.written.value += count
 
 
-def _start_worker(shared: _Shared) -> None:
+def _start_worker(shared: _Shared, is_silent: bool) -> None:
     def leave_with_parent() -> None:
         parent = parent_process()
         assert parent is not None
         parent.join()
         os._exit(1)
 
+    if is_silent:  # also what C writes as it crashes
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for number in (1, 2):
+            os.dup2(nowhere, number)
     global _shared  # noqa: PLW0603 - what an initializer is for
     _shared = shared
     atexit.register(os._exit, 0)  # taking torch down, object by object, takes half a second
@@ -93,11 +97,12 @@ def _run_in_pool(job: Job, **settings: Any) -> Outcome:
 
 
 class Pool:
-    """Processes of this machine."""
+    """Processes of this machine; `is_silent` where nobody may see what libraries print there."""
 
     run = staticmethod(_run_in_pool)
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, is_silent: bool = False) -> None:
+        self.is_silent = is_silent
         self.count = min(workers, most_processes())
         self.at_once = 2 * self.count  # so that none waits for its next job
         self._context = get_context("spawn")  # a fork would share threads' locks
@@ -106,7 +111,10 @@ class Pool:
     def executor(self) -> ProcessPoolExecutor:
         self._shared.stopped.value = 0
         return ProcessPoolExecutor(
-            self.count, self._context, initializer=_start_worker, initargs=(self._shared,)
+            self.count,
+            self._context,
+            initializer=_start_worker,
+            initargs=(self._shared, self.is_silent),
         )
 
     def written(self) -> int:
