@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from itertools import count
 from typing import Any
 from unicodedata import normalize
@@ -27,7 +26,7 @@ from tfreader.locate import STATE_FILE, checkpoint_of, is_left_over
 from tfreader.mapping.batch import Job, Outcome, PassedOver, judge, scan
 from tfreader.mapping.places import FILE_SUFFIXES
 from tfreader.mapping.target import is_callable
-from tfreader.paths import as_path, glob, is_url, join, path_of, place, slashes
+from tfreader.paths import as_path, found_as, glob, is_url, join, path_of, place, slashes
 from tfreader.system import ignores_case
 
 from .options import HOW, Command, options, pairs, paths
@@ -215,7 +214,7 @@ def _tell_apart(names: dict[str, str], taken: Sequence[str], output_root: str) -
     def folded(name: str) -> str:
         return normalize("NFC", name).casefold()
 
-    alike = partial(normalize, "NFC")
+    alike = found_as
     if is_url(output_root):
         return
     if len({folded(names[one]) for one in taken}) < len(taken) and ignores_case(output_root):
@@ -267,7 +266,7 @@ def _jobs(source: str, rows: Iterable[tuple[str, Row]], given: Row) -> list[Job]
             raise click.UsageError(f"{where}: {error.format_message()}") from None
         checkpoint = slashes(options.pop("tf_checkpoint"))
         job = Job(checkpoint, options.pop("pytorch_dump_output"), options)
-        other = outputs.setdefault(normalize("NFC", place(job.pytorch_dump_output)), where)
+        other = outputs.setdefault(found_as(place(job.pytorch_dump_output)), where)
         if other is not where:
             raise click.UsageError(
                 f"{where}: its output {job.pytorch_dump_output} is that of {other} too"

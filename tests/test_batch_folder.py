@@ -201,6 +201,7 @@ def left_over(root):
     (folder / "tf_model.h5.part").write_bytes(b"\x89HDF")
     (folder / "lost.data-00000-of-00001").write_bytes(bytes(9))
     (folder / "graph.meta").write_bytes(b"x")
+    (folder / "books.index").write_text("Melville, Moby-Dick")
     (folder / "model.ckpt-9_temp_0123abc").mkdir()
     (folder / "saved_model.pb").write_bytes(b"x")
     return {
@@ -212,6 +213,7 @@ def left_over(root):
         "tf_model.h5.part": "partial-file",
         "lost.data-00000-of-00001": "lone-shard",
         "graph.meta": "graph-alone",
+        "books.index": "not-a-checkpoint",
         "model.ckpt-9_temp_0123abc": "partial-file",
         "saved_model.pb": "graph-alone",
     }
@@ -246,7 +248,7 @@ def test_leftovers_alone_are_no_failure(tmp_path):
     shutil.copytree(BERT, tmp_path / "models" / "bert")
     left_over(tmp_path / "models")
     result = batch(tmp_path / "models", "--output-root", tmp_path / "out")
-    assert "11 jobs: 1 done, 10 passed over" in result.stdout
+    assert "12 jobs: 1 done, 11 passed over" in result.stdout
     assert "3 pytorch" in result.stdout
     shutil.rmtree(tmp_path / "models" / "bert")
     (tmp_path / "models" / "left" / "optimizer.index").unlink()

@@ -92,6 +92,11 @@ def place(path: str) -> str:
     return normalize("NFC", path.casefold()) if sys.platform == "darwin" else path
 
 
+def found_as(path: str) -> str:
+    """What is the same for paths of which `as_there` finds one by the other's name."""
+    return path if is_url(path) else normalize("NFC", path)
+
+
 def as_there(path: str, is_prefix: bool = False) -> str:
     """The path as its folder spells it, or as it is where that has nothing alike.
 

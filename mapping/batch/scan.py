@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from tfreader.files import but_it_is, is_table
+from tfreader.files import but_it_is, is_table, open_regular
 from tfreader.kinds import MODEL_ENDINGS, SAVED_MODEL, USUAL, jax_files, torch_files
 from tfreader.locate import STATE_FILE, checkpoint_of, is_left_over
 from tfreader.paths import entries, glob, is_url, join, slashes
@@ -101,7 +101,8 @@ def judge(file: str, folders: dict[str, set[str]]) -> str | PassedOver:
     elif verdict is None and prefix_of(name) != name:
         verdict = prefix_of(name)
     if verdict is None:
-        return PassedOver(file, "not-a-checkpoint", f"no checkpoint{but_it_is(file)}")
+        it_is = "" if is_url(file) else but_it_is(file)
+        return PassedOver(file, "not-a-checkpoint", f"no checkpoint{it_is}")
     return slashes(join(folder, verdict))
 
 
@@ -117,8 +118,10 @@ def _verdict(
     if name.endswith(".index"):
         copied = folder.removesuffix("/" + os.path.dirname(SAVED_MODEL))
         usual = sorted({*USUAL} & folders[copied]) if copied in folders.keys() - {folder} else []
-        if not usual:
+        if not usual and _may_be_index(join(folder, name), beside):
             return prefix
+        if not usual:
+            return "not-a-checkpoint", "no index of a checkpoint, and no values beside it"
         return "same-model", f"save_pretrained wrote it beside {usual[0]}, which is converted"
     if name == SHAPES_FILE:
         return "params"
@@ -155,6 +158,20 @@ def _verdict(
     if not os.access(path, os.R_OK):
         return "access-denied", "not accessible to this user, so that nothing tells what it is"
     return whole if is_table(path) else None
+
+
+def _may_be_index(path: str, beside: Set[str]) -> bool:
+    """Whether a file may be an index, be it damaged: other programs call files so too."""
+    values = prefix_of(os.path.basename(path)) + ".data-"
+    if is_url(path) or any(name.startswith(values) for name in beside):
+        return True
+    try:
+        with open(path, "rb", opener=open_regular) as file:
+            head = file.read(2)
+    except OSError:  # its job says why
+        return True
+    # The first key, of the header, is empty and shares nothing; a pointer or a page may be of one.
+    return head == b"\0\0" or is_table(path) or but_it_is(path) != ""
 
 
 def _local(root: str, outputs: str, found: Found) -> Iterator[tuple[str, set[str]]]:
