@@ -424,6 +424,27 @@ def test_a_record_tells_nothing_of_this_machine(tmp_path, source):
     assert "modified" not in text
 
 
+def test_a_record_has_no_relative_path_either(tmp_path, monkeypatch):
+    """Nor is a variable's scope taken for one that is called as it is."""
+    records = []
+    for home, path in (
+        ("a/b/bert", "a/b/bert"),
+        ("bert", "bert"),
+        ("c/bert", "../c/bert"),
+        ("d/bert", "."),
+    ):
+        shutil.copytree(BERT, tmp_path / home)
+        (tmp_path / home / "vocab.txt").unlink(missing_ok=True)
+        (tmp_path / "here").mkdir(exist_ok=True)
+        here = {"../c/bert": tmp_path / "here", ".": tmp_path / home}.get(path, tmp_path)
+        monkeypatch.chdir(here)
+        convert(path, tmp_path / f"out-{len(records)}")
+        records.append((tmp_path / f"out-{len(records)}" / "conversion.json").read_text())
+    assert len({*records}) == 1
+    assert "config: bert_config.json" in records[0]
+    assert "bert/embeddings/word_embeddings" in records[0]
+
+
 def test_what_a_record_calls_its_source(tmp_path):
     named = tmp_path / "named"
     convert(KERAS, named, rules=KERAS / "rules.toml", source_name="hub.example/keras-regressor")

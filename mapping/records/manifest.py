@@ -22,7 +22,7 @@ from tfreader.checkpoint import Checkpoint
 from tfreader.checksum import HASHES, HashName
 from tfreader.errors import ConfigError, CorruptCheckpointError, RemoteError
 from tfreader.files import read_small
-from tfreader.paths import AnyPath, is_name, is_url, size_of
+from tfreader.paths import AnyPath, entries, is_name, is_url, size_of
 from tfreader.protocols import SourceFile
 
 from ..execute import Write
@@ -311,7 +311,22 @@ def _without_folders(note: str, plan: Plan) -> str:
             for below in (f"{folder}/", f"{folder}{os.sep}"):
                 note = note.replace(below, "")
             note = note.replace(folder, _base(folder))
+        else:
+            note = _without_folder(note, folder, _base(plan.path))
     return _FOLDERS.sub("", note)
+
+
+def _without_folder(note: str, folder: str, prefix: str) -> str:
+    """A note without a relative path, whose parts may be those of a variable's name as well."""
+    own = _base(os.path.abspath(folder))
+    if folder == ".":
+        return re.sub(r"(?<= in )\.(?=[:;,]|$)", lambda _: own, note)
+    start = rf"(?<![\w.:/\\~-]){re.escape(folder)}"
+    if re.search(rf"{start}[/\\]", note):
+        for name in (prefix, *(name for name, _ in entries(folder))):
+            there = rf"{start}[/\\]+({re.escape(name)})(?![\w/\\-])"
+            note = re.sub(there, r"\1", note)
+    return re.sub(rf"{start}(?![\w/\\-])", lambda _: own, note)
 
 
 def digest_of(data: bytes) -> str:
