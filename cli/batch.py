@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfreader.errors import ConfigError, TFReaderError
-from tfreader.paths import absolute, as_path, is_dir, path_of, slashes
+from tfreader.paths import absolute, as_path, is_dir, path_of, place, slashes
 from tfreader.system import processors, quoted
 
 from . import FAILED, INTERRUPTED
@@ -156,7 +156,7 @@ def batch(
 
     if log_json:
         ctx.with_resource(_without_warnings())
-    _check_report(report_file)
+    _check_report(report_file, sources)
     passed_over: list[Outcome] = []
     jobs, root = _jobs(ctx, sources, patterns, output_root, passed_over.append)
     _tell_passed_over(passed_over if log_json or patterns else (), log_json)
@@ -324,13 +324,16 @@ def _stopped_by_signals(run: Batch) -> Iterator[None]:
             signal(number, handler)
 
 
-def _check_report(file: str | None) -> None:
-    """Raise click.UsageError where a report can never be written there."""
+def _check_report(file: str | None, sources: Sequence[str]) -> None:
+    """Raise click.UsageError where a report can never be written, or is what is to be read."""
     if file is None:
         return
     path = as_path(file)
+    if place(file) in map(place, sources):
+        raise click.UsageError(f"--report {file}: is the file of jobs, and would be overwritten")
     if isinstance(path, Path) and not os.access(path.parent, os.W_OK):
-        raise click.UsageError(f"--report {file}: its folder cannot be written to")
+        why = "cannot be written to" if path.parent.exists() else "is not there"
+        raise click.UsageError(f"--report {file}: its folder {why}")
     if not isinstance(path, Path) and path.is_web:
         raise click.UsageError(f"--report {file}: cannot be written to; name a file, or s3://…")
 

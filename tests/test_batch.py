@@ -461,6 +461,17 @@ def test_jobs_go_on_when_nobody_reads_the_log(tmp_path, forty):
         assert b"Traceback" not in done.stderr
 
 
+def test_a_report_spares_the_file_of_jobs(tmp_path):
+    jobs = write_jobs(tmp_path / "jobs.jsonl", row(BERT, "out/bert"))
+    before = Path(jobs).read_bytes()
+    (tmp_path / "link").symlink_to(".")
+    said = invoke(jobs, "--report", tmp_path / "link" / "jobs.jsonl", code=2).output
+    assert "is the file of jobs, and would be overwritten" in said
+    assert Path(jobs).read_bytes() == before
+    said = invoke(jobs, "--report", tmp_path / "none" / "r.json", code=2).output
+    assert "its folder is not there" in said
+
+
 def test_a_report_spares_what_is_no_file(tmp_path):
     jobs = write_jobs(tmp_path / "jobs.jsonl", row(BERT, "out/bert"))
     os.mkfifo(tmp_path / "pipe")
