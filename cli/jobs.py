@@ -214,7 +214,7 @@ def _tell_apart(names: dict[str, str], taken: Sequence[str], output_root: str) -
     def folded(name: str) -> str:
         return normalize("NFC", name).casefold()
 
-    alike = found_as
+    alike: Callable[[str], str] = found_as
     if is_url(output_root):
         return
     if len({folded(names[one]) for one in taken}) < len(taken) and ignores_case(output_root):

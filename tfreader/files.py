@@ -94,10 +94,9 @@ def open_file(path: str) -> File:
 
 def but_it_is(path: str, otherwise: str = "") -> str:
     """A clause for the end of an error message: what the file really is, or else `otherwise`."""
-    there = as_path(path)
+    at = as_path(path)
     try:
-        is_local = isinstance(there, Path)
-        with open(there, "rb", opener=open_regular) if is_local else there.open() as file:
+        with open(at, "rb", opener=open_regular) if isinstance(at, Path) else at.open() as file:
             found = clause(path, file)
     except OSError:
         found = ""
