@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -189,8 +190,8 @@ def _local(root: str, outputs: str, found: Found) -> Iterator[tuple[str, set[str
             found.checkpoints.append(folder)
             continue
         here = entries(folder)
-        links = {name for name in os.listdir(folder) if is_link(join(folder, name))}
-        nowhere = links - {name for name, _ in here}  # of which who opens them says what is missing
+        # Of links that lead nowhere who opens them says what is missing.
+        nowhere = _links(folder) - {name for name, _ in here}
         yield folder, {name for name, is_folder in here if not is_folder} | nowhere
         inner = {name for name, is_folder in here if is_folder and not name.startswith(".")}
         if "snapshots" in inner:  # the Hub's cache: links there lead to what lies in blobs
@@ -201,6 +202,12 @@ def _local(root: str, outputs: str, found: Found) -> Iterator[tuple[str, set[str
                 found.passed_over.append(PassedOver(path, "partial-file", _INTERRUPTED))
             elif not is_link(path) or _leads_out(path, home):
                 waiting.append(path)
+
+
+def _links(folder: str) -> set[str]:
+    with suppress(OSError):  # it may be gone by now
+        return {name for name in os.listdir(folder) if is_link(join(folder, name))}
+    return set()
 
 
 def _leads_out(link: str, home: str) -> bool:
