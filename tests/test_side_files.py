@@ -228,7 +228,7 @@ def test_what_a_pattern_does_not_follow_is_told(tmp_path):
         "batch", "--glob", f"{tmp_path}/runs/**/*.index", "--output-root", tmp_path / "out",
         "--dry-run", "--json",
     )  # fmt: skip
-    assert f"note: {tmp_path}/runs/more: a link to a folder" in result.stderr
+    assert f"note: passed over: {tmp_path}/runs/more: a link to a folder" in result.stderr
     assert len(json.loads(result.stdout)["outcomes"]) == 1
     jobs = from_glob([f"{tmp_path}/runs/more/**/*.index"], "out", {})
     assert [job.tf_checkpoint for job in jobs] == [f"{tmp_path}/runs/more/m"]

@@ -35,8 +35,8 @@ def refusal(
         others, is_another = _other_families(plan.family.model_type, seen, chosen)
         said += others
         if not is_another:  # to which nothing else of this family's would apply
-            said += _advice(seen, chosen, followed, matches, accounts, asked)
             said += [findings.advice] if findings.advice else []
+            said += _advice(seen, chosen, followed, matches, accounts, asked)  # rules end a message
     model_type = plan.family.model_type if plan.family else None
     return PlanError("\n".join(said), findings.listed(), plan, model_type=model_type)
 
