@@ -313,11 +313,21 @@ def test_a_torch_file_is_a_sound_archive(tmp_path):
             np.testing.assert_array_equal(loaded[name.replace("/", ".")].numpy(), whole)
 
 
+def test_a_torch_file_is_the_same_wherever_it_lies(tmp_path):
+    """Given a path, torch writes its name into the file, unless it is not ASCII."""
+    (tmp_path / "modèles").mkdir()
+    contents = set()
+    for name in ("a.bin", "other.pt", "modèles/a.bin"):
+        convert(BERT, tmp_path / name)
+        contents.add((tmp_path / name).read_bytes())
+    assert len(contents) == 1
+
+
 class Unseekable(io.RawIOBase):
     """A file to which an archive is written with its checksums behind the data, as torch does."""
 
-    def __init__(self, path):
-        self._file = open(path, "wb", buffering=0)  # noqa: SIM115
+    def __init__(self, file):
+        self._file = file
 
     def write(self, data):
         return self._file.write(data)
@@ -325,25 +335,23 @@ class Unseekable(io.RawIOBase):
     def writable(self):
         return True
 
-    def close(self):
-        self._file.close()
-        super().close()
-
 
 def saving_rearranged(rearrange, compression=zipfile.ZIP_STORED):
     """torch.save, but the records of its archive as `rearrange` gives their (name, bytes) back."""
     save = torch.save
 
-    def save_rearranged(tensors, path):
-        save(tensors, path)
-        with zipfile.ZipFile(path) as archive:
+    def save_rearranged(tensors, file):
+        save(tensors, file)
+        with zipfile.ZipFile(file) as archive:
             records = [
                 (name, bytes(archive.getinfo(name).file_size))
                 if "/data/" in name
                 else (name, archive.read(name))
                 for name in archive.namelist()
             ]
-        with zipfile.ZipFile(Unseekable(path), "w", compression) as archive:
+        file.seek(0)
+        file.truncate()
+        with zipfile.ZipFile(Unseekable(file), "w", compression) as archive:
             for name, data in rearrange(records):
                 archive.writestr(zipfile.ZipInfo(name), data, compression)
 

@@ -110,13 +110,14 @@ class TorchFile:
         import torch
 
         tensors = _empty_tensors(entries)
+        self._file = open(path, "w+b", buffering=0)  # noqa: SIM115 - closed by close
         try:
-            with torch.serialization.skip_data():
-                torch.save(_with_ties(tensors, ties), path)
-        except RuntimeError as error:  # torch's zip writer reports a full disk so
-            raise OSError(str(error).partition("\n")[0]) from error
-        self._file = open(path, "r+b", buffering=0)  # noqa: SIM115 - closed by close
-        try:
+            # Given a path, torch would write its name into the file, but for one that is not ASCII.
+            try:
+                with torch.serialization.skip_data():
+                    torch.save(_with_ties(tensors, ties), self._file)
+            except RuntimeError as error:  # torch's zip writer reports a full disk so
+                raise OSError(str(error).partition("\n")[0]) from error
             with zipfile.ZipFile(self._file) as archive:
                 self._directory = archive.start_dir
                 self._records = _records(archive, entries, ties)
