@@ -2,7 +2,7 @@
 # PYTHON3 the Python that makes it.
 VENV ?= .venv
 PYTHON3 ?= python3
-BIN ?= $(abspath $(VENV))/bin
+BIN ?= $(VENV)/bin
 PYTHON = "$(BIN)/python"
 # Where torch is looked for besides: PyPI's brings gigabytes of CUDA on Linux. Passed over where it
 # cannot be reached.
@@ -10,6 +10,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH = $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
 .PHONY: example test test-lowest fuzz lint types package bench proto data
+.NOTPARALLEL:  # with -j too: what is made here is shared, and tests take all processors by themselves
 
 # Stops with a line where that Python is too old, and where it is one to remove, says so.
 version = $(shell $(1) -c 'import sys; print(sys.version.split()[0] * (sys.version_info < (3, 11)))')
@@ -54,8 +55,8 @@ SECONDS ?= 20
 SEED ?= 1
 TARGET ?= v1,v2,graph,state keras rules,jobs,beside,settings,records,folders,models
 fuzz: $(VENV)/dev  ## damaged input of all kinds, for longer if SECONDS says so; see tests/fuzz.py
-	mkdir -p build && cd build && for target in $(TARGET); do TARGET=$$target $(PYTHON) \
-	  ../tests/fuzz.py -runs=$(RUNS) -max_total_time=$(SECONDS) -seed=$(SEED) || exit 1; done
+	mkdir -p build && for target in $(TARGET); do TARGET=$$target $(PYTHON) tests/fuzz.py \
+	  -artifact_prefix=build/ -runs=$(RUNS) -max_total_time=$(SECONDS) -seed=$(SEED) || exit 1; done
 
 lint: $(VENV)/dev
 	$(PYTHON) -m ruff check .
