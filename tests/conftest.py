@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +18,12 @@ from click.testing import CliRunner, Result
 if TYPE_CHECKING:
     from servers import Buckets, FileServer
 
+# Of where and how the tests run: proxies, clouds and what a terminal is like.
+NOT_OURS = re.compile(
+    r".*_proxy|(aws|azure|google)_.*|columns|lines|(no|force)_color|tty_.*", re.IGNORECASE
+)
+for name in filter(NOT_OURS.fullmatch, [*os.environ]):
+    del os.environ[name]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -32,12 +40,23 @@ if not (ROOT / "tfreader" / "mapping").is_dir():
 DATA = ROOT / "tests" / "data"
 BERT = ROOT / "examples" / "bert-tiny"
 KERAS = ROOT / "examples" / "keras-regressor"
+TFREADER = (sys.executable, "-m", "tfreader")
 
 
 def pytest_configure() -> None:
     if find_spec("torch") is None:
         needed = "what pyproject.toml lists as dev: pip install --group dev (pip 25.1 or later)"
         raise pytest.UsageError(f"the tests need {needed}, or run `make test`")
+
+
+def write_program(path: Path, code: str, python: str | Path = sys.executable) -> None:
+    """A command that runs this code. After #! no path may have spaces, or be a long one.
+
+    So what is behind it is a line of the shell that, to Python, is a text.
+    """
+    start = f"""'''exec' {shlex.quote(str(python))} "$0" "$@"\n' '''"""
+    path.write_text(f"#!/bin/sh\n{start}\n{code}\n", "utf-8")
+    path.chmod(0o755)
 
 
 @pytest.fixture

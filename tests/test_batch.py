@@ -8,10 +8,10 @@ import os
 import pty
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import pytest
 from batch_workers import DeadlyPool
 from bundle_writer import write_bundle
 from click.testing import CliRunner
-from conftest import BERT, DATA, KERAS
+from conftest import BERT, DATA, KERAS, TFREADER
 
 import tfreader
 from tfreader.cli.jobs import from_file, from_glob
@@ -30,8 +30,6 @@ from tfreader.mapping import convert
 from tfreader.mapping.batch import Batch, Job, Pool, shares
 from tfreader.mapping.batch.workers import BASE_MEMORY, MIN_SHARE, TORCH_MEMORY
 from tfreader.mapping.records.audit import verify_output
-
-TFREADER = Path(sys.executable).parent / "tfreader"
 
 
 def write_jobs(path, *rows):
@@ -310,7 +308,7 @@ def test_a_terminal_shows_one_live_table(tmp_path):
     ours, theirs = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
     with subprocess.Popen(
-        [TFREADER, "batch", jobs], stderr=theirs, stdout=subprocess.DEVNULL, env=environment
+        [*TFREADER, "batch", jobs], stderr=theirs, stdout=subprocess.DEVNULL, env=environment
     ) as process:
         os.close(theirs)
         shown = b""
@@ -399,7 +397,7 @@ def ended(session):
 
 def start(*arguments, **options):
     return subprocess.Popen(
-        [TFREADER, "batch", *map(str, arguments)],
+        [*TFREADER, "batch", *map(str, arguments)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -453,10 +451,9 @@ def test_jobs_go_on_when_nobody_reads_the_log(tmp_path, forty):
         process.stderr.close()
     assert process.returncode == 0
     assert len(list((tmp_path / "out").glob("*.json"))) == 20  # records of the output files
+    again = shlex.join([*TFREADER, "batch", forty])
     for closed in ("2>&-", ">&-"):
-        done = subprocess.run(
-            f"'{TFREADER}' batch {forty} {closed}", shell=True, check=False, capture_output=True
-        )
+        done = subprocess.run(f"{again} {closed}", shell=True, check=False, capture_output=True)
         assert done.returncode == 0
         assert b"Traceback" not in done.stderr
 

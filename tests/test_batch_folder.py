@@ -10,7 +10,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 import pytest
 from bundle_writer import write_bundle
 from click.testing import CliRunner
-from conftest import BERT, DATA, KERAS, ROOT
+from conftest import BERT, DATA, KERAS, ROOT, TFREADER
 from tf_weights import some_variables, write_h5, write_safetensors, write_sharded
 
 import tfreader
@@ -30,7 +29,6 @@ from tfreader.mapping import convert
 from tfreader.mapping.batch import Job, Outcome, scan
 from tfreader.mapping.records.audit import verify_against, verify_output
 
-TFREADER = Path(sys.executable).parent / "tfreader"
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 440000000\n"
 
 
@@ -323,11 +321,12 @@ def test_names_that_would_break_a_line(tmp_path, monkeypatch):
 def test_a_pattern_that_the_shell_expanded(tmp_path):
     for name in ("bert-a", "bert-b", "bert-c"):
         shutil.copytree(BERT, tmp_path / name)
-    wrong = f"'{TFREADER}' batch --glob {tmp_path}/bert*/*.index --output-root {tmp_path}/out"
+    batch, here = shlex.join([*TFREADER, "batch"]), shlex.quote(str(tmp_path))
+    wrong = f"{batch} --glob {here}/bert*/*.index --output-root {here}/out"
     done = subprocess.run(wrong, shell=True, check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert "quote it: --glob" in done.stderr
-    wrong = f"'{TFREADER}' batch {tmp_path}/bert-? --output-root {tmp_path}/out"
+    wrong = f"{batch} {here}/bert-? --output-root {here}/out"
     done = subprocess.run(wrong, shell=True, check=False, capture_output=True, text=True)
     hint = re.search(r"--glob (.*)", done.stderr.replace("\n", ""))
     (pattern,) = shlex.split(hint[1])
@@ -339,7 +338,7 @@ def test_a_killed_run_leaves_a_report_of_what_was_done(tmp_path):
     root, file = tmp_path / "models", tmp_path / "report.json"
     for i in range(40):
         shutil.copytree(BERT, root / f"{i:02}")
-    command = [TFREADER, "batch", root, "--output-root", tmp_path / "out", "--report", file]
+    command = [*TFREADER, "batch", root, "--output-root", tmp_path / "out", "--report", file]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         while not json.loads(file.read_text() if file.exists() else "{}").get("done"):
             assert process.poll() is None
@@ -374,7 +373,7 @@ def test_a_log_of_json_is_nothing_else(tmp_path):
         ([root, "--output-root", tmp_path / "out", "--report", "s3://nowhere/r.json"], 1),
         ([root, "--output-root", tmp_path / "out", "--dask", "nonsense://x"], 1),
     ):
-        command = [TFREADER, "batch", *map(str, arguments), "--log-json"]
+        command = [*TFREADER, "batch", *map(str, arguments), "--log-json"]
         environment = {**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
         done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
         assert done.returncode == code, done.stderr

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from bundle_writer import write_bundle
 from cluster import cluster
+from conftest import TFREADER
 
 from tfreader.mapping.records.audit import verify_output
 
-TFREADER = Path(sys.executable).parent / "tfreader"
-
 
 def batch(*arguments, code=0):
-    command = [TFREADER, "batch", *map(str, arguments)]
+    command = [*TFREADER, "batch", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == code, done.stderr
     return done
@@ -40,7 +37,7 @@ def thirty(tmp_path):
 
 def test_every_job_is_done_though_a_worker_dies(tmp_path, thirty):
     with cluster(tmp_path) as running:
-        command = [TFREADER, "batch", thirty, "--dask", running.address, "--resource", "MEMORY=1"]
+        command = [*TFREADER, "batch", thirty, "--dask", running.address, "--resource", "MEMORY=1"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             log = [process.stderr.readline() for _ in range(4)]
             running.workers[0].kill()

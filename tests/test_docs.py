@@ -18,7 +18,7 @@ import venv
 from contextlib import suppress
 
 import pytest
-from conftest import BERT, ROOT
+from conftest import BERT, ROOT, write_program
 from literal import BLOCK, fresh_environment, session
 from servers import bucket_server
 
@@ -52,9 +52,8 @@ def clone(tmp_path):
     installed = [path for path in sys.path if path.endswith("-packages")]
     (site / "clone.pth").write_text("\n".join([str(folder), *installed]))
     for name, program in COMMANDS.items():
-        script = f"#!{environment}/bin/python\n{program}\nif __name__ == '__main__':\n    run()\n"
-        (environment / "bin" / name).write_text(script)
-        (environment / "bin" / name).chmod(0o755)
+        code = f"{program}\nif __name__ == '__main__':\n    run()"
+        write_program(environment / "bin" / name, code, environment / "bin" / "python")
     for stamp in ("base", "dev"):
         (environment / stamp).touch()
     return folder

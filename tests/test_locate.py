@@ -264,13 +264,13 @@ def outcome(path, opened=tfreader.open):
 def test_a_folder_that_this_user_may_not_enter(as_nobody, mode):
     folder, run = as_nobody
     write_bundle(folder / "in" / "model", {"a": ones(3, "f4")})
+    (folder / "in" / "model.safetensors").touch()  # as if it were a conversion's
     (folder / "in").chmod(mode)
     for path in (folder / "in", folder / "in" / "model", folder / "in" / "model.index"):
         kind, message = run(lambda path=path: outcome(path))
         assert kind == "AccessDeniedError"
         assert message == f"{path}: not accessible to this user (Permission denied)"
         assert run(lambda path=path: outcome(path, open_source)) == (kind, message)
-    (folder / "in" / "model.safetensors").touch()  # as if it were a conversion's
     for path in (folder / "in", folder / "in" / "model.safetensors"):
         assert run(lambda path=path: outcome(path, verify_output))[0] == "AccessDeniedError"
     (folder / "in").chmod(0o755)

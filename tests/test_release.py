@@ -26,7 +26,8 @@ def tracked() -> list[str]:
     """What git tracks; in an sdist, what it lists."""
     if not (ROOT / ".git").exists():
         return (ROOT / "tfreader_torch.egg-info" / "SOURCES.txt").read_text().splitlines()
-    listed = subprocess.check_output(["git", "-C", ROOT, "ls-files", "-z"], text=True)
+    git = ["git", "-c", "safe.directory=*", "-C", ROOT]  # whoever owns the clone
+    listed = subprocess.check_output([*git, "ls-files", "-z"], text=True)
     return listed.split("\0")[:-1]
 
 

@@ -6,17 +6,15 @@ import errno
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import threading
-from pathlib import Path
 
 import boto3
 import numpy as np
 import pytest
 from bundle_writer import write_bundle
 from click.testing import CliRunner
-from conftest import BERT, DATA
+from conftest import BERT, DATA, TFREADER
 from servers import refuse, status
 
 import tfreader
@@ -27,7 +25,6 @@ from tfreader.mapping.places import RECORD, find_record
 from tfreader.remote import RemotePath, stores
 from tfreader.remote import path as remote_path
 
-TFREADER = Path(sys.executable).parent / "tfreader"
 FAILS = "500 Internal Server Error"
 
 
@@ -308,7 +305,8 @@ def test_a_batch_from_bucket_to_bucket(buckets, bucket):
     pattern, root = f"{bucket}/runs/**/*.index", f"{bucket}/out"
 
     def batch():
-        command = [TFREADER, "batch", "--glob", pattern, "--output-root", root, "--json", "-j", "1"]
+        options = ["--output-root", root, "--json", "-j", "1"]
+        command = [*TFREADER, "batch", "--glob", pattern, *options]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
         assert done.returncode == 0, done.stderr
         jobs = json.loads(done.stdout)["outcomes"]

@@ -12,7 +12,7 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
-from conftest import BERT, KERAS
+from conftest import BERT, KERAS, write_program
 
 from tfreader.cli.guide import model_types
 from tfreader.cli.main import main
@@ -240,12 +240,7 @@ def test_every_family_has_classes():
 
 def test_a_shell_completes(tmp_path):
     """By the documented line, in a shell that knows nothing but where the command is."""
-    command = tmp_path / "tfreader"
-    program = tmp_path / "own" / "tfreader"  # whose name is the command's
-    program.parent.mkdir()
-    program.write_text("from tfreader.cli.main import run\nrun()\n")
-    command.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{program}' \"$@\"\n")
-    command.chmod(0o755)
+    write_program(tmp_path / "tfreader", "from tfreader.cli.main import run\nrun()")
     script = """
 eval "$(tfreader completion bash)"
 complete -p tfreader | grep -q -- '-F _tfreader_completion' || exit 1
