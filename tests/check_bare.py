@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -51,7 +52,8 @@ def run_stage(text: str, environment: Path, context: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     arguments = dict(re.findall(r"^ARG (\w+)=(.*)", text, re.MULTILINE))
     variables = os.environ | arguments | {"PATH": path}
-    places = {"/opt/tfreader": str(environment), "(echo /dist/": f"(echo {context}/dist/"}
+    dist = shlex.quote(f"{context}/dist/")
+    places = {"/opt/tfreader": shlex.quote(str(environment)), "(echo /dist/": f"(echo {dist}"}
     for line in re.findall(r"^RUN (.+)", text, re.MULTILINE):
         command = line.removeprefix("--mount=from=build,source=/src/dist,target=/dist ").strip()
         for inside, outside in places.items():

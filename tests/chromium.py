@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -25,11 +26,11 @@ ARGUMENTS = (
 
 @contextmanager
 def chromium() -> Iterator[Chrome]:
-    """A browser. Skips the test where there is none, which fails it in CI (CI=true)."""
+    """A browser. Skips the test where there is none, which on Linux fails it in CI (CI=true)."""
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if program is None or driver is None:
         reason = "no chromium and chromedriver here: tests/install_chromium installs Debian's"
-        if os.environ.get("CI") == "true":
+        if os.environ.get("CI") == "true" and sys.platform == "linux":
             pytest.fail(reason)
         pytest.skip(reason)
     from selenium import webdriver
