@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -40,5 +41,10 @@ def chromium() -> Iterator[Chrome]:
     for argument in ARGUMENTS:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as browser:
-        yield browser
+    # It needs a home that it may write to, and makes a socket, whose path has to be short.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        service = webdriver.ChromeService(
+            driver, env=os.environ | {"HOME": folder, "TMPDIR": folder}
+        )
+        with webdriver.Chrome(options, service) as browser:
+            yield browser

@@ -348,7 +348,7 @@ def test_a_killed_run_leaves_a_report_of_what_was_done(tmp_path):
     assert report["end"] is None
     assert report["version"] == tfreader.__version__
     assert report["host"]
-    assert shlex.split(report["command"]) == ["tfreader", *map(str, command[1:])]
+    assert shlex.split(report["command"]) == ["tfreader", *map(str, command[len(TFREADER) :])]
     assert report["jobs"] == 40
     assert 1 <= report["done"] == len(report["outcomes"]) <= 40
     for outcome in report["outcomes"]:

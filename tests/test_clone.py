@@ -16,7 +16,8 @@ BUILD = "import sys; from setuptools import build_meta; build_meta.build_{}(sys.
 IMPORT = """
 from tfreader.mapping import convert
 import sys, tfreader.cli.main, tfreader.mapping.families.bert
-print(*(module.__file__ for name, module in sys.modules.items() if name.startswith("tfreader")))
+for name in [name for name in sys.modules if name.startswith("tfreader")]:
+    print(sys.modules[name].__file__)
 """
 
 
@@ -78,7 +79,7 @@ def test_the_clone_is_used_in_its_root_and_what_is_installed_elsewhere(clone, si
     for folder, used in ((clone, clone), (tmp_path, site)):
         done = run(folder, "-c", IMPORT, PYTHONPATH=str(site))
         assert done.returncode == 0, done.stderr
-        files = done.stdout.split()
+        files = done.stdout.splitlines()
         assert len(files) > 50
         assert {Path(file).is_relative_to(used) for file in files} == {True}, files
 
@@ -126,7 +127,7 @@ def test_an_editable_installation_needs_no_links(clone, tmp_path):
     for folder in (without, tmp_path):
         done = run(folder, "-c", install + IMPORT)
         assert done.returncode == 0, done.stderr
-        files = done.stdout.split()
+        files = done.stdout.splitlines()
         assert {Path(file).is_relative_to(without) for file in files} == {True}, files
 
 

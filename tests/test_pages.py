@@ -355,7 +355,8 @@ def test_a_failure_is_a_page_too(browser, show, tmp_path):
     show(page)
     assert texts(browser, ".verdict")[0].startswith("✕ Failed")
     assert "tensor qa_outputs.bias" in " ".join(texts(browser, ".cause"))
-    assert len(rows(browser)) > 10
+    browser.execute_script("document.querySelector('table').scrollIntoView()")
+    eventually(lambda: len(rows(browser)) > 10)
     run("inspect", tmp_path / "nowhere", "--html", page, code=1)
     show(page)
     assert "no checkpoint there" in texts(browser, ".verdict.bad")[0]
