@@ -106,7 +106,7 @@ def check(environment: Path, has_remote: bool) -> None:
             assert ("optional dependency: obstore>=" in said) != has_remote
         assert "optional dependency: torch>=" in tfreader(1, *convert, "out.bin")
         assert not (Path(folder) / "out.bin").exists()
-        imported = (Path(folder) / "imported").read_text().splitlines()
+        imported = [*filter(None, (Path(folder) / "imported").read_text().splitlines())]
         library = run(0, "import sysconfig; print(sysconfig.get_path('stdlib'))").strip()
 
     def belongs(file: str) -> bool:
