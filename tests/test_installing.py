@@ -101,4 +101,4 @@ def test_another_pip_that_comes_first_is_not_meant(install, tmp_path, monkeypatc
     (tmp_path / "pip").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     said = str(tfreader.MissingExtraError("reading x", "torch"))
-    assert f"{quoted(sys.executable)} -m pip install 'torch>=2.6'" in said
+    assert f"{shlex.quote(sys.executable)} -m pip install 'torch>=2.6'" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import sys
 
@@ -71,7 +72,7 @@ def test_a_profile_that_names_a_program(object_there, monkeypatch, tmp_path):
     known = {"Version": 1, "AccessKeyId": "someone", "SecretAccessKey": "something"}
     script = tmp_path / "keys.json"
     script.write_text(json.dumps(known))
-    profile(tmp_path, f"[default]\ncredential_process = cat {script}\n")
+    profile(tmp_path, f"[default]\ncredential_process = cat {shlex.quote(str(script))}\n")
     assert object_there.read() == "contents"
     stores._store.cache_clear()
     monkeypatch.delitem(sys.modules, "obstore.auth.boto3")
