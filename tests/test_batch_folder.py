@@ -338,7 +338,8 @@ def test_a_killed_run_leaves_a_report_of_what_was_done(tmp_path):
     root, file = tmp_path / "models", tmp_path / "report.json"
     for i in range(40):
         shutil.copytree(BERT, root / f"{i:02}")
-    command = [*TFREADER, "batch", root, "--output-root", tmp_path / "out", "--report", file]
+    arguments = [root, "--output-root", tmp_path / "out", "--report", file]
+    command = [*TFREADER, "batch", *arguments]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         while not json.loads(file.read_text() if file.exists() else "{}").get("done"):
             assert process.poll() is None
@@ -348,12 +349,12 @@ def test_a_killed_run_leaves_a_report_of_what_was_done(tmp_path):
     assert report["end"] is None
     assert report["version"] == tfreader.__version__
     assert report["host"]
-    assert shlex.split(report["command"]) == ["tfreader", *map(str, command[len(TFREADER) :])]
+    assert shlex.split(report["command"]) == ["tfreader", "batch", *map(str, arguments)]
     assert report["jobs"] == 40
     assert 1 <= report["done"] == len(report["outcomes"]) <= 40
     for outcome in report["outcomes"]:
         verify_output(outcome["pytorch_dump_output"])
-    assert batch(*command[2:]).stdout.startswith("40 jobs: ")
+    assert batch(*arguments).stdout.startswith("40 jobs: ")
     report = json.loads(file.read_text())
     assert report["start"] <= report["end"]
     assert report["done"] + report["skipped"] == 40
