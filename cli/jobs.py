@@ -71,7 +71,10 @@ def from_file(file: str, given: Row) -> list[Job]:
         text = read_small(as_path(file), LARGEST_FILE).decode("utf-8-sig")
         rows = list(_READERS[suffix](text))
     except (OSError, ValueError, RecursionError) as error:
-        raise click.UsageError(f"{file}: cannot be read: {error}") from None
+        hint = ""
+        if "\\" in str(error):
+            hint = "; write / in paths, which Windows takes too, or each \\ twice"
+        raise click.UsageError(f"{file}: cannot be read: {error}{hint}") from None
     folder = os.path.dirname(file)
     return _jobs(file, ((f"{file}, {where}", _joined(folder, row)) for where, row in rows), given)
 

@@ -26,11 +26,13 @@ import numpy as np
 import pytest
 import yaml
 from bundle_writer import write_bundle
+from click.testing import CliRunner
 from conftest import BERT, DATA, KERAS, ROOT
 
 import tfreader
 import tfreader.mapping.batch
 from tfreader import paths, system
+from tfreader.cli.main import main
 from tfreader.files import LocalFile
 from tfreader.mapping import convert
 from tfreader.mapping.records.manifest import RECORD, load
@@ -49,7 +51,10 @@ class Machine:
         self.folder = folder
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
-        self._environment = os.environ | {"SYSTEM": name, "TMPDIR": str(self.temporary)}
+        # Every file that is text is opened with its encoding, which on Windows may be any.
+        warned = {"PYTHONWARNDEFAULTENCODING": "1", "PYTHONWARNINGS": "error::EncodingWarning"}
+        self._environment = os.environ | warned
+        self._environment |= {"SYSTEM": name, "TMPDIR": str(self.temporary)}
         if name != "this":
             self._environment["PYTHONPATH"] = str(ROOT / "tests" / "system")
 
@@ -559,6 +564,35 @@ def test_a_state_file_of_another_drive_is_a_hint(tmp_path):
     with tfreader.open(tmp_path) as checkpoint:
         assert checkpoint.path == str(tmp_path / "model.ckpt-2")
         assert "beside it" in checkpoint.notes[0]
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_state_file_of_an_editor_of_windows(tmp_path, mark):
+    for number in (1, 2):
+        write_bundle(tmp_path / f"model.ckpt-{number}", {"a": np.ones(2)})
+    text = f'{mark}model_checkpoint_path: "model.ckpt-1"\r\n'
+    (tmp_path / "checkpoint").write_bytes(text.encode())
+    with tfreader.open(tmp_path) as checkpoint:
+        assert checkpoint.path == str(tmp_path / "model.ckpt-1")
+        assert not checkpoint.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("jobs.jsonl", r'{"tf_checkpoint": "C:\models\bert", "pytorch_dump_output": "out"}'),
+        ("jobs.toml", '[[job]]\ntf_checkpoint = "C:\\models\\bert"\npytorch_dump_output = "out"\n'),
+    ],
+)
+def test_jobs_with_single_backslashes_are_told_how_to_write_paths(tmp_path, name, text):
+    (tmp_path / name).write_text(text, "utf-8")
+    result = CliRunner().invoke(main, ["batch", str(tmp_path / name)])
+    assert result.exit_code == 2
+    assert "write / in paths, which Windows takes too" in result.output
+    (tmp_path / name).write_text(text.replace("\\", "/"), "utf-8")
+    result = CliRunner().invoke(main, ["batch", str(tmp_path / name), "--log-json"])
+    assert result.exit_code == 1
+    assert "C:/models/bert" in result.output
 
 
 @pytest.mark.skipif(not WORKFLOW.exists(), reason="no clone")

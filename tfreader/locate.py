@@ -255,7 +255,7 @@ def _latest(state: str) -> str:
         raise ValueError(f"cannot be read: {error.strerror}") from None
     try:
         message = text_format.Parse(
-            text.decode("utf-8", "surrogateescape").encode("utf-8", "replace"),
+            text.decode("utf-8-sig", "surrogateescape").encode("utf-8", "replace"),
             CheckpointState(),
             allow_unknown_field=True,
         )

@@ -57,7 +57,7 @@ def windows_fsync(fd):
 
 
 def fdinfo_flags(fd):
-    with open(f"/proc/self/fdinfo/{fd}") as file:
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
         return next(int(line.split()[1], 8) for line in file if line.startswith("flags"))
 
 
@@ -77,7 +77,7 @@ def held():
                 for number in os.listdir(f"/proc/{process}/fd"):
                     with suppress(OSError):  # closed by now
                         yield os.readlink(f"/proc/{process}/fd/{number}")
-                with open(f"/proc/{process}/maps") as maps:
+                with open(f"/proc/{process}/maps", encoding="utf-8") as maps:
                     yield from [line[line.find("/") :].rstrip("\n") for line in maps]
 
 
