@@ -92,6 +92,8 @@ build/tools/installed: pyproject.toml
 docs: build/tools/installed  ## the site, in build/site; a link or an anchor that is not there is an error
 	PYTHONDONTWRITEBYTECODE=1 NO_MKDOCS_2_WARNING=1 build/tools/bin/mkdocs build --strict
 
+# Of the commit: the wheel then has the same bytes whenever it is made.
+dist: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 dist: build/tools/installed  ## what is published, in dist/, checked as package indexes do
 	rm -rf dist && build/tools/bin/python -m build --outdir dist
 	build/tools/bin/twine check --strict dist/*

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 # Of where and how the tests run: proxies, clouds and what a terminal is like.
 NOT_OURS = re.compile(
-    r".*_proxy|(aws|azure|google)_.*|columns|lines|(no|force)_color|tty_.*", re.IGNORECASE
+    r".*_proxy|(aws|azure|google)_.*|columns|lines|(no|force)_color|tty_.*|pythonioencoding",
+    re.IGNORECASE,
 )
 for name in filter(NOT_OURS.fullmatch, [*os.environ]):
     del os.environ[name]
