@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -135,15 +134,15 @@ def write_bundle(
     """
     Path(f"{prefix}.index").parent.mkdir(parents=True, exist_ok=True)
     entries = [(b"", header(num_shards))]
-    with ExitStack() as stack:
-        names = [f"{prefix}.data-{i:05d}-of-{num_shards:05d}" for i in range(num_shards)]
-        shards = [stack.enter_context(open(name, "wb")) for name in names]
-        for i, name in enumerate(sorted(tensors)):
-            array = np.asarray(tensors[name], order="C")
+    files = [Path(f"{prefix}.data-{i:05d}-of-{num_shards:05d}") for i in range(num_shards)]
+    for file in files:
+        file.write_bytes(b"")
+    for i, name in enumerate(sorted(tensors)):
+        array = np.asarray(tensors[name], order="C")
+        with files[i % num_shards].open("ab") as shard:
             if sliced and array.ndim == 2 and array.shape[1] > 1:
-                entries += in_slices(name, array, shards[i % num_shards], i % num_shards)
+                entries += in_slices(name, array, shard, i % num_shards)
                 continue
-            shard = shards[i % num_shards]
             place = {"shard": i % num_shards, "offset": shard.tell()}
             changed = (overrides or {}).get(name, {})
             entries.append((name.encode(), entry(array, **(place | changed))))

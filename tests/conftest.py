@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from servers import Buckets, FileServer
@@ -26,6 +27,10 @@ NOT_OURS = re.compile(
 for name in filter(NOT_OURS.fullmatch, [*os.environ]):
     del os.environ[name]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+settings.register_profile(  # on a machine that has much else to do
+    "any", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any")
 sys.path.insert(0, str(Path(__file__).parent))
 
 if "mix_stderr" in inspect.signature(CliRunner).parameters:  # click before 8.2 has one or the other

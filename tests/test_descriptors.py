@@ -40,7 +40,7 @@ def tensors():
 
 @pytest.mark.usefixtures("few_descriptors")
 def test_more_shards_than_descriptors_are_read_and_written(tmp_path, tensors):
-    prefix = write_many_shards(tmp_path / "in" / "m", tensors)
+    prefix = write_bundle(tmp_path / "in" / "m", tensors, num_shards=SHARDS)
     report = convert(prefix, tmp_path / "out", rules=RULES, max_shard_size=40)
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) == SHARDS
@@ -54,7 +54,7 @@ def test_more_shards_than_descriptors_are_read_and_written(tmp_path, tensors):
 
 @pytest.mark.usefixtures("few_descriptors")
 def test_a_shard_that_is_replaced_while_it_is_not_open_is_noticed(tmp_path, tensors):
-    prefix = write_many_shards(tmp_path / "in" / "m", tensors)
+    prefix = write_bundle(tmp_path / "in" / "m", tensors, num_shards=SHARDS)
     last = f"{prefix}.data-{SHARDS - 1:05d}-of-{SHARDS:05d}"
     with tfreader.open(prefix) as checkpoint:
         checkpoint.check_shards(list(tensors))
@@ -63,13 +63,3 @@ def test_a_shard_that_is_replaced_while_it_is_not_open_is_noticed(tmp_path, tens
         os.replace(f"{last}.new", last)
         with pytest.raises(tfreader.ChangedError, match="changed while it was open"):
             checkpoint[f"t{SHARDS - 1:03d}"]
-
-
-def write_many_shards(prefix, tensors):
-    """`write_bundle` has all of its shards open: with as many descriptors as there may be."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
-    try:
-        return str(write_bundle(prefix, tensors, num_shards=SHARDS))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
