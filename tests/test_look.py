@@ -38,7 +38,7 @@ def on_terminal(width, *arguments):
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
         child, terminal = pty.fork()
     if child == 0:
-        os.environ["COLUMNS"] = str(width)
+        os.environ |= {"COLUMNS": str(width), "PYTHONIOENCODING": "utf-8"}
         os.execv(sys.executable, command)
     output = b""
     try:

@@ -65,7 +65,7 @@ def test_what_package_indexes_are_told(sdist):
     assert urls.keys() >= {"Repository", "Documentation", "Changelog", "Issues"}
 
     # The README's links lead there too, and to what is there.
-    readme, shown = (ROOT / "README.md").read_text(), told.get_payload()
+    readme, shown = (ROOT / "README.md").read_text("utf-8"), told.get_payload()
     links, shown_links = (re.findall(r"\]\(([^)]+)\)", text) for text in (readme, shown))
     assert re.sub(r"\]\([^)]+\)", "", readme).strip() == re.sub(r"\]\([^)]+\)", "", shown).strip()
     there = f"{urls['Repository']}/blob/v{told['Version']}/"
