@@ -187,3 +187,28 @@ def test_an_older_python_is_told_in_one_line_before_anything_is_made(tmp_path, t
     (line,) = done.stderr.splitlines()
     assert "3.11 or later" in line and "3.10.13" in line and f"make {target} PYTHON3=" in line
     assert not (ROOT / "build" / tmp_path.name).exists()
+
+
+def test_a_clone_may_lie_in_a_folder_of_any_name(tmp_path):
+    """Make breaks words at spaces, and knows nothing of quotes."""
+    clone = tmp_path / "My Projects" / "tf reader \u00fc (2)"
+    clone.mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, clone)
+    python = tmp_path / "python3"  # makes an environment of two programs that do nothing
+    python.write_text(
+        '#!/bin/sh\n[ "$2" = venv ] && mkdir -p "$3/bin" && ln -s /bin/echo "$3/bin/python" '
+        '&& ln -s /bin/echo "$3/bin/tfreader"\nexit 0\n'
+    )
+    python.chmod(0o755)
+    command = ["make", "example", "fuzz", "SECONDS=0", "TARGET=", "PYTHON3=python3"]
+    done = subprocess.run(
+        command,
+        cwd=clone,
+        env=fresh_environment() | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "convert --model_type bert --tf_checkpoint examples/bert-tiny" in done.stdout

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import tfreader
-from tfreader.system import quoted
 
 METADATA = """Metadata-Version: 2.4
 Name: tfreader-torch
