@@ -16,6 +16,7 @@ from ..families import open_source
 from ..places import RECORD, find_record, overrules
 from ..planning.planner import PlanOptions
 from ..rules.rule_file import parse_rules
+from .candidates import Making
 from .compare import Comparison, compare_seen
 from .manifest import Manifest, checksum_kind, load
 from .recorded import Recorded
@@ -55,7 +56,7 @@ def compare_output(
     recorded = _as_recorded(manifest) if manifest else {"model_type": "auto"}
     arguments: Any = {"config": None, "rules": None, **recorded, **given}
     kind, config, rules = (arguments.pop(key) for key in ("model_type", "config", "rules"))
-    found = compare_seen(model, checkpoint, kind, seen, config, rules, arguments)
+    found = compare_seen(model, checkpoint, Making(kind, config, rules, arguments), seen)
     if statistics is not None:
         statistics.update(seen.statistics)
     if record is None or manifest is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from os import PathLike
 from typing import Any, NamedTuple
 
 from tfreader.checkpoint import Checkpoint
@@ -14,6 +15,7 @@ from ..families._hf_templates import classes, templates_for
 from ..plan import Plan
 from ..planning.planner import PlanOptions, make_plan
 from ..rules.ops import Shape
+from ..rules.rule import RuleSet
 from .pairing import Pairing, pair
 
 _BASE = re.compile(r"(?!\w*(?:LMHead|DoubleHeads|MT)Model)\w+Model")
@@ -23,14 +25,24 @@ _PRE_TRAINED = re.compile(
 )
 
 
+class Making(NamedTuple):
+    """How tensors are made of a checkpoint, as far as that is said: arguments of `make_plan`."""
+
+    model_type: str
+    config: str | PathLike[str] | Mapping[str, Any] | None
+    rules: str | PathLike[str] | RuleSet | None
+    options: PlanOptions
+
+    def plan(self, source: Checkpoint, architecture: str | None) -> Plan:
+        options: PlanOptions = {**self.options, "architecture": architecture}
+        return make_plan(source, self.model_type, config=self.config, rules=self.rules, **options)
+
+
 def candidates(
     source: Checkpoint,
     shapes: Mapping[str, Shape],
     settings: Mapping[str, Any] | None,
-    model_type: str,
-    config: Any,
-    rules: Any,
-    options: PlanOptions,
+    making: Making,
 ) -> list[tuple[Plan, Pairing]]:
     """Plans of the classes that the model may have, up to one whose tensors are the model's.
 
@@ -40,7 +52,7 @@ def candidates(
     """
     planned: list[tuple[Plan, Pairing]] = []
     failed: TFReaderError | None = None
-    asked = options.get("architecture")
+    asked = making.options.get("architecture")
     named = named_classes(settings)
     wanted = [asked] if asked is not None else [None, *named]
     is_found = False
@@ -49,9 +61,8 @@ def candidates(
             break
         if kind is not None and any(plan.architecture == kind for plan, _ in planned):
             continue
-        options["architecture"] = kind
         try:
-            plan = make_plan(source, model_type, config=config, rules=rules, **options)
+            plan = making.plan(source, kind)
         except (PlanError, ConfigError, UnknownModelTypeError) as error:
             failed = failed or error
             tried: Plan | None = getattr(error, "plan", None)
@@ -62,7 +73,7 @@ def candidates(
         if asked is None and tried is not None:
             others = [kind.name for kind in tried.rules.architectures]
             wanted += [name for name in others if name not in (*wanted, tried.architecture)]
-    whole = planned[0][0] if planned else _whole(source, model_type, config, rules, options)
+    whole = planned[0][0] if planned else _whole(source, making)
     for kind in [asked] if asked is not None else [*named, *_bases(whole)]:
         if not is_found and kind is not None and (part := _part(whole, kind)) is not None:
             planned.append((part, pair(part, shapes)))
@@ -78,13 +89,10 @@ def named_classes(settings: Mapping[str, Any] | None) -> list[str]:
     return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
 
 
-def _whole(
-    source: Checkpoint, model_type: str, config: Any, rules: Any, options: PlanOptions
-) -> Plan | None:
+def _whole(source: Checkpoint, making: Making) -> Plan | None:
     """The plan of the class that the checkpoint is of, where the one that is asked for has none."""
     try:
-        of_all: PlanOptions = {**options, "architecture": None}
-        return make_plan(source, model_type, config=config, rules=rules, **of_all)
+        return making.plan(source, None)
     except TFReaderError:
         return None
 

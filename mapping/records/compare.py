@@ -19,7 +19,7 @@ from ..plan import Plan
 from ..planning.planner import PlanOptions
 from ..rules.rule import RuleSet
 from ..sources.weights import open_weights
-from .candidates import candidates, lost_heads, named_classes
+from .candidates import Making, candidates, lost_heads, named_classes
 from .pairing import Pairing
 from .rows import EQUAL, STATUSES, Row, check_lengths, rows_of
 from .seen import Seen
@@ -104,29 +104,23 @@ def compare(
 
     Raises what `make_plan` and reading raise; a difference is no error.
     """
-    return compare_seen(model, checkpoint, model_type, Seen(), config, rules, options)
+    return compare_seen(model, checkpoint, Making(model_type, config, rules, options), Seen())
 
 
 def compare_seen(
-    model: str | PathLike[str],
-    checkpoint: str | PathLike[str],
-    model_type: str,
-    seen: Seen,
-    config: str | PathLike[str] | Mapping[str, Any] | None,
-    rules: str | PathLike[str] | RuleSet | None,
-    options: PlanOptions,
+    model: str | PathLike[str], checkpoint: str | PathLike[str], making: Making, seen: Seen
 ) -> Comparison:
     """As `compare`, with `seen` to take in the model's values.
 
     The averages that a checkpoint has beside its weights are compared where the model has not
     these, unless it is said which: old converters took the ones or the others.
     """
-    found, has_averages = _compared(model, checkpoint, model_type, seen, config, rules, options)
-    if found.ok or not has_averages or "moving_averages" in options:
+    found, has_averages = _compared(model, checkpoint, making, seen)
+    if found.ok or not has_averages or "moving_averages" in making.options:
         return found
-    averages: PlanOptions = {**options, "moving_averages": "use"}
+    averages: PlanOptions = {**making.options, "moving_averages": "use"}
     try:
-        other, _ = _compared(model, checkpoint, model_type, seen, config, rules, averages)
+        other, _ = _compared(model, checkpoint, making._replace(options=averages), seen)
     except TFReaderError:
         return found
     if not other.ok:
@@ -138,25 +132,17 @@ def compare_seen(
 
 
 def _compared(
-    model: str | PathLike[str],
-    checkpoint: str | PathLike[str],
-    model_type: str,
-    seen: Seen,
-    config: str | PathLike[str] | Mapping[str, Any] | None,
-    rules: str | PathLike[str] | RuleSet | None,
-    options: PlanOptions,
+    model: str | PathLike[str], checkpoint: str | PathLike[str], making: Making, seen: Seen
 ) -> tuple[Comparison, bool]:
     """A comparison, and whether moving averages were left out of it."""
-    options = options.copy()
     seen.clear()
     with (
-        open_source(checkpoint, model_type) as source,
+        open_source(checkpoint, making.model_type) as source,
         open_weights(as_path(model)) as weights,
     ):
         shapes = {info.name: info.shape for info in weights.infos}
-        options.setdefault("dtype", "keep")
         settings = read_config(as_path(model))
-        planned = candidates(source, shapes, settings, model_type, config, rules, options)
+        planned = candidates(source, shapes, settings, making)
         named = named_classes(settings)
         plan, made = min(
             planned,
