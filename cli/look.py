@@ -67,16 +67,19 @@ def open_any(path: str, salvage: bool = False) -> Checkpoint:
 def open_side(path: str) -> tuple[Checkpoint, bool]:
     """A checkpoint, or a PyTorch model's weights, and whether it is those.
 
-    Raises what opening it as a checkpoint raises, or where none is there, as weights.
+    Beside a checkpoint that cannot be opened no weights are taken for it. Raises what opening it as
+    a checkpoint raises, or where none is there, as weights.
     """
     from tfreader.mapping.sources.weights import open_weights
-    from tfreader.paths import as_path
+    from tfreader.paths import as_path, is_dir
 
     try:
         return open_any(path), False
     except RemoteError:
         raise
     except TFReaderError as error:
+        if is_dir(path) and error.code not in ("pytorch", "not-found"):
+            raise
         try:
             return open_weights(as_path(path)), True
         except TFReaderError as other:

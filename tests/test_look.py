@@ -596,3 +596,11 @@ def test_diff_compares_models_to_each_other_and_to_their_checkpoint(tmp_path):
     assert "different" in result.stdout
     (out / "model.safetensors").write_bytes(b"text")
     assert "model.safetensors" in run("diff", BERT, out, code=2).stderr
+
+
+@pytest.mark.parametrize("damaged", ["model.index", "tf_model.h5"])
+def test_diff_takes_no_weights_for_the_checkpoint_beside_them(tmp_path, damaged):
+    convert(BERT, tmp_path / "out")
+    run("diff", tmp_path / "out", tmp_path / "out")
+    (tmp_path / "out" / damaged).write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(60))
+    assert damaged in run("diff", tmp_path / "out", tmp_path / "out", code=2).stderr
