@@ -507,7 +507,7 @@ def test_a_report_that_cannot_be_written_hides_no_outcome(tmp_path):
     for more in ("--quiet", "--json", "--log-json"):
         report = ["--report", str(tmp_path / "report.json"), more]
         run = subprocess.run(
-            [TFREADER, "batch", jobs, *report],
+            [*TFREADER, "batch", jobs, *report],
             preexec_fn=limit,
             capture_output=True,
             text=True,
