@@ -26,14 +26,17 @@ from transformers import CONFIG_MAPPING
 import tfreader
 from tfreader.cli.main import main
 from tfreader.mapping import load_state_dict
+from tfreader.mapping.families import families
+from tfreader.mapping.families._hf_defaults import defaults
 from tfreader.mapping.records.compare import compare
-from tfreader.mapping.records.settings import COMMON, DEFAULTS, differences
+from tfreader.mapping.records.settings import differences
 from tfreader.mapping.sources.torch_weights import TorchWeights
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
 FEED = "bert.encoder.layer.0.intermediate.dense.weight"
 WORDS = "bert.embeddings.word_embeddings.weight"
 DECODER = "cls.predictions.decoder.weight"
+CONVERTED = json.loads((BERT / "bert_config.json").read_text())
 BY_VOCABULARY = (WORDS, DECODER, "cls.predictions.bias", "cls.predictions.decoder.bias")
 
 
@@ -310,7 +313,7 @@ def test_a_vocabulary_without_its_padding_is_equal_as_far_as_it_goes(tensors, ag
 def test_what_goes_by_the_vocabulary_is_as_long_everywhere(tmp_path, tensors, config):
     """from_pretrained refuses tensors of which some have lost rows, or that config.json counts."""
     if config is not None:
-        (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 3, **config}))
+        (tmp_path / "config.json").write_text(json.dumps({**CONVERTED, **config}))
     everywhere = BY_VOCABULARY
     for cut in ((), everywhere[:2], everywhere[2:], everywhere):
         changed = {name: t[:61] if name in cut else t for name, t in tensors.items()}
@@ -357,34 +360,36 @@ def test_the_class_is_the_one_whose_tensors_the_model_has(against):
 
 def test_a_config_that_computes_something_else_is_told(tmp_path, tensors):
     torch.save(tensors, tmp_path / "pytorch_model.bin")
-    for config, said in (
-        ({"hidden_act": "relu", "num_attention_heads": 3}, 'hidden_act = "relu"'),
+    for keys, said in (
+        ({"hidden_act": "relu"}, 'hidden_act = "relu"'),
         ({"num_attention_heads": 4}, "num_attention_heads = 4"),
-        ({"num_attention_heads": 3, "num_hidden_layers": 1}, "num_hidden_layers = 1"),
-        ({"num_attention_heads": 3, "model_type": "roberta"}, 'model_type = "roberta"'),
-        (
-            {"num_attention_heads": 3, "position_embedding_type": "relative_key"},
-            'position_embedding_type = "relative_key"',
-        ),
-        ({}, "no num_attention_heads, which means 12; the checkpoint's is 3"),
+        ({"num_hidden_layers": 1}, "num_hidden_layers = 1"),
+        ({"model_type": "roberta"}, 'model_type = "roberta"'),
+        ({"position_embedding_type": "relative_key"}, 'position_embedding_type = "relative_key"'),
     ):
-        (tmp_path / "config.json").write_text(json.dumps(config))
+        (tmp_path / "config.json").write_text(json.dumps({**CONVERTED, **keys}))
         found = compare(tmp_path, BERT)
         assert not wrong(found)
-        assert any(said in problem for problem in found.problems)
-    (tmp_path / "config.json").write_text('{"num_attention_heads": 3, "hidden_act": "gelu_new"}')
+        (problem,) = found.problems
+        assert said in problem
+    for key, said in (("num_attention_heads", 12), ("num_hidden_layers", 12), ("hidden_size", 768)):
+        config = {name: value for name, value in CONVERTED.items() if name != key}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        (problem,) = compare(tmp_path, BERT).problems
+        assert f"no {key}, which means {said}; the checkpoint's is" in problem
+    (tmp_path / "config.json").write_text(json.dumps({**CONVERTED, "hidden_act": "gelu_new"}))
     found = compare(tmp_path, BERT)
     assert found.ok
     assert any('hidden_act = "gelu_new"' in note for note in found.notes)
 
 
-@pytest.mark.parametrize("model_type", sorted(DEFAULTS.keys() - {"transfo-xl"}))
+@pytest.mark.parametrize("model_type", sorted({*families()} & {*CONFIG_MAPPING}))
 def test_the_defaults_are_those_of_transformers(model_type):
     config = CONFIG_MAPPING[model_type]()
-    wanted = {**COMMON, **DEFAULTS[model_type]}
-    found = {key: getattr(config, key) for key in wanted if hasattr(config, key)}
-    assert found.keys() >= DEFAULTS[model_type].keys()
-    assert {key: value for key, value in wanted.items() if key in found} == found
+    known = defaults(model_type)
+    found = {key: value for key, value in config.to_dict().items() if key in known}
+    assert len(found) > 9
+    assert {key: known[key] for key in found} == json.loads(json.dumps(found))
 
 
 def test_which_layers_attend_locally_is_compared():

@@ -201,7 +201,7 @@ def test_a_key_without_which_a_class_has_its_default_is_missed(tmp_path, trained
     source, model = trained["wav2vec2"]
     place = copied(model, tmp_path, lambda tensors, config: config.pop("num_attention_heads"))
     (problem,) = compare(place, source).problems
-    assert "no num_attention_heads, which means its class's default" in problem
+    assert "no num_attention_heads, which means 12" in problem
 
 
 def test_names_of_labels_that_got_lost_are_told(tmp_path, trained):
@@ -265,7 +265,7 @@ def test_a_class_of_which_tensors_are_lacking_must_not_be_named(tmp_path):
     tensors = {name: t for name, t in load_state_dict(BERT).items() if name.startswith("bert.")}
     torch.save(tensors, tmp_path / "pytorch_model.bin")
     for kind, is_right in (("BertModel", True), ("BertForPreTraining", False)):
-        keys = {"num_attention_heads": 3, "architectures": [kind]}
+        keys = {**json.loads((BERT / "bert_config.json").read_text()), "architectures": [kind]}
         (tmp_path / "config.json").write_text(json.dumps(keys))
         found = compare(tmp_path, BERT)
         assert (found.ok, wrong(found)) == (is_right, {})
@@ -374,3 +374,61 @@ def test_the_page_has_the_statistics_of_all_tensors_from_the_same_reading(tmp_pa
     result = CliRunner().invoke(main, ["verify", str(tmp_path / "model.bin"), *options])
     assert result.exit_code == 1
     assert "1 of 50 tensors not right" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "is_wrong"),
+    [
+        ("bert", {"num_hidden_layers": None}, True),  # layers that the file has not start anew
+        ("mobilebert", {"normalization_type": None}, False),  # by default as it is
+        ("swin", {"depths": None}, True),
+        ("bert", {"tie_word_embeddings": False}, False),  # of a class without an output layer
+        ("bert", {"summary_type": "first"}, False),
+        ("wav2vec2", {"codevector_dim": 3, "tdnn_dim": [3], "num_adapter_layers": 9}, False),
+        ("swin", {"encoder_stride": 3}, False),
+        ("xglm", {"pad_token_id": 2}, True),  # its positions count from there
+    ],
+)
+def test_what_a_key_means_depends_on_the_class(tmp_path, trained, name, keys, is_wrong):
+    source, model = trained[name]
+
+    def change(tensors, config):
+        for key, value in keys.items():
+            if value is None:
+                config.pop(key, None)
+            else:
+                config[key] = value
+
+    assert bool(compare(copied(model, tmp_path, change), source).problems) == is_wrong
+
+
+def test_other_names_of_keys_are_those_of_transformers():
+    planned = {"model_type": "gpt2", "n_layer": 2, "n_head": 3}
+    other = {"model_type": "gpt2", "num_hidden_layers": 2, "num_attention_heads": 3}
+    assert not [*differences(planned, other)]
+    (found,) = differences(planned, {**other, "num_hidden_layers": 3})
+    assert found == ("n_layer = 3; the checkpoint's is 2", True)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "ours", "theirs", "is_same"),
+    [
+        ("deberta-v2", {"share_att_key": True}, {}, False),  # which the model alone reads
+        ("data2vec-vision", {"layer_scale_init_value": 0.1}, {"layer_scale_init_value": 0}, False),
+        ("data2vec-vision", {"layer_scale_init_value": 0.1}, {"layer_scale_init_value": 1}, True),
+        ("mobilenet_v2", {}, {"output_stride": 16}, False),
+        ("xlm", {"summary_activation": None}, {"summary_activation": "tanh"}, False),
+        ("gpt2", {}, {"n_inner": 3072}, True),  # shapes tell
+        ("mistral", {"rope_theta": 1e4}, {"rope_parameters": {"rope_theta": 1e4}}, True),
+        (
+            "mistral",
+            {"rope_theta": 1e4},
+            {"rope_theta": 1e4, "rope_parameters": {"rope_theta": 9}},
+            False,
+        ),
+        ("mistral", {}, {"rope_parameters": {"rope_theta": 1e4, "rope_type": "linear"}}, False),
+    ],
+)
+def test_keys_are_compared_as_the_classes_read_them(model_type, ours, theirs, is_same):
+    kind = {"model_type": model_type}
+    assert (not [*differences({**kind, **ours}, {**kind, **theirs})]) == is_same

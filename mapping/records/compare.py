@@ -196,8 +196,7 @@ def _beside(
                 f"{model}: {said} (--architecture {plan.architecture} if that is meant)"
             )
     if settings is not None and plan.family is not None and plan.config is not None:
-        is_kept = plan.family.any_type
-        for said, is_wrong in differences(plan.config, settings, plan.architecture, is_kept):
+        for said, is_wrong in differences(plan.config, settings, plan):
             where = f"{model / CONFIG}: {said}"
             (problems if is_wrong else notes).append(where)
     return tuple(problems), tuple(notes)

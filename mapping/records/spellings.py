@@ -76,6 +76,14 @@ def ties(names: Collection[str], plan: Plan) -> dict[str, str]:
     return {name: end for name, end in known.items() if end in targets}
 
 
+def has_ties(plan: Plan) -> bool:
+    """Whether the class has tensors that are one, or not, by its config."""
+    if kinds := templates_for(plan.architecture or "", plan.config):
+        return any(kind.ties for kind in kinds)
+    output = plan.family.output_weight if plan.family else None
+    return bool(plan.ties) or any(entry.target == output for entry in plan.entries)
+
+
 def base_prefixes(plan: Plan) -> set[str]:
     """Those with or without which from_pretrained loads the names of the base model."""
     template = _template(plan)

@@ -1,0 +1,34 @@
+"""What a key means that a config.json lacks, of Hugging Face's config classes.
+
+hf_defaults.json.xz is read when it is first asked for; tests/make_hf_defaults.py makes it, from the
+classes themselves, of the newest transformers and of one that knows what that has no more.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_PACKED = Path(__file__).with_name("hf_defaults.json.xz")
+
+
+@cache
+def _data() -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(lzma.decompress(_PACKED.read_bytes()))
+    return data
+
+
+def defaults(model_type: str) -> Mapping[str, Any]:
+    """The defaults of a type's keys, but for those that transformers works out from others."""
+    keys = _data().get(model_type, {}).get("keys", {})
+    return {key: value[0] for key, value in keys.items() if value}
+
+
+def other_names(model_type: str) -> Mapping[str, str]:
+    """The keys that a type's config class takes for others, by which it goes."""
+    names: Mapping[str, str] = _data().get(model_type, {}).get("names", {})
+    return names
