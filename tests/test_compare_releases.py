@@ -419,6 +419,9 @@ def test_other_names_of_keys_are_those_of_transformers():
         ("mobilenet_v2", {}, {"output_stride": 16}, False),
         ("xlm", {"summary_activation": None}, {"summary_activation": "tanh"}, False),
         ("gpt2", {}, {"n_inner": 3072}, True),  # shapes tell
+        ("bert", {}, {"quantization_config": {"load_in_8bit": True}}, False),
+        ("bert", {}, {"pruned_heads": {"0": [1]}}, False),
+        ("t5", {}, {"tie_encoder_decoder": True}, False),
         ("mistral", {"rope_theta": 1e4}, {"rope_parameters": {"rope_theta": 1e4}}, True),
         (
             "mistral",
@@ -432,3 +435,27 @@ def test_other_names_of_keys_are_those_of_transformers():
 def test_keys_are_compared_as_the_classes_read_them(model_type, ours, theirs, is_same):
     kind = {"model_type": model_type}
     assert (not [*differences({**kind, **ours}, {**kind, **theirs})]) == is_same
+
+
+@pytest.mark.parametrize(
+    ("model_type", "key", "is_wrong"),
+    [
+        ("clip_text_model", "eos_token_id", True),  # whose place is pooled
+        ("esm", "mask_token_id", True),  # which is taken out of the embeddings
+        ("layoutlmv3", "pad_token_id", True),
+        ("bert", "pad_token_id", False),
+        ("gpt2", "pad_token_id", False),  # but of a class for sequences
+    ],
+)
+def test_numbers_of_tokens_count_where_a_class_goes_by_them(model_type, key, is_wrong):
+    kind = {"model_type": model_type}
+    ((_, found),) = differences({**kind, key: 5}, {**kind, key: 6})
+    assert found == is_wrong
+
+
+def test_the_settings_of_an_adapter_are_told(tmp_path, trained):
+    source, model = trained["bert"]
+    place = copied(model, tmp_path)
+    (place / "adapter_config.json").write_text("{}")
+    (problem,) = compare(place, source).problems
+    assert "adapter_config.json: from_pretrained, where peft is installed" in problem

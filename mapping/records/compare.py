@@ -25,6 +25,8 @@ from .rows import EQUAL, STATUSES, Row, check_lengths, rows_of
 from .seen import Seen
 from .settings import CONFIG, differences, read_config
 
+ADAPTER = "adapter_config.json"
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -195,6 +197,11 @@ def _beside(
             problems.append(
                 f"{model}: {said} (--architecture {plan.architecture} if that is meant)"
             )
+    if not model.is_file() and (model / ADAPTER).is_file():
+        problems.append(
+            f"{model / ADAPTER}: from_pretrained, where peft is installed, loads the model that "
+            "this names in place of the folder's, and an adapter: move it away"
+        )
     if settings is not None and plan.family is not None and plan.config is not None:
         for said, is_wrong in differences(plan.config, settings, plan):
             where = f"{model / CONFIG}: {said}"

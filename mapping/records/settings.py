@@ -50,11 +50,22 @@ _WORTH_A_NOTE = re.compile(
     r"\w+_token_id|\w+_index|lang_id|(?:start|end)_n_top|image_size|mem_len|reuse_len|"
     r"depth_multiplier|min_depth|depth_divisible_by"
 )
-_BY_PADDING = (
-    *("camembert", "esm", "layoutlmv3", "longformer", "mpnet", "roberta", "roberta-prelayernorm"),
-    *("speech_to_text", "xglm", "xlm-roberta"),
-)
-"""Types that count positions from the padding's number on."""
+_BY_TOKEN = {
+    "eos_token_id": ("clip_text_model", "groupvit_text_model"),
+    "mask_token_id": ("esm",),
+    "pad_token_id": (
+        *("camembert", "esm", "layoutlmv3", "longformer", "mpnet", "roberta"),
+        *("roberta-prelayernorm", "speech_to_text", "xglm", "xlm-roberta"),
+    ),
+}
+"""Types that count positions from the padding's number on, or look for another token."""
+_BY_LAST = {
+    "eos_token_id": ("bart", "mbart"),
+    "pad_token_id": ("ctrl", "gpt2", "gpt_neo", "gptj", "mistral", "openai-gpt", "opt"),
+}
+"""And those whose classes for sequences look for the last token by it."""
+_OF_ALL = {"quantization_config": None, "pruned_heads": {}, "tie_encoder_decoder": False}
+"""What all classes have by default, of keys that transformers writes only otherwise."""
 _PARTS = (
     ("decoder", r"(?:num_)?decoder_\w+|encoder_stride"),
     ("pooler", r"pooler_\w+"),
@@ -109,7 +120,7 @@ def differences(
     path of a part's config.
     """
     model_type = str(planned.get("model_type"))
-    known = defaults(model_type)
+    known = {**_OF_ALL, **defaults(model_type)}
     planned, found = (_spelled_out(each, model_type) for each in (planned, found))
     for key in dict.fromkeys(("model_type", *planned, *known)):
         ours, theirs = planned.get(key, known.get(key)), found.get(key, known.get(key))
@@ -147,14 +158,15 @@ def _is_wrong(
 ) -> bool:
     """Whether a key that differs is wrong for sure."""
     model_type = planned.get("model_type")
+    kind = (plan.architecture if plan else None) or ""
     if key == "model_type":
         return ours not in _T5 or theirs not in _T5
-    if key == "pad_token_id" or (key == "mask_token_id" and model_type == "esm"):
-        return model_type in _BY_PADDING
+    if key in _BY_TOKEN:
+        is_last = kind.endswith("ForSequenceClassification") and model_type in _BY_LAST.get(key, ())
+        return is_last or model_type in _BY_TOKEN[key]
     if key == "aggregation_labels":  # names, which count as those of id2label do
         return theirs is not None
     if key.startswith("summary_"):
-        kind = (plan.architecture if plan else None) or ""
         is_there = _has(plan, "summary") or planned.get("summary_use_proj") is False
         return kind.endswith(_HEADS) and is_there
     if ours in _NEAR and theirs in _NEAR:  # of TensorFlow's classes, the config is the original's
