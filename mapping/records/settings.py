@@ -64,7 +64,11 @@ _BY_LAST = {
     "pad_token_id": ("ctrl", "gpt2", "gpt_neo", "gptj", "mistral", "openai-gpt", "opt"),
 }
 """And those whose classes for sequences look for the last token by it."""
-_OF_ALL = {"quantization_config": None, "pruned_heads": {}, "tie_encoder_decoder": False}
+_OF_ALL: Mapping[str, Any] = {
+    "quantization_config": None,
+    "pruned_heads": {},
+    "tie_encoder_decoder": False,
+}
 """What all classes have by default, of keys that transformers writes only otherwise."""
 _PARTS = (
     ("decoder", r"(?:num_)?decoder_\w+|encoder_stride"),
