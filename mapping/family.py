@@ -303,8 +303,9 @@ class Family:
     tensor of the output layer, which tie_word_embeddings makes one with the embeddings. `labels`
     says of classes whose head has a number of labels of its own how many. `aliases` are other names
     for the model type, `variants` such that are a model type of their own in the written config.
-    `refused` are transformers' classes that no checkpoint can become, with the reason. A family of
-    `any_type` has models of all types; its configs are transformers' own, and kept.
+    `refused` are transformers' classes that no checkpoint can become, with the reason. `pads` says
+    that the class is made with a row of the embeddings for padding, which has to be there. A family
+    of `any_type` has models of all types; its configs are transformers' own, and kept.
 
     The methods stand in the order of their use.
     """
@@ -320,6 +321,7 @@ class Family:
     aliases: ClassVar[tuple[str, ...]] = ()
     variants: ClassVar[tuple[str, ...]] = ()
     refused: ClassVar[Mapping[str, str]] = {}
+    pads: ClassVar[bool] = True
     any_type: ClassVar[bool] = False
 
     @property

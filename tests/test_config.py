@@ -212,6 +212,29 @@ def test_tokens_beyond_the_vocabulary_in_a_file_are_refused_where_loading_fails(
         plan(DATA / "classifier", config={**config, "pad_token_id": 500})
 
 
+def test_padding_beyond_the_vocabulary_is_kept_where_the_class_has_no_row_for_it():
+    config = json.loads((DATA / "gpt2" / "hparams.json").read_text())
+    assert plan(DATA / "gpt2", config={**config, "pad_token_id": 50257}).config["pad_token_id"]
+    with pytest.raises(tfreader.ConfigError, match="--set pad_token_id: .*= 50257, but"):
+        plan(DATA / "gpt2", overrides={"pad_token_id": 50257})
+
+
+@pytest.mark.parametrize(
+    "legal",
+    [
+        {"attn_implementation": "flash_attention_4"},
+        {"attn_implementation": {"": "sdpa", "vision_config": "eager"}},
+        {"_attn_implementation_internal": "sdpa_paged"},  # which transformers passes over
+        {"cls_token_id": 101, "eos_token_ids": 0},  # of version 2's configs
+        {"hidden_act": "gelu_pytorch_tanh"},
+        {"hidden_act": "swish"},
+    ],
+)
+def test_what_transformers_takes_is_taken(legal):
+    config = json.loads((DATA / "classifier" / "bert_config.json").read_text())
+    assert plan(DATA / "classifier", config={**config, **legal}).config.items() >= legal.items()
+
+
 def test_a_task_is_named_once():
     with pytest.raises(tfreader.ConfigError, match="give one of them"):
         plan(overrides={"finetuning_task": "sqa"}, finetuning_task_name="wtq")

@@ -45,10 +45,14 @@ def _one_of(names: str) -> Kind:
     return Kind(f"one of {', '.join(known)}", lambda v: isinstance(v, str) and v in known)
 
 
+ATTENTIONS = ("eager", "sdpa", "flex_attention", *(f"flash_attention_{i}" for i in (2, 3, 4)))
+
+
 def _is_attention(value: Any) -> bool:
-    """Whether it is one of transformers' own, or one of the Hub's kernels."""
-    known = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")
-    return isinstance(value, str) and (value in known or "/" in value or "|" in value)
+    """Whether it is one of transformers' own, or of the Hub's kernels, or for each part one."""
+    if isinstance(value, Mapping):
+        return all(map(_is_attention, value.values()))
+    return isinstance(value, str) and (value in ATTENTIONS or "/" in value or "|" in value)
 
 
 KINDS = {

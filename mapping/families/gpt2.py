@@ -78,6 +78,7 @@ class GPT2(Family):
         "tie_word_embeddings": True,
     }
     needs = ("n_head",)
+    pads = False
 
     def translate(self, original: Mapping[str, Any]) -> Config:
         """Hugging Face's config from hparams.json, which calls two of the sizes otherwise."""

@@ -218,6 +218,7 @@ class GPTNeo(Family):
         ),
         "the original has no head but that of a language model",
     )
+    pads = False
 
     def translate(self, original: Mapping[str, Any]) -> Config:
         """Hugging Face's keys, which only its own configs have beside activation_function.

@@ -329,6 +329,7 @@ class HuggingFaceTF(Family):
     model_type = "hf-tf"
     layouts = (TFClasses(),)
     config_files = ("config.json",)
+    pads = False  # which differs by type
     any_type = True
 
     def classes(self) -> tuple[str, ...]:

@@ -70,6 +70,7 @@ class OpenAIGPT(Family):
         "tie_word_embeddings": True,
     }
     needs = ("n_head",)
+    pads = False
 
     def open(self, path: AnyPath) -> Checkpoint | None:
         return open_params(path)

@@ -263,6 +263,7 @@ class T5(Family):
         "pad_token_id": 0,
     }
     needs = ("num_heads", "d_kv")
+    pads = False
 
     def read(self, text: str) -> Mapping[str, Any]:
         """From an operative_config.gin, as Mesh writes it beside a checkpoint."""

@@ -334,6 +334,7 @@ class TransfoXL(Family):
     aliases = ("transfo_xl", "transformer-xl")
     config_files = ("transfo_xl_config.json", "config.json", "corpus-info.json")
     defaults: ClassVar = {"eos_token_id": 0}
+    pads = False
 
     def translate(self, original: Mapping[str, Any]) -> Config:
         """Hugging Face's config, from one of theirs or from the original's corpus-info.json."""

@@ -216,6 +216,7 @@ class XLNet(Family):
         "summary_activation": "tanh",
         "summary_use_proj": True,
     }
+    pads = False
 
     def translate(self, original: Mapping[str, Any]) -> Config:
         """Hugging Face's config from xlnet_config.json, which has the same keys but for n_token."""

@@ -88,13 +88,13 @@ def _check_tokens(family: Family, config: Config, source: SourceConfig) -> None:
     """Refuse the number of a token beyond the vocabulary, where it was set, or fails to load.
 
     Configs of small copies of models have such numbers of the large ones, which do no harm but as
-    that of padding, whose embedding classes look for.
+    that of padding where the class is made with its row.
     """
     size = config.get("vocab_size")
     for key in TOKENS:
         numbers = config.get(key)
         numbers = numbers if isinstance(numbers, list) else [numbers]
-        is_used = key == "pad_token_id" and not family.any_type
+        is_used = key == "pad_token_id" and family.pads
         if type(size) is not int or not (is_used or key in source.overridden):
             continue
         for number in numbers:
