@@ -17,7 +17,7 @@ from conftest import BERT, DATA, ROOT
 import tfreader
 from tfreader.mapping import convert, make_plan
 from tfreader.mapping.config_checks import as_written, near
-from tfreader.mapping.config_keys import KINDS, class_keys, tables
+from tfreader.mapping.config_keys import KINDS, TOKENS, class_keys, tables
 from tfreader.mapping.families import families, open_source
 from tfreader.mapping.families.transfo_xl import Vocabulary, _divisor
 
@@ -42,6 +42,16 @@ def test_the_table_has_every_key_of_transformers_class_and_takes_its_defaults(mo
     assert config.keys() - kinds.keys() == set()
     values = {key: value for key, value in config.items() if value is not None}
     assert [key for key, value in values.items() if not kinds[key].fits(value)] == []
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_transformers_class_takes_what_the_table_takes_of_tokens(model_type):
+    kinds = class_keys(model_type)
+    values = {key: [v for v in (3, [1, 2]) if kinds[key].fits(v)] for key in TOKENS}
+    for key, taken in values.items():
+        for value in taken + [None] * kinds[key].may_be_null:
+            transformers.AutoConfig.for_model(model_type, **{key: value})
+    assert [1, 2] in values["eos_token_id"] and [1, 2] not in values["pad_token_id"]
 
 
 def test_every_family_has_a_table():

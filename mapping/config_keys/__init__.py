@@ -19,7 +19,7 @@ __all__ += ["tables"]
 # itself asks a config for.
 COMMON = keys(
     token="bos_token_id? pad_token_id? sep_token_id?",
-    tokens="eos_token_id? decoder_start_token_id?",
+    tokens="eos_token_id? forced_eos_token_id? decoder_start_token_id?",
     flag="tie_word_embeddings is_decoder is_encoder_decoder add_cross_attention use_cache",
     labels="id2label? label2id?",
     texts="architectures",
@@ -34,13 +34,12 @@ COMMON = keys(
         attn_implementation_internal _attn_implementation_internal auto_map bad_words_ids
         begin_suppress_tokens chunk_size_feed_forward cls_token_id cross_attention_hidden_size
         diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size eos_token_ids
-        exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id
-        gradient_checkpointing is_composition length_penalty max_length min_length
-        no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_attentions
-        output_hidden_states output_past output_scores prefix pruned_heads remove_invalid_values
-        repetition_penalty return_dict return_dict_in_generate suppress_tokens task_specific_params
-        temperature tf_legacy_loss tie_encoder_decoder top_k top_p torchscript typical_p
-        use_bfloat16 xla_device
+        exponential_decay_length_penalty forced_bos_token_id gradient_checkpointing is_composition
+        length_penalty max_length min_length no_repeat_ngram_size num_beam_groups num_beams
+        num_return_sequences output_attentions output_hidden_states output_past output_scores prefix
+        pruned_heads remove_invalid_values repetition_penalty return_dict return_dict_in_generate
+        suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder top_k
+        top_p torchscript typical_p use_bfloat16 xla_device
     """,
 )
 TOKENS = [key for key, kind in COMMON.items() if kind.words.startswith(KINDS["token"].words)]

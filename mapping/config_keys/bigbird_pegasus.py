@@ -10,6 +10,7 @@ KEYS = ConfigKeys(
             decoder_ffn_dim decoder_attention_heads block_size num_random_blocks
         """,
         layers="encoder_layers decoder_layers",
+        token="decoder_start_token_id",
         text="activation_function attention_type",
         flag="use_bias scale_embedding",
         dropout="""

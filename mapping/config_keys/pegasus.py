@@ -9,6 +9,7 @@ KEYS = ConfigKeys(
             decoder_ffn_dim decoder_attention_heads
         """,
         layers="encoder_layers decoder_layers",
+        token="decoder_start_token_id?",
         text="activation_function",
         flag="scale_embedding",
         dropout="encoder_layerdrop decoder_layerdrop dropout attention_dropout activation_dropout",
