@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from tfreader.errors import UnknownModelTypeError
 from tfreader.folding import fold, fold_sentences, without_numbers
+from tfreader.system import quoted
 
 from . import FAILED
 from .guide import complete_file, complete_rules
@@ -71,6 +72,7 @@ def rules(
             _check(found, tf_checkpoint, fitting, as_json)
             return
     elif not given:
+        _check_named(model_type, tf_checkpoint)
         found = _of_family(model_type, tf_checkpoint, layout, finetuning_task_name)
     if given:
         raise click.UsageError(
@@ -89,6 +91,21 @@ def _is_file(named: str) -> bool:
     except UnknownModelTypeError:
         return named.endswith(".toml") or is_url(named) or is_file(named)
     return False
+
+
+def _check_named(named: str, tf_checkpoint: str | None) -> None:
+    """Raise click.UsageError for a checkpoint in the place of a model type, or auto without one."""
+    from tfreader.mapping.families import find_family
+    from tfreader.paths import is_dir, is_file
+
+    told = "tfreader rules auto --tf_checkpoint"
+    if named == "auto" and tf_checkpoint is None:
+        raise click.UsageError(f"auto is what a checkpoint tells: {told} CHECKPOINT")
+    if find_family(named) is None and (is_dir(named) or is_file(f"{named}.index")):
+        raise click.UsageError(
+            f"{named}: no model type and no rule file; the rules for a checkpoint: "
+            f"{told} {quoted(named)}"
+        )
 
 
 def _of_family(
@@ -157,10 +174,10 @@ def _data(report: RuleReport) -> dict[str, Any]:
 
 
 def _lines(report: RuleReport, target: str | None) -> Iterator[str]:
-    from tfreader.mapping.findings import some
+    from tfreader.mapping.findings import count, some
 
     plan = report.plan
-    yield f"{plan.rules.name}: {len(report.uses)} rules for {plan.path}"
+    yield f"{plan.rules.name}: {count(report.uses, 'rule')} for {plan.path}"
     yield from (f"note: {note}" for note in plan.notes)
     for use in report.uses:
         yield f"rule {', '.join(use.rule.sources)}"
@@ -185,7 +202,7 @@ def _lines(report: RuleReport, target: str | None) -> Iterator[str]:
         )
     if not problems:
         fits = f", as {target} has them" if target is not None else ""
-        yield f"{len(plan.entries)} tensors{fits}"
+        yield f"{count(plan.entries, 'tensor')}{fits}"
 
 
 def _does(use: Use) -> str:

@@ -74,7 +74,25 @@ def test_of_a_misspelled_model_type_the_near_one_is_named(given, meant):
     said = run("convert", BERT, "--dry-run", "--model_type", given, code=2).stderr
     found = re.search("is '(.*)' meant", said)[1]
     assert found.replace("_", "-") == meant
-    assert "is '" not in run("convert", BERT, "--dry-run", "--model_type", "xy", code=2).stderr
+    for other in ("xy", "mobilenet", "mobilenet_v3", "gpt3"):  # of other numbers is another model
+        said = run("convert", BERT, "--dry-run", "--model_type", other, code=2).stderr
+        assert "is '" not in said and "known: " in said
+
+
+def test_a_near_name_that_is_not_converted_comes_with_the_reason():
+    said = run("convert", BERT, "--dry-run", "--model_type", "roberta-base", code=2).stderr
+    assert "is 'roberta' meant? RoBERTa: not converted" in said and "Instead: " in said
+
+
+def test_a_checkpoint_in_the_place_of_a_model_type_gets_the_command(tmp_path, monkeypatch):
+    for given in (BERT, BERT / "bert_model.ckpt"):
+        said = run("rules", given, code=2).stderr.strip()
+        command = said.rpartition(": tfreader ")[2]
+        assert run(*command.split()).stdout == run("rules", "bert", "--tf_checkpoint", BERT).stdout
+    assert "rules auto --tf_checkpoint CHECKPOINT" in run("rules", "auto", code=2).stderr
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bert").mkdir()
+    assert run("rules", "bert").stdout
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from functools import cache
 from os import PathLike
 from pathlib import Path
@@ -22,6 +23,7 @@ from ..findings import nearest
 from ..left_out import LEFT_OUT, left_out
 
 OF_ANY_TYPE = "hf-tf"
+_DIGIT = re.compile("[0-9]")
 
 
 @cache
@@ -63,6 +65,10 @@ def get_family(model_type: str) -> Family:
     if (model := left_out(model_type)) is not None:
         raise UnknownModelTypeError(f"model type {model_type!r}: {model}")
     meant = _meant(model_type)
+    if meant is not None and (model := left_out(meant)) is not None:
+        raise UnknownModelTypeError(
+            f"unknown model type {model_type!r}: is {meant!r} meant? {model}"
+        )
     raise UnknownModelTypeError(
         f"unknown model type {model_type!r}{f': is {meant!r} meant?' if meant else ''}; known: "
         f"auto, {', '.join(families())}. For a model of your own, write a rule file, or let "
@@ -77,8 +83,11 @@ def _meant(model_type: str) -> str | None:
     sought = _plain(model_type.rpartition("/")[2])
     same = (name for name in every if name.replace("-", "") == sought.replace("-", ""))
     longer = sorted((name for name in every if sought.startswith(f"{name}-")), key=len)
-    found = next(same, None) or (longer[-1] if longer else None)
-    return every.get(found or nearest(sought, own, 0.75) or nearest(sought, every, 0.75) or "")
+    if found := next(same, None) or (longer[-1] if longer else None):
+        return every[found]
+    near = nearest(sought, own, 0.75) or nearest(sought, every, 0.75) or ""
+    # With another number it is another model: mobilenet_v3.
+    return every.get(near) if _DIGIT.findall(near) == _DIGIT.findall(sought) else None
 
 
 def _plain(model_type: str) -> str:

@@ -44,8 +44,8 @@ def model_class(
             known = [a.name for a in rules.architectures]
             meant = nearest(wanted, known, 0.9)
             raise UnknownModelTypeError(
-                f"unknown architecture {wanted!r}{f': is {meant!r} meant?' if meant else ''}; "
-                f"known: {', '.join(known) or 'none'}"
+                f"{path}: unknown architecture {wanted!r}"
+                f"{f': is {meant!r} meant?' if meant else ''}; known: {', '.join(known) or 'none'}"
             )
         return asked
     if not rules.architectures:
