@@ -4,6 +4,7 @@
 
 const BLOCK = 40; // rows that are drawn, and left undrawn, together
 const ROW = 34; // pixels of a row that was never drawn
+const PRINTED = 5000; // rows of a table that are printed: a browser takes seconds a thousand
 const LONG = 500; // letters of a name that is to be scrolled
 const FIRST = 40; // children of a scope that are drawn before one asks for more
 const natural = new Intl.Collator("en", { numeric: true }).compare;
@@ -91,13 +92,14 @@ addEventListener("beforeprint", () => ((isPrinted = true), fit()));
 addEventListener("afterprint", () => ((isPrinted = false), fit()));
 new ResizeObserver(fit).observe(document.body); // what opens or closes moves the rest
 
-/** Rows of which only those near what is seen are in the document; for printing, all. */
+/** Rows of which only those near what is seen are in the document; for printing, all that are printed. */
 class Rows {
   constructor(table, columns, draw) {
     this.table = table;
     this.columns = columns;
     this.draw = draw;
     this.blocks = [];
+    this.cut = table.createCaption(); // seen in print alone
     lists.push(this);
   }
 
@@ -105,6 +107,9 @@ class Rows {
     const before = this.blocks.map((block) => block.height);
     for (const block of this.blocks) block.body.remove();
     this.blocks = [];
+    const [printed, total] = [PRINTED, items.length].map(count);
+    this.cut.hidden = items.length <= PRINTED;
+    this.cut.textContent = `The first ${printed} of ${total} rows are printed: filter the page to print others`;
     for (let from = 0; from < items.length; from += BLOCK) {
       const part = items.slice(from, from + BLOCK);
       const height = before[this.blocks.length] ?? part.length * ROW;
@@ -124,11 +129,15 @@ class Rows {
     block.isDrawn = false;
   }
 
+  isNear(block) {
+    const { top, bottom } = block.body.getBoundingClientRect();
+    return bottom > -innerHeight / 2 && top < innerHeight * 1.5;
+  }
+
   fit() {
     if (this.table.closest("details:not([open])")) return;
     for (const block of this.blocks) {
-      const { top, bottom } = block.body.getBoundingClientRect();
-      const isNear = isPrinted || (bottom > -innerHeight / 2 && top < innerHeight * 1.5);
+      const isNear = isPrinted ? block.from < PRINTED : this.isNear(block); // not measured in print: slow
       if (isNear && !block.isDrawn) {
         block.body.replaceChildren(...block.part.map((item, i) => this.draw(item, block.from + i)));
         block.isDrawn = true;

@@ -20,6 +20,7 @@ from conftest import BERT, KERAS
 from safetensors.numpy import load_file, save_file
 
 from tfreader.cli.main import main
+from tfreader.cli.page import page_text, table_section
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -272,6 +273,24 @@ def test_many_rows_are_drawn_as_they_come_into_sight(browser, show, tmp_path):
     assert len(rows(browser)) == 1
 
 
+def test_of_very_many_rows_the_first_are_printed(browser, show, tmp_path):
+    cells = [
+        [f"{chr(97 + i % 26)}{chr(97 + i // 26 % 26)}{chr(97 + i // 676)}"] for i in range(5100)
+    ]
+    section = table_section("Variables", [("name", "variable")], cells, {})
+    (tmp_path / "page.html").write_text(page_text("inspect", "x", ("good", "fine"), {}, [section]))
+    show(tmp_path / "page.html")
+    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert len(texts(browser, "tbody tr:not(.space)")) == 5000
+    said = browser.find_element("css selector", "caption")
+    assert said.is_displayed() and said.text.startswith("The first 5,000 of 5,100 rows")
+    browser.execute_script("dispatchEvent(new Event('afterprint'))")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    type_in(browser, "w_a")
+    assert not browser.find_element("css selector", "caption").is_displayed()
+
+
 @pytest.mark.parametrize("name", ["inspect", "plan"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_stands_out_from_what_is_behind_it(browser, show, pages, scheme, name):
@@ -335,6 +354,7 @@ def test_it_is_printed_whole_in_dark_ink(browser, show, tmp_path):
     run("inspect", prefix, "--html", tmp_path / "page.html")
     media(browser, "dark")
     show(tmp_path / "page.html")
+    assert not browser.find_element("css selector", "caption").is_displayed()
     drawn = "document.querySelectorAll('tbody tr:not(.space)').length"
     browser.execute_script(f"addEventListener('beforeprint', () => (window.printed = {drawn}))")
     printed = base64.b64decode(browser.print_page())
