@@ -49,6 +49,13 @@ def rule_file(tmp_path, text):
     return tmp_path / "rules.toml"
 
 
+def test_a_path_is_planned_as_the_open_checkpoint():
+    named = make_plan(BERT, "bert", dtype="float16", architecture="BertModel")
+    with tfreader.open(BERT) as checkpoint:
+        opened = make_plan(checkpoint, "bert", dtype="float16", architecture="BertModel")
+    assert named.to_data() == opened.to_data()
+
+
 def test_a_scope_is_taken_off_the_names_and_the_rest_left_out(tmp_path):
     tower = weights(DATA / "encoder")
     both = {f"{scope}/{name}": v for scope in ("query", "doc") for name, v in tower.items()}

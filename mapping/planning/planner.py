@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import ConfigError, RuleError
 
+from ..families import open_source
 from ..findings import Findings, count, some
 from ..plan import FLOATS, Dtype, MovingAverages, Plan
 from ..rules.rule import RuleSet
@@ -51,7 +52,7 @@ class PlanOptions(TypedDict, total=False):
 
 
 def make_plan(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | str | PathLike[str],
     model_type: str = "auto",
     *,
     config: str | PathLike[str] | Mapping[str, Any] | None = None,
@@ -68,7 +69,7 @@ def make_plan(
     target: Target | None = None,
     accept_uncertain: bool = False,
 ) -> Plan:
-    """Plan the conversion of a checkpoint.
+    """Plan the conversion of a checkpoint, which is open or named by its path.
 
     `config` is the original config file, its folder, or its contents; by default the one in or
     beside the checkpoint. `vocab` is the vocabulary's file or folder, by default there too.
@@ -85,8 +86,27 @@ def make_plan(
     uncertain are refused, unless `accept_uncertain`.
 
     Raises PlanError, whose `problems` lists all that does not fit; UnknownModelTypeError;
-    ConfigError; RuleError.
+    ConfigError; RuleError; of a path what `tfreader.open` raises.
     """
+    if isinstance(checkpoint, str | PathLike):
+        with open_source(checkpoint, model_type) as opened:
+            return make_plan(
+                opened,
+                model_type,
+                config=config,
+                vocab=vocab,
+                rules=rules,
+                architecture=architecture,
+                dtype=dtype,
+                overrides=overrides,
+                scope=scope,
+                ignore=ignore,
+                ignore_weights=ignore_weights,
+                moving_averages=moving_averages,
+                finetuning_task_name=finetuning_task_name,
+                target=target,
+                accept_uncertain=accept_uncertain,
+            )
     if dtype != "keep" and dtype not in FLOATS:
         raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(FLOATS)}, keep")
     if moving_averages not in ("drop", "use"):
