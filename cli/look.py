@@ -135,7 +135,7 @@ def show(path: str, name: str, rows: str | None, output: str | None, as_json: bo
         if output is not None:
             click.echo(safe(save(chosen, output)), err=as_json)
         if as_json:
-            put(values_data(chosen), [], True)
+            put({"ok": True, **values_data(chosen)}, [], True)
         elif output is None:
             put({}, values_lines(chosen), False)
 

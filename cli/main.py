@@ -199,10 +199,8 @@ def convert(
             _print({}, failure_lines(error), False, quiet)
         raise
     put_page(lambda: convert_page(report, dry_run))
-    if dry_run:
-        _print(report.to_data(), plan_lines(report.plan, report.notes), as_json, quiet)
-    else:
-        _print(report.to_data(), report_lines(report), as_json, quiet)
+    lines = plan_lines(report.plan, report.notes) if dry_run else report_lines(report)
+    _print({"ok": True, **report.to_data()}, lines, as_json, quiet)
 
 
 @main.command()
