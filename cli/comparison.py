@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfreader.differences import ONLY_IN_A, ONLY_IN_B, Compared
 from tfreader.folding import fold_rows, literal
+from tfreader.mapping.findings import count
 
 from .show import printable, shape, table, terminal_width
 
@@ -79,13 +80,13 @@ def diff_lines(comparison: Comparison) -> Iterator[str]:
     counts = Counter(comparison.kinds(one)[:1] for one in found)
     alone = [counts.pop((kind,), 0) for kind in (ONLY_IN_A, ONLY_IN_B)]
     told = [
-        f"{len(comparison.compared) - len(found)} variables are the same",
-        *([f"{counts.total()} differ"] if counts else []),
-        *(f"{n} are {kind}" for n, kind in zip(alone, (ONLY_IN_A, ONLY_IN_B), strict=True) if n),
+        f"{count(range(len(comparison.compared) - len(found)), 'variable')} the same",
+        *([f"{counts.total()} different"] if counts else []),
+        *(f"{n} {kind}" for n, kind in zip(alone, (ONLY_IN_A, ONLY_IN_B), strict=True) if n),
     ]
     unread = sum(one.values is None and bool(one.a and one.b) for one in comparison.compared)
     if unread:
-        told.append(f"values of {unread} were not compared")
+        told.append(f"values of {unread} not compared")
     yield f"A {comparison.a}, B {comparison.b}: {', '.join(told)}"
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tfreader.errors import CheckpointNotFoundError, CorruptCheckpointError, TFReaderError
 from tfreader.folding import fold_rows, literal, natural, spell, without_numbers
+from tfreader.mapping.findings import count
 from tfreader.training import training_state
 
 from .show import cause_of, notes_on, printable, shape, size, table, terminal_width
@@ -210,11 +211,14 @@ def inspect_data(listing: Listing) -> dict[str, Any]:
             **({"stats": stats and stats.to_data()} if listing.has_stats else {}),
         }
 
+    variables = [described(variable.info) for variable in listing.found]  # may find problems
     return {
+        "ok": not listing.problems,
         "path": checkpoint.path,
         "format": checkpoint.format,
-        "variables": [described(variable.info) for variable in listing.found],
+        "variables": variables,
         "notes": [*notes_on(checkpoint), *listing.notes],
+        "problems": listing.problems,
     }
 
 
@@ -231,11 +235,11 @@ def inspect_lines(listing: Listing) -> Iterator[str]:
     left = [variable for variable in everything if variable.info.name in listing.training]
     found = listing.found
     yield (
-        f"{listing.checkpoint.path}: {listing.checkpoint.format}, {len(everything)} variables, "
+        f"{listing.checkpoint.path}: {listing.checkpoint.format}, {count(everything, 'variable')}, "
         f"{size(_nbytes(everything))}, of them {len(left)} of training state, "
         f"{size(_nbytes(left))}; {listing.parameters(everything):,} parameters"
         + (
-            f"; found {len(found)} variables, {size(_nbytes(found))}, "
+            f"; found {count(found, 'variable')}, {size(_nbytes(found))}, "
             f"{listing.parameters(found):,} parameters"
             if listing.pattern is not None
             else ""
@@ -260,15 +264,15 @@ def _compact(rows: list[list[str]], has_stats: bool) -> list[list[str]]:
 
 def _list(listing: Listing) -> Iterator[list[str]]:
     """A line a variable, or for those that differ in numbers alone."""
-    count = ["count"] if listing.is_folded else []
+    number_of = ["count"] if listing.is_folded else []
     stats = STATISTICS if listing.has_stats else ()
-    yield ["variable", *count, "dtype", "shape", "shard", "bytes", *stats, "notes"]
+    yield ["variable", *number_of, "dtype", "shape", "shard", "bytes", *stats, "notes"]
     for name, notes, group in _folded(listing):
         first = group[0].info
-        count = [str(len(group))] if listing.is_folded else []
+        number_of = [str(len(group))] if listing.is_folded else []
         nbytes = "" if first.nbytes is None else str(_nbytes(group))
         yield [
-            *(name, *count, first.dtype, shape(first.shape), _shards(group), nbytes),
+            *(name, *number_of, first.dtype, shape(first.shape), _shards(group), nbytes),
             *(*listing.cells(group), notes),
         ]
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tfreader.mapping import Plan, Report
     from tfreader.mapping.records.compare import Comparison
 
+_LONG = 200  # cells of a column in a pipe; what is longer moves the rest of its line
 _WHOLE = 14  # cells of a column: numbers, types and most shapes
 _BREAK = re.compile(r"(?<=[/, ])(?=[^ ])|(?<=\w\.)(?=[^\d.])")
 _OWNED = re.compile(
@@ -44,7 +45,11 @@ def table(rows: Sequence[Sequence[str]], name_at: int = 0) -> Iterator[str]:
     """
     widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
     width = terminal_width()
-    if width is None or sum(widths) + 2 * (len(widths) - 1) <= width:
+    if width is None:
+        for row in rows:
+            yield _padded(row, [min(most, _LONG) for most in widths])
+        return
+    if sum(widths) + 2 * (len(widths) - 1) <= width:
         yield from _aligned(rows, widths)
         return
     del widths[name_at]
@@ -74,10 +79,12 @@ def _aligned(rows: Iterable[Sequence[str]], widths: Sequence[int]) -> Iterator[s
     for row in rows:
         wrapped = [broken(cell, width) for cell, width in zip(row, widths, strict=True)]
         for line in zip_longest(*wrapped, fillvalue=""):
-            padded = (
-                cell + " " * (width - cells(cell)) for cell, width in zip(line, widths, strict=True)
-            )
-            yield "  ".join(padded).rstrip()
+            yield _padded(line, widths)
+
+
+def _padded(row: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (cell + " " * (width - cells(cell)) for cell, width in zip(row, widths, strict=True))
+    return "  ".join(padded).rstrip()
 
 
 def broken(text: str, width: int) -> list[str]:
@@ -165,6 +172,8 @@ def notes_on(checkpoint: Checkpoint) -> list[str]:
 
 def plan_lines(plan: Plan, notes: Sequence[str]) -> Iterator[str]:
     """The whole plan, variables that differ only in numbers folded into one line."""
+    from tfreader.mapping.findings import count
+
     kind = plan.family.model_type if plan.family else "rule file"
     yield f"{plan.path} -> {plan.architecture or 'state dict'} ({kind})"
     yield from (f"note: {note}" for note in notes)
@@ -173,7 +182,7 @@ def plan_lines(plan: Plan, notes: Sequence[str]) -> Iterator[str]:
     for alias, target in plan.ties.items():
         yield f"tied: {alias} = {target}"
     yield from dropped_lines(plan)
-    yield f"{len(plan.entries)} tensors, {size(plan.nbytes)}"
+    yield f"{count(plan.entries, 'tensor')}, {size(plan.nbytes)}"
 
 
 def comparison_lines(found: Comparison) -> Iterator[str]:
@@ -242,10 +251,12 @@ def cause_of(reason: str) -> str:
 
 
 def report_lines(report: Report) -> Iterator[str]:
+    from tfreader.mapping.findings import count
+
     yield from (f"note: {note}" for note in report.notes)
     yield from dropped_lines(report.plan)
     kind = report.plan.architecture or "state dict"
-    yield f"{kind}: {len(report.plan.entries)} tensors, {size(report.plan.nbytes)}, written to"
+    yield f"{kind}: {count(report.plan.entries, 'tensor')}, {size(report.plan.nbytes)}, written to"
     yield from (f"  {file}" for file in report.files)
 
 

@@ -46,6 +46,7 @@ def verify(
 ) -> None:
     """Check a checkpoint, or what was converted; any model against its checkpoint."""
     import tfreader
+    from tfreader.mapping.findings import count
 
     from .page import page_text, put_page
     from .pages import put_failure
@@ -64,11 +65,12 @@ def verify(
             from tfreader.mapping.records.audit import verify_output
 
             report = verify_output(path)
-            line = f"{path}: {report.tensors} tensors, {size(report.nbytes)}: as recorded"
+            found = f"{count(range(report.tensors), 'tensor')}, {size(report.nbytes)}"
+            line = f"{path}: {found}: as recorded"
         else:
             with _opened(path) as checkpoint:
                 report = checkpoint.verify()
-                found = f"{report.tensors} variables, {report.nbytes} bytes"
+                found = f"{count(range(report.tensors), 'variable')}, {report.nbytes} bytes"
                 line = f"{checkpoint.path}: {found}: {checkpoint.verified}"
     except tfreader.ChecksumError as error:
         put_failure(ctx, error)

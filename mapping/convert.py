@@ -19,6 +19,7 @@ from tfreader.paths import AnyPath, as_path
 from .execute import MEMORY_LIMIT, stream
 from .families import open_source
 from .family import SideFiles
+from .findings import count
 from .output import (
     check_inputs,
     check_output,
@@ -70,10 +71,11 @@ class Report:
     missing: str | None = None
 
     def __repr__(self) -> str:
-        done = "left alone" if self.skipped else f"{len(self.files)} files"
+        done = "left alone" if self.skipped else f"{count(self.files, 'file')}"
         return (
             f"<Report {self.plan.path!r} -> {self.output!r}: "
-            f"{self.plan.architecture or 'state dict'}, {len(self.plan.entries)} tensors, {done}>"
+            f"{self.plan.architecture or 'state dict'}, "
+            f"{count(self.plan.entries, 'tensor')}, {done}>"
         )
 
     def _repr_html_(self) -> str:

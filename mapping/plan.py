@@ -17,6 +17,7 @@ from tfreader.folding import fold_rows, literal
 from tfreader.notebook import table
 
 from .family import Beside, Config, Family
+from .findings import count
 from .rules.ops import Op, Read, Shape, follow
 from .rules.rule import Fill, RuleSet
 
@@ -151,8 +152,9 @@ class Plan:
 
     def __repr__(self) -> str:
         return (
-            f"<Plan {self.path!r} -> {self.architecture or 'state dict'}: {len(self.entries)} "
-            f"tensors, {self.nbytes} bytes, {len(self.dropped)} variables left out>"
+            f"<Plan {self.path!r} -> {self.architecture or 'state dict'}: "
+            f"{count(self.entries, 'tensor')}, {self.nbytes} bytes, "
+            f"{count(self.dropped, 'variable')} left out>"
         )
 
     def _repr_html_(self) -> str:

@@ -270,11 +270,24 @@ def test_statistics_name_what_is_damaged_and_show_the_rest(copy):
     folder = copy(BERT)
     damage(folder, 100)
     result = run("inspect", folder, "--stats", "--all", "--json", code=1)
-    variables = json.loads(result.stdout)["variables"]
+    data = json.loads(result.stdout)
+    variables, problems = data["variables"], data["problems"]
+    assert not data["ok"] and "checksum mismatch" in problems[0]
     (damaged,) = (variable["name"] for variable in variables if variable["stats"] is None)
     assert damaged in result.stderr and "checksum mismatch" in result.stderr
     assert damaged in run("show", folder, damaged, code=1).stderr
     assert damaged in run("diff", folder, BERT, code=2).stderr
+
+
+def test_a_long_name_pads_no_other_line_and_one_is_no_plural(tmp_path):
+    w = np.ones(1, np.float32)
+    write_bundle(tmp_path / "long", {"x" * 10_000: w, "y": w})
+    write_bundle(tmp_path / "one", {"y": w})
+    header, long, short, _ = run("inspect", tmp_path / "long").stdout.splitlines()
+    assert len(long) > 10_000 and max(len(header), len(short)) < 300
+    assert ", 1 variable, " in run("inspect", tmp_path / "one").stdout
+    output = run("diff", tmp_path / "one", tmp_path / "long", code=1).stdout
+    assert output.rstrip().endswith(": 1 variable the same, 1 only in B")
 
 
 def test_json_without_stats_has_the_keys_that_it_had():
@@ -414,7 +427,7 @@ def test_diff_says_what_differs(tmp_path):
     assert "float32 [2, 3]" in lines["shape"] and "float32 [3, 2]" in lines["shape"]
     assert "float64 [2, 3]" in lines["dtype"]
     assert "mine" in lines["only in A"] and "its" in lines["only in B"]
-    assert "2 variables are the same, 3 differ, 1 are only in A, 1 are only in B" in output
+    assert "2 variables the same, 3 different, 1 only in A, 1 only in B" in output
     data = json.loads(run("diff", a, b, "--json", code=1).stdout)
     assert not data["ok"]
     assert {each["name"]: each["kinds"] for each in data["differences"]} == {
@@ -429,7 +442,7 @@ def test_diff_says_what_differs(tmp_path):
 def test_diff_by_tolerance_names_and_filter(tmp_path):
     w = np.ones(1000, np.float32)
     a, b = pair(tmp_path, {"w": w, "x": w}, {"w": w * np.float32(1.001), "x": w})
-    assert run("diff", a, a).stdout.rstrip().endswith("2 variables are the same")
+    assert run("diff", a, a).stdout.rstrip().endswith("2 variables the same")
     run("diff", a, b, code=1)
     run("diff", a, b, "--rtol", "0.01")
     run("diff", a, b, "--atol", "0.01")
@@ -438,7 +451,7 @@ def test_diff_by_tolerance_names_and_filter(tmp_path):
     assert run("diff", a, b, "--quiet", code=1).stdout == ""
     for data in b.glob("*.data-*"):
         data.unlink()
-    assert "values of 2 were not compared" in run("diff", a, b, "--names-only").stdout
+    assert "values of 2 not compared" in run("diff", a, b, "--names-only").stdout
     run("diff", a, b, code=2)
     run("diff", a, tmp_path / "none", code=2)
     run("diff", a, code=2)
@@ -485,7 +498,7 @@ def test_diff_does_not_call_the_same_what_it_did_not_compare(tmp_path):
     write_bundle(tmp_path / "b" / "model", {text.name: np.ones(text.shape, np.float32)})
     only_text = ("--filter", f"^{text.name}$")
     said = run("diff", dtypes, tmp_path / "b", "--ignore-dtype", *only_text, code=1).stdout
-    assert "0 variables are the same, 1 differ" in said
+    assert "0 variables the same, 1 different" in said
     result = run("diff", dtypes, tmp_path / "b", "--filter", "no such", code=2)
     assert "--filter 'no such' finds no variable of A or B" in result.stderr
 
@@ -504,7 +517,7 @@ def test_diff_finds_variables_by_any_of_their_names(tmp_path):
         names = ("conv1d/kernel", "dense/bias")
         write_bundle(tmp_path / "named", {name: checkpoint[name] for name in names})
     output = run("diff", tmp_path / "named", KERAS, "--filter", "^(conv1d/kernel|dense/bias)$")
-    assert "2 variables are the same" in output.stdout
+    assert "2 variables the same" in output.stdout
 
 
 def test_what_python_prints_is_a_line(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Unpack
 from tfreader.checkpoint import Checkpoint
 from tfreader.errors import PlanError
 
-from ..findings import Findings
+from ..findings import Findings, count
 from ..plan import Entry, Plan
 from ..rules.ops import Changed, Elementwise, Op, within
 from ..rules.patterns import compiled
@@ -58,8 +58,8 @@ class RuleReport:
     error: PlanError | None
 
     def __repr__(self) -> str:
-        holds = "would fail" if self.error is not None else f"{len(self.plan.entries)} tensors"
-        return f"<RuleReport {self.plan.rules.name!r}: {len(self.uses)} rules, {holds}>"
+        holds = "would fail" if self.error is not None else count(self.plan.entries, "tensor")
+        return f"<RuleReport {self.plan.rules.name!r}: {count(self.uses, 'rule')}, {holds}>"
 
 
 def check_rules(

@@ -14,7 +14,7 @@ from tfreader.notebook import table
 from tfreader.paths import AnyPath, as_path
 
 from ..families import open_source
-from ..findings import some
+from ..findings import count, some
 from ..plan import Plan
 from ..planning.planner import PlanOptions
 from ..rules.rule import RuleSet
@@ -59,7 +59,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{number} {status}" for status, number in self.counts.items() if number)
-        said = "as it should be" if self.ok else f"{len(self.problems)} problems"
+        said = "as it should be" if self.ok else count(self.problems, "problem")
         return f"<Comparison {self.model!r} to {self.checkpoint!r}: tensors {counts}: {said}>"
 
     def _repr_html_(self) -> str:
@@ -233,7 +233,7 @@ def _told(plan: Plan, made: Pairing, rows: Sequence[Row]) -> Iterator[str]:
         if row.status == EQUAL and row.dtype != row.expected_dtype
     )
     for said, number in kinds.items():
-        yield f"{said}: {number} tensors have the same values in that type"
+        yield f"{said}: in that type the values are the same of {count(range(number), 'tensor')}"
 
 
 def _problem(model: str, row: Row) -> str:

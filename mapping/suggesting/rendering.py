@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ..findings import count
 from .generalise import General, Item, generalise, merged, single
 from .layers import Layer, Tensor
 from .matching import Pair
@@ -178,7 +179,7 @@ def written(
     if is_open:
         uncertain = tuple(tensor.name for tensor in tensors)
     head = [
-        f"Suggested by tfreader: {len(tensors)} tensors of {len(variables)} variables, "
+        f"Suggested by tfreader: {count(tensors, 'tensor')} of {count(variables, 'variable')}, "
         f"{len(uncertain)} of the tensors uncertain.",
     ]
     if uncertain:

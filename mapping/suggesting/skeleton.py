@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from ..findings import count
 from .generalise import Item, generalise, merged
 from .layers import Layer, Tensor, source_layers, with_attention
 from .names import counted_parts
@@ -25,7 +26,7 @@ def skeleton(variables: Sequence[Tensor]) -> str:
     scopes = sorted({*names, *(name.rpartition("/")[0] for name in names)})
     found = merged(generalise(items, counted, scopes), scopes)
     lines = comment(
-        f"A skeleton by tfreader, of {len(variables)} variables. Write the model's names as "
+        f"A skeleton by tfreader, of {count(variables, 'variable')}. Write the model's names as "
         "targets, see whether the kinds are right, and take the marks away."
     )
     blocks = []

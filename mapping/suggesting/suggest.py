@@ -17,7 +17,7 @@ from tfreader.errors import ConfigError, PlanError, RuleError
 from tfreader.meta_graph import read_graph
 
 from ..families import open_source
-from ..findings import Findings, some
+from ..findings import Findings, count, some
 from ..planning.planner import make_plan
 from ..planning.variables import choose, look
 from ..rules.rule_file import parse_rules
@@ -51,7 +51,7 @@ class Suggestion:
     def summary(self) -> str:
         if not self.tensors:
             return "a skeleton, to be completed"
-        return f"{self.tensors} tensors, {len(self.uncertain)} of them uncertain"
+        return f"{count(range(self.tensors), 'tensor')}, {len(self.uncertain)} of them uncertain"
 
     def __repr__(self) -> str:
         return f"<Suggestion: {self.summary}>"
