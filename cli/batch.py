@@ -54,6 +54,7 @@ def _resources(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, float]:
     exit_codes={
         "0": "all jobs are done, or were before",
         "1": "a job failed: the summary says which and why; the others are done",
+        "2": "wrong usage, also in a row of JOBS: nothing was begun",
     },
 )
 @click.argument("sources", metavar="[FOLDER | JOBS]", nargs=-1, shell_complete=complete_file)
@@ -244,13 +245,18 @@ def _jobs(
     pass_over: Callable[[Outcome], None],
 ) -> tuple[list[Job], str]:
     """The jobs, and the folder in which all their checkpoints lie."""
-    from .jobs import from_file, from_folder, from_glob, given_flags
+    from .jobs import READERS, from_file, from_folder, from_glob, given_flags
 
     if len(sources) > 1 or (sources and patterns):
         raise click.UsageError(_unquoted([*patterns, *sources]))
     source = sources[0] if sources else None
     is_folder = source is not None and is_dir(source)
     if source is not None and output_root and not is_folder:
+        if os.path.splitext(source)[1] in READERS:
+            raise click.UsageError(
+                f"{source}: the jobs say where their outputs go (pytorch_dump_output); leave out "
+                "--output-root, which is of a folder or --glob"
+            )
         raise click.UsageError(
             f"{source}: no folder there; for what a path matches: --glob {quoted(source)}"
         )

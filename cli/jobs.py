@@ -65,11 +65,11 @@ def from_file(file: str, given: Row) -> list[Job]:
     Raises click.UsageError, which names the row.
     """
     suffix = os.path.splitext(file)[1]
-    if suffix not in _READERS:
-        raise click.UsageError(f"{file}: a file of jobs ends in {', '.join(_READERS)}")
+    if suffix not in READERS:
+        raise click.UsageError(f"{file}: a file of jobs ends in {', '.join(READERS)}")
     try:
         text = read_small(as_path(file), LARGEST_FILE).decode("utf-8-sig")
-        rows = list(_READERS[suffix](text))
+        rows = list(READERS[suffix](text))
     except (OSError, ValueError, RecursionError) as error:
         hint = ""
         if "\\" in str(error):
@@ -397,4 +397,4 @@ def _cell(key: str, text: str) -> Any:
     return text
 
 
-_READERS = {".jsonl": _json_rows, ".ndjson": _json_rows, ".toml": _toml_rows, ".csv": _csv_rows}
+READERS = {".jsonl": _json_rows, ".ndjson": _json_rows, ".toml": _toml_rows, ".csv": _csv_rows}

@@ -150,6 +150,12 @@ def test_wrong_usage(arguments):
     assert "Error" in invoke(*arguments, code=2).output
 
 
+def test_a_file_of_jobs_with_an_output_root_is_no_pattern(tmp_path):
+    jobs = write_jobs(tmp_path / "jobs.jsonl", row(BERT, "out"))
+    said = invoke(jobs, "--output-root", tmp_path, code=2).output
+    assert "leave out --output-root" in said and "--glob jobs" not in said
+
+
 def test_an_output_by_two_names_is_one(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "link").symlink_to("out")

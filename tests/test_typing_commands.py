@@ -101,6 +101,7 @@ def test_a_checkpoint_in_the_place_of_a_model_type_gets_the_command(tmp_path, mo
         ("diff", 1, "they differ"),
         ("verify", 1, "something is not"),
         ("batch", 1, "a job failed"),
+        ("batch", 2, "wrong usage, also in a row of JOBS"),
         ("show", 1, "this checkpoint, config or output failed"),
     ],
 )
