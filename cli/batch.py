@@ -358,7 +358,7 @@ def _workers(
     from tfreader.mapping.execute import MEMORY_LIMIT
     from tfreader.mapping.writers.safetensors import parse_size
 
-    limit = None if memory_limit is None else parse_size(memory_limit)
+    limit = None if memory_limit is None else parse_size(memory_limit, "--memory-limit")
     if dask is not None:
         return Cluster(dask, resources, retries), limit or MEMORY_LIMIT
     if resources:

@@ -156,7 +156,8 @@ def convert(
     """
     if checksum not in HASHES:
         raise ConfigError(f"unknown checksum {checksum!r}; known: {', '.join(HASHES)}")
-    size, limit = map(safetensors.parse_size, (max_shard_size, memory_limit))
+    size = safetensors.parse_size(max_shard_size, "--max-shard-size")
+    limit = safetensors.parse_size(memory_limit, "--memory-limit")
     if output is None and not dry_run:
         raise OutputError("no output is named, which only a dry run can do without")
     place = None if output is None else output_path(output)

@@ -89,13 +89,13 @@ def test_shards_hold_every_tensor_once_and_no_more_than_they_may(sizes, limit):
     ("text", "value"), [("5GB", 5 * 10**9), ("200 kb", 200_000), ("1.5MiB", 1_572_864), (7, 7)]
 )
 def test_sizes(text, value):
-    assert parse_size(text) == value
+    assert parse_size(text, "--size") == value
 
 
 @pytest.mark.parametrize("text", ["", "5XB", "-1GB", "0"])
 def test_what_is_no_size(text):
-    with pytest.raises(tfreader.ConfigError, match="5GB"):
-        parse_size(text)
+    with pytest.raises(tfreader.ConfigError, match="^--size .*5GB"):
+        parse_size(text, "--size")
 
 
 def test_a_dtype_that_safetensors_lacks_is_refused_before_data_is_read(tmp_path):

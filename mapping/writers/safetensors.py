@@ -193,13 +193,16 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
-def parse_size(size: str | int) -> int:
-    """A number of bytes from "5GB" (decimal), "5GiB" (binary) or a plain number."""
+def parse_size(size: str | int, flag: str) -> int:
+    """A number of bytes from "5GB" (decimal), "5GiB" (binary) or a plain number.
+
+    Raises ConfigError, which names the flag.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Z]*)", str(size).strip().upper())
     if (
         not match
         or match[2] not in _UNITS
         or (value := int(float(match[1]) * _UNITS[match[2]])) < 1
     ):
-        raise ConfigError(f"{size!r} is no size; write it as 5GB or 200MB")
+        raise ConfigError(f"{flag} {size!r} is no size; write it as 5GB or 200MB")
     return value
