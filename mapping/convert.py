@@ -71,7 +71,7 @@ class Report:
     missing: str | None = None
 
     def __repr__(self) -> str:
-        done = "left alone" if self.skipped else f"{count(self.files, 'file')}"
+        done = "left alone" if self.skipped else count(self.files, "file")
         return (
             f"<Report {self.plan.path!r} -> {self.output!r}: "
             f"{self.plan.architecture or 'state dict'}, "
