@@ -28,8 +28,10 @@ MOBILE = (
     r"|(?:.*/)?FakeLayerNorm)/.*"
 )
 # The original's four, and the names that Hugging Face's code has for their kin.
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh")
-ACTIVATIONS += ("linear", "relu", "silu", "swish", "tanh")
+ACTIVATIONS = (
+    *("gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh"),
+    *("linear", "relu", "silu", "swish", "tanh"),
+)
 
 
 class BertKin(Family):
