@@ -80,7 +80,7 @@ def diff_lines(comparison: Comparison) -> Iterator[str]:
     counts = Counter(comparison.kinds(one)[:1] for one in found)
     alone = [counts.pop((kind,), 0) for kind in (ONLY_IN_A, ONLY_IN_B)]
     told = [
-        f"{count(range(len(comparison.compared) - len(found)), 'variable')} the same",
+        f"{count(len(comparison.compared) - len(found), 'variable')} the same",
         *([f"{counts.total()} different"] if counts else []),
         *(f"{n} {kind}" for n, kind in zip(alone, (ONLY_IN_A, ONLY_IN_B), strict=True) if n),
     ]

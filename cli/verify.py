@@ -65,12 +65,12 @@ def verify(
             from tfreader.mapping.records.audit import verify_output
 
             report = verify_output(path)
-            found = f"{count(range(report.tensors), 'tensor')}, {size(report.nbytes)}"
+            found = f"{count(report.tensors, 'tensor')}, {size(report.nbytes)}"
             line = f"{path}: {found}: as recorded"
         else:
             with _opened(path) as checkpoint:
                 report = checkpoint.verify()
-                found = f"{count(range(report.tensors), 'variable')}, {report.nbytes} bytes"
+                found = f"{count(report.tensors, 'variable')}, {report.nbytes} bytes"
                 line = f"{checkpoint.path}: {found}: {checkpoint.verified}"
     except tfreader.ChecksumError as error:
         put_failure(ctx, error)

@@ -37,7 +37,7 @@ class Findings:
     def summary(self) -> str:
         """The first problems, and how many more there are."""
         shown, more = self.problems[:2], len(self.problems) - 2
-        tail = f" (and {count(range(more), 'more problem')})" if more > 0 else ""
+        tail = f" (and {count(more, 'more problem')})" if more > 0 else ""
         return "\n".join(problem.said for problem in shown) + tail
 
 
@@ -51,8 +51,10 @@ def some(items: Sequence[Any], limit: int = 3) -> str:
     return f"{shown} and {len(items) - limit} more" if len(items) > limit else shown
 
 
-def count(items: Collection[Any], noun: str) -> str:
-    return f"{len(items)} {noun}{'s' if len(items) != 1 else ''}"
+def count(items: Collection[Any] | int, noun: str) -> str:
+    """How many items, or that number, with the noun in its right form."""
+    number = items if isinstance(items, int) else len(items)
+    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def nearest(word: str, known: Iterable[str], least: float) -> str | None:

@@ -7,6 +7,7 @@ that the model needs is filled once.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from os import PathLike
 from typing import Any, TypedDict
 
@@ -18,7 +19,7 @@ from ..findings import Findings, count, some
 from ..plan import FLOATS, Dtype, MovingAverages, Plan
 from ..rules.rule import RuleSet
 from ..rules.rule_file import load_rules
-from ..target import Target, read_target
+from ..target import Target, Tensors, read_target
 from .accounting import account
 from .advice import advise
 from .against import hold_against
@@ -88,25 +89,6 @@ def make_plan(
     Raises PlanError, whose `problems` lists all that does not fit; UnknownModelTypeError;
     ConfigError; RuleError; of a path what `tfreader.open` raises.
     """
-    if isinstance(checkpoint, str | PathLike):
-        with open_source(checkpoint, model_type) as opened:
-            return make_plan(
-                opened,
-                model_type,
-                config=config,
-                vocab=vocab,
-                rules=rules,
-                architecture=architecture,
-                dtype=dtype,
-                overrides=overrides,
-                scope=scope,
-                ignore=ignore,
-                ignore_weights=ignore_weights,
-                moving_averages=moving_averages,
-                finetuning_task_name=finetuning_task_name,
-                target=target,
-                accept_uncertain=accept_uncertain,
-            )
     if dtype != "keep" and dtype not in FLOATS:
         raise ConfigError(f"unknown dtype {dtype!r}; known: {', '.join(FLOATS)}, keep")
     if moving_averages not in ("drop", "use"):
@@ -118,11 +100,30 @@ def make_plan(
     asked = Asked(
         model_type, config, vocab, given, overrides or {}, finetuning_task_name, architecture
     )
+    with ExitStack() as stack:
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = stack.enter_context(open_source(checkpoint, model_type))
+        return _planned(
+            checkpoint, asked, wanted, dtype, scope, ignore, ignore_weights, moving_averages
+        )
+
+
+def _planned(
+    checkpoint: Checkpoint,
+    asked: Asked,
+    wanted: Tensors | None,
+    dtype: Dtype,
+    scope: str,
+    ignore: Sequence[str],
+    ignore_weights: Sequence[str],
+    moving_averages: MovingAverages,
+) -> Plan:
+    """The plan, of tensors that are `wanted` where that is known. Raises what `make_plan` does."""
     findings = Findings(notes=[*checkpoint.notes])
 
     # What there is to map, but for what training left and what the user leaves out.
     seen = look(checkpoint, scope, findings)
-    chosen = choose(seen, moving_averages, given, findings)
+    chosen = choose(seen, moving_averages, asked.rules, findings)
     left_out = ignored(ignore, ignore_weights, seen, chosen, findings)
     # A layout must not take a weight for used that is not, but may know one that is ignored.
     known = without(chosen.variables, left_out.weights)
@@ -132,7 +133,7 @@ def make_plan(
     followed = follow(checkpoint, seen, chosen, known, asked, findings)
     matches = match(chosen, seen, followed.rules)
     kind = model_class(
-        matches, variables, left_out, followed, architecture, checkpoint.path, findings
+        matches, variables, left_out, followed, asked.architecture, checkpoint.path, findings
     )
     followed = for_class(kind, followed, seen, findings)
     accounts = account(variables, left_out, matches, kind, followed, seen, findings)
@@ -154,14 +155,14 @@ def make_plan(
     if wanted is not None:
         ties = hold_against(wanted, entries, ties, seen.shown, findings)
     finished = finish_config(followed, sizes, kind, entries, ties, checkpoint.path, findings)
-    if given is not None:
+    if asked.rules is not None:
         findings.notes += advise(entries, variables.values(), seen.names)
 
     plan = Plan(
         path=checkpoint.path,
         family=followed.family,
         rules=followed.rules,
-        rules_given=given is not None,
+        rules_given=asked.rules is not None,
         architecture=kind.name or None,
         entries=tuple(entries),
         dropped={**chosen.dropped, **accounts.dropped, **replaced},
@@ -174,7 +175,7 @@ def make_plan(
         shown=seen.shown,
     )
     if findings.problems:
-        chosen_class = kind if architecture is not None else None
+        chosen_class = kind if asked.architecture is not None else None
         if chosen_class is not None:
             findings.advice = other_class(matches, variables, left_out, followed, chosen_class)
         raise refusal(plan, seen, chosen, followed, matches, accounts, chosen_class, findings)

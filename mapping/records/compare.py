@@ -233,7 +233,7 @@ def _told(plan: Plan, made: Pairing, rows: Sequence[Row]) -> Iterator[str]:
         if row.status == EQUAL and row.dtype != row.expected_dtype
     )
     for said, number in kinds.items():
-        yield f"{said}: in that type the values are the same of {count(range(number), 'tensor')}"
+        yield f"{said}: in that type the values are the same of {count(number, 'tensor')}"
 
 
 def _problem(model: str, row: Row) -> str:

@@ -51,7 +51,7 @@ class Suggestion:
     def summary(self) -> str:
         if not self.tensors:
             return "a skeleton, to be completed"
-        return f"{count(range(self.tensors), 'tensor')}, {len(self.uncertain)} of them uncertain"
+        return f"{count(self.tensors, 'tensor')}, {len(self.uncertain)} of them uncertain"
 
     def __repr__(self) -> str:
         return f"<Suggestion: {self.summary}>"
