@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections import Counter
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -27,7 +28,9 @@ from tfreader.cli.progress import summary_lines
 from tfreader.cli.report import BatchReport
 from tfreader.mapping import convert
 from tfreader.mapping.batch import Job, Outcome, scan
+from tfreader.mapping.family import Beside
 from tfreader.mapping.records.audit import verify_against, verify_output
+from tfreader.mapping.records.manifest import _without_folders
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 440000000\n"
 
@@ -443,6 +446,41 @@ def test_a_record_has_no_relative_path_either(tmp_path, monkeypatch):
     assert len({*records}) == 1
     assert "config: bert_config.json" in records[0]
     assert "bert/embeddings/word_embeddings" in records[0]
+
+
+def test_a_record_is_the_same_however_its_checkpoint_is_spelled(tmp_path, monkeypatch):
+    """Names in notes stay whole, also where a part of one is the folder's name."""
+    home = shutil.copytree(BERT, tmp_path / "attention")
+    (home / "checkpoint").write_text('model_checkpoint_path: "/gone/attention/model"')
+    records = set()
+    for number, (here, path) in enumerate(
+        [
+            (tmp_path, "attention"),
+            (tmp_path, "./attention"),
+            (tmp_path, "attention/../attention/"),
+            (tmp_path, f"{tmp_path}//attention"),
+            (home, "."),
+            (home, "../attention"),
+            (home, "checkpoint"),
+        ]
+    ):
+        monkeypatch.chdir(here)
+        convert(path, tmp_path / f"out-{number}")
+        records.add((tmp_path / f"out-{number}" / "conversion.json").read_text())
+    (record,) = records
+    assert "bert/encoder/layer_0/attention/output/LayerNorm/beta" in record
+    assert "checkpoint names 'model', which does not exist" in record
+
+
+@pytest.mark.parametrize("folder", ["/", "/attention", "attention", ".", "/a b/attention", "x/.."])
+def test_a_note_of_a_record_keeps_the_names_of_variables(folder):
+    plan = Mock(path=os.path.join(folder, "m"), beside=Beside.within([Path(folder)]))
+    for note in (
+        "told by encoder/attention/output",
+        "'attention/output' is left out (docs/families.md); rows 1 ... 3 of 'x'. More.",
+    ):
+        assert _without_folders(note, plan) == note
+    assert _without_folders(f"config: {plan.path}, of m", plan) == "config: m, of m"
 
 
 def test_what_a_record_calls_its_source(tmp_path):

@@ -306,27 +306,26 @@ _FOLDERS = re.compile(r"""(?<![\w.:/\\~-])(?:[A-Za-z]:)?[/\\](?:[^/\\\s'",;:()]+
 
 def _without_folders(note: str, plan: Plan) -> str:
     """A note with the names of files and folders, but not of where they lie."""
-    for folder in sorted(map(str, plan.beside.folders), key=len, reverse=True):
-        if os.path.isabs(folder) or is_url(folder):
-            for below in (f"{folder}/", f"{folder}{os.sep}"):
-                note = note.replace(below, "")
-            note = note.replace(folder, _base(folder))
-        else:
-            note = _without_folder(note, folder, _base(plan.path))
+    folders = {os.path.dirname(plan.path), *map(str, plan.beside.folders)} - {"", "/"}
+    for folder in sorted(folders, key=len, reverse=True):
+        note = _without_folder(note, folder, _base(plan.path))
     return _FOLDERS.sub("", note)
 
 
 def _without_folder(note: str, folder: str, prefix: str) -> str:
-    """A note without a relative path, whose parts may be those of a variable's name as well."""
-    own = _base(os.path.abspath(folder))
-    if folder == ".":
-        return re.sub(r"(?<= in )\.(?=[:;,]|$)", lambda _: own, note)
-    start = rf"(?<![\w.:/\\~-]){re.escape(folder)}"
-    if re.search(rf"{start}[/\\]", note):
-        for name in (prefix, *(name for name, _ in entries(folder))):
-            there = rf"{start}[/\\]+({re.escape(name)})(?![\w/\\-])"
-            note = re.sub(there, r"\1", note)
-    return re.sub(rf"{start}(?![\w/\\-])", lambda _: own, note)
+    """A note without this folder; a relative one may be called as the scope of a variable is."""
+    is_relative = not (os.path.isabs(folder) or is_url(folder))
+
+    def cut(below: re.Match[str]) -> str:
+        rest = note[below.end() :]
+        names = (prefix, *(name for name, _ in entries(folder))) if is_relative else (rest,)
+        ends = (rest[len(name) :] for name in names if rest.startswith(name))
+        return below[0] if all(re.match(r"[\w/\\-]", end) for end in ends) else ""
+
+    start = rf"(?<![\w.:/\\~)'-])(?:\./)*{re.escape(folder)}"
+    note = re.sub(rf"{start}[/\\]+", cut, note)
+    own = _base(folder if is_url(folder) else os.path.abspath(folder))
+    return re.sub(rf"{start}(?![\w/\\.-])", lambda _: own, note)
 
 
 def digest_of(data: bytes) -> str:
