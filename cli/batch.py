@@ -147,10 +147,9 @@ def batch(
     made of the same contents by the same rules and options, is left alone: start the command again
     to go on after an interruption.
     """
-    from tfreader.mapping.batch import Batch
+    from tfreader.mapping.batch import LINK, Batch
 
     from .batch_page import batch_page
-    from .jobs import LINK
     from .page import put_page
     from .progress import reporter, summary_lines
     from .report import BatchReport, kept, now

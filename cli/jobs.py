@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import re
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -22,11 +21,11 @@ from click.core import ParameterSource
 from tfreader.files import read_small
 from tfreader.json_text import parse_json
 from tfreader.kinds import USUAL, models_in
-from tfreader.locate import STATE_FILE, checkpoint_of, is_left_over
-from tfreader.mapping.batch import Job, Outcome, PassedOver, judge, scan
+from tfreader.locate import STATE_FILE
+from tfreader.mapping.batch import Job, Outcome, PassedOver, matching, root_of, scan
 from tfreader.mapping.places import FILE_SUFFIXES
 from tfreader.mapping.target import is_callable
-from tfreader.paths import as_path, found_as, glob, is_url, join, path_of, place, slashes
+from tfreader.paths import above, as_path, found_as, is_url, join, place, slashes
 from tfreader.system import ignores_case
 
 from .options import HOW, Command, options, pairs, paths
@@ -38,9 +37,6 @@ PassOver = Callable[[Outcome], None]
 _ARE_PATHS = {"tf_checkpoint", "pytorch_dump_output", "config", "vocab", "rules", "target"}
 _ARE_LISTS = {"ignore", "ignore_weights", "set"}
 LARGEST_FILE = 64 << 20  # bytes, of some 200,000 jobs
-LINK = "link"
-_INTERRUPTED = "partial-file", "left by a save that was interrupted"
-_MAGIC = re.compile(r"[*?[]")
 
 
 @click.command("job", cls=Command, add_help_option=False)
@@ -111,60 +107,25 @@ def from_glob(
     Raises click.UsageError where a pattern matches none.
     """
 
-    def pass_link(link: str) -> None:
-        pass_over(Outcome.passed_over(link, LINK, "a link to a folder, which ** does not follow"))
-
     roots: dict[str, str] = {}  # by the checkpoint
     spelled: set[str] = set()
     left: dict[str, PassedOver] = {}
     for pattern in patterns:
-        root = _MAGIC.split(slashes(path_of(pattern)))[0].rpartition("/")[0]
-        taken = []
-        for found in _taken(pattern, glob(pattern, pass_link)):
-            if isinstance(found, PassedOver):
-                left.setdefault(found.path, found)
-            else:
-                taken.append(found)
-                roots.setdefault(found, root)
-        if not taken:
+        found, is_name = matching(pattern)
+        left |= {one.path: one for one in found.passed_over if one.path not in left}
+        if not found.checkpoints:
+            braces = "; braces are no pattern here: repeat --glob" if "{" in pattern else ""
             others = "".join(f"; {path}: {why}" for path, _, why in [*left.values()][:3])
-            raise click.UsageError(f"{pattern}: no jobs there{others}")
-        spelled.update(taken if not _MAGIC.search(pattern) else ())
+            raise click.UsageError(f"{pattern}: no jobs there{braces}{others}")
+        for checkpoint in found.checkpoints:
+            roots.setdefault(checkpoint, root_of(pattern))
+        spelled.update(found.checkpoints if is_name else ())
     for state in [path for path in roots if os.path.basename(path) == STATE_FILE]:
         if any(path != state and os.path.dirname(path) == os.path.dirname(state) for path in roots):
             del roots[state]  # which names one of them
     for one in left.values():
         pass_over(Outcome.passed_over(*one))
     return _into(output_root, roots, " ".join(patterns), given, pass_over, spelled)
-
-
-def _taken(pattern: str, files: Sequence[str]) -> Iterator[str | PassedOver]:
-    """The checkpoints to which what matches belongs; what a wildcard took of others is left.
-
-    A name that is spelled out, be it below folders that a wildcard took, is that of a checkpoint.
-    """
-    is_spelled = not _MAGIC.search(slashes(pattern).rstrip("/").rpartition("/")[2])
-    folders: dict[str, set[str]] = {}
-    for file in files if is_url(pattern) else ():
-        folder, _, name = file.rpartition("/")
-        folders.setdefault(folder, set()).add(name)
-    outer = {folder for file in files for folder in _above(file)}
-    for file in files:
-        is_folder = not is_url(file) and os.path.isdir(file)
-        if any(map(is_left_over, file.split("/")[: None if is_folder else -1])):
-            yield PassedOver(file, *_INTERRUPTED)
-        elif is_spelled:
-            yield checkpoint_of(file)
-        elif not is_folder:
-            yield judge(file, folders)
-        elif file not in outer:  # else what lies in it matches too
-            inside = scan(file)
-            if inside.checkpoints or not os.access(file, os.R_OK):
-                yield file
-            else:
-                why = "".join(f"; {left.path}: {left.why}" for left in inside.passed_over[:3])
-                code = inside.passed_over[0].code if inside.passed_over else "not-a-checkpoint"
-                yield PassedOver(file, code, f"holds no checkpoint{why}")
 
 
 def _into(
@@ -187,12 +148,12 @@ def _into(
     ]
     # Names that are short for people must not be those of several, nor lie in one another.
     counts = Counter(names[checkpoint] for checkpoint in taken)
-    outer = {folder for name in counts for folder in _above(name)}
+    outer = {folder for name in counts for folder in above(name)}
     for checkpoint in taken:
         name = names[checkpoint]
         if counts[name] > 1 or name in outer or not name:
             names[checkpoint] = checkpoint.removeprefix(roots[checkpoint]).strip("/")
-    outer = {folder for checkpoint in taken for folder in _above(names[checkpoint])}
+    outer = {folder for checkpoint in taken for folder in above(names[checkpoint])}
     for checkpoint in taken:
         while names[checkpoint] in outer:  # beside its files lies a folder that is called as it is
             names[checkpoint] += ".index"
@@ -276,19 +237,12 @@ def _jobs(source: str, rows: Iterable[tuple[str, Row]], given: Row) -> list[Job]
             )
         jobs.append(job)
     for output, where in outputs.items():
-        outer = next((other for other in _above(output) if other in outputs), None)
+        outer = next((other for other in above(output) if other in outputs), None)
         if outer is not None:
             raise click.UsageError(f"{where}: its output lies in {outer}, that of {outputs[outer]}")
     if not jobs:
         raise click.UsageError(f"{source}: no jobs there")
     return jobs
-
-
-def _above(path: str) -> Iterator[str]:
-    """The folders that a path lies in."""
-    while (folder := os.path.dirname(path)) and folder != path:
-        yield folder
-        path = folder
 
 
 def _joined(folder: str, row: Row) -> Row:

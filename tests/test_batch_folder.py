@@ -661,3 +661,62 @@ def test_each_output_of_a_folder_is_a_folder_with_its_config(tmp_path):
     for path in outputs.values():
         assert (path / "config.json").is_file()
         assert verify_output(path)
+
+
+def test_a_wildcard_that_takes_a_folder_and_other_files_in_it_takes_its_checkpoint(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("bert-base", "bert-both", "all-bert/one", "all-bert/bert-two", "bert-saved"):
+        shutil.copytree(BERT, name)
+    for name in ("bert-base", "all-bert/one", "all-bert/bert-two"):
+        for file in Path(name).glob("bert_model.ckpt.*"):
+            file.rename(file.with_name(file.name.replace("bert_model", "model")))
+    Path("bert-none").mkdir()
+    Path("bert-none/bert.txt").touch()
+    outcomes = report_of("--glob", "**/*bert*", "--output-root", "out", "--dry-run")["outcomes"]
+    planned = {o["tf_checkpoint"] for o in outcomes if o["status"] == "planned"}
+    assert {below(tmp_path, path) for path in planned} == {
+        "all-bert/bert-two",  # and all-bert holds none itself
+        "bert-base",
+        "bert-both/bert_model.ckpt",
+        "bert-saved/bert_model.ckpt",
+    }
+    assert "bert-none/bert.txt" in {o["tf_checkpoint"] for o in outcomes}
+
+
+def test_a_link_to_a_folder_is_left_by_what_takes_all_and_taken_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(BERT, "here/bert")
+    Path("here/link").symlink_to("bert")
+    Path("here/round").symlink_to(".")
+    for pattern, found in {
+        "here/**": ["bert/bert_model.ckpt"],
+        "**/*.index": ["here/bert/bert_model.ckpt"],
+        "**/l*k": ["here/link"],
+        "here/*": ["bert", "link", "round"],
+    }.items():
+        code = int(found[-1] == "round")  # which checkpoint?
+        result = batch(
+            *("--glob", pattern, "--output-root", "out", "--dry-run", "--json"), code=code
+        )
+        outcomes = [
+            o for o in json.loads(result.stdout)["outcomes"] if o["status"] != "passed_over"
+        ]
+        assert sorted(below("out", o["pytorch_dump_output"]) for o in outcomes) == found
+        assert ("link: a link to a folder" in result.stderr) == found[0].endswith(".ckpt")
+
+
+def test_a_pattern_may_be_a_name(tmp_path, monkeypatch):
+    """Also one with what would be wildcards, and that of no file."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(BERT, "runs[1]")
+    for pattern in ("runs[1]", "runs[1]/bert_model.ckpt", "runs[[]1]/bert_model.ckpt", "*/*.ckpt"):
+        (outcome,) = report_of("--glob", pattern, "--output-root", "out", "--dry-run")["outcomes"]
+        name = "runs[1]" if pattern == "runs[1]" else "runs[1]/bert_model.ckpt"
+        assert outcome["pytorch_dump_output"] == str(tmp_path / "out" / name)
+    with pytest.raises(AssertionError, match="braces are no pattern here: repeat --glob"):
+        batch("--glob", "{runs[1],x}/*", "--output-root", "out")
+    hint = batch("runs[1]/bert_model.ckpt", "--output-root", "out", code=2).output
+    (pattern,) = re.findall(r"--glob (.*)", hint)
+    batch("--glob", *shlex.split(pattern), "--output-root", "out", "--dry-run")

@@ -119,6 +119,13 @@ def as_there(path: str, is_prefix: bool = False) -> str:
     return join(folder, next((n for n in found if normalize("NFC", n) == wanted), name))
 
 
+def above(path: str) -> Iterator[str]:
+    """The folders that a path lies in."""
+    while (folder := os.path.dirname(path)) and folder != path:
+        yield folder
+        path = folder
+
+
 def absolute(path: str) -> str:
     """The path as other processes can use it."""
     return path if is_url(path) else os.path.abspath(path)

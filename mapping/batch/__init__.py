@@ -7,12 +7,14 @@ by another worker, or by a later run, wherever the first was stopped.
 
 from .batch import Batch
 from .jobs import DONE, FAILED, PASSED_OVER, PLANNED, SKIPPED, Job, Outcome, run_job
-from .scan import PassedOver, judge, scan
+from .patterns import LINK, matching, root_of
+from .scan import PassedOver, scan
 from .workers import Cluster, Pool, Workers, needs_torch, shares
 
 __all__ = [
     "DONE",
     "FAILED",
+    "LINK",
     "PASSED_OVER",
     "PLANNED",
     "SKIPPED",
@@ -23,8 +25,9 @@ __all__ = [
     "PassedOver",
     "Pool",
     "Workers",
-    "judge",
+    "matching",
     "needs_torch",
+    "root_of",
     "run_job",
     "scan",
     "shares",

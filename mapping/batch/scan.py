@@ -16,19 +16,19 @@ from typing import NamedTuple
 
 from tfreader.files import but_it_is, is_table, open_regular
 from tfreader.kinds import MODEL_ENDINGS, SAVED_MODEL, USUAL, jax_files, torch_files
-from tfreader.locate import STATE_FILE, checkpoint_of, is_left_over
+from tfreader.locate import checkpoint_of, is_left_over
 from tfreader.paths import entries, glob, is_url, join, slashes
 from tfreader.prefixes import V1_SHARD, prefix_of
 from tfreader.sharded import INDEX
 from tfreader.system import is_link
 
-from ..sources.npy import NAMES_FILE, SHAPES_FILE
+from ..sources.npy import SHAPES_FILE
 
 _PARTIAL = re.compile(
     r".+\.(tempstate\d+|part|partial|crdownload|download|incomplete|aria2|tmp)", re.DOTALL
 )
-_PARAMS = re.compile(r"params_\d+\.npy")
-_INTERRUPTED = "left by a save that was interrupted"
+PARAMS = re.compile(r"params_\d+\.npy")
+INTERRUPTED = "partial-file", "left by a save that was interrupted"
 # What PyTorch's trainers write beside the weights.
 _TORCH_STATE = re.compile(
     r"(optimizer|scheduler|scaler|rng_state(_\d+)?|training_args)\.(pt|pth|bin)"
@@ -64,7 +64,7 @@ def scan(root: str, outputs: str = "") -> Found:
     for folder, names in sorted(folders.items()):
         seen: set[str | tuple[str, str]] = set()
         for name in sorted(names):
-            verdict = _verdict(folder, name, folders)
+            verdict = verdict_of(folder, name, folders)
             if verdict is None or verdict in seen:
                 continue
             if isinstance(verdict, str) or verdict[0] == "lone-shard":  # one of several of a model
@@ -77,37 +77,7 @@ def scan(root: str, outputs: str = "") -> Found:
     return found
 
 
-def judge(file: str, folders: dict[str, set[str]]) -> str | PassedOver:
-    """The checkpoint to which a file belongs that a wildcard took, or why it belongs to none.
-
-    `folders` has the names in folders by now: of a server those that matched, of this machine all.
-    """
-    folder, name = os.path.split(file)
-    whole = checkpoint_of(file)
-    if is_url(file) and whole != file:  # what lies beside it may not have matched
-        return whole
-    copied = folder.removesuffix("/" + os.path.dirname(SAVED_MODEL))
-    for near in () if is_url(file) else (folder, slashes(join(folder, "variables")), copied):
-        if near not in folders:
-            folders[near] = {name for name, is_folder in entries(near) if not is_folder}
-    verdict = _verdict(folder, name, folders)
-    if isinstance(verdict, tuple):
-        return PassedOver(file, *verdict)
-    if name in ("saved_model.pb", "saved_model.pbtxt"):
-        verdict = "variables/variables"
-    elif name == STATE_FILE:
-        verdict = name
-    elif SHAPES_FILE in folders[folder] and (name == NAMES_FILE or _PARAMS.fullmatch(name)):
-        verdict = "params"
-    elif verdict is None and prefix_of(name) != name:
-        verdict = prefix_of(name)
-    if verdict is None:
-        it_is = "" if is_url(file) else but_it_is(file)
-        return PassedOver(file, "not-a-checkpoint", f"no checkpoint{it_is}")
-    return slashes(join(folder, verdict))
-
-
-def _verdict(
+def verdict_of(
     folder: str, name: str, folders: Mapping[str, set[str]]
 ) -> str | tuple[str, str] | None:
     """The checkpoint that a file belongs to, why it is passed over, or None where it is no matter.
@@ -134,7 +104,7 @@ def _verdict(
     if prefix != name:  # values
         alone = f"values without {prefix}.index, which says what they are"
         return None if f"{prefix}.index" in beside else ("lone-shard", alone)
-    if _PARAMS.fullmatch(name):
+    if PARAMS.fullmatch(name):
         alone = f"values without {SHAPES_FILE}, which says what they are"
         return None if SHAPES_FILE in beside else ("lone-shard", alone)
     if name == "saved_model.pb":
@@ -199,7 +169,7 @@ def _local(root: str, outputs: str, found: Found) -> Iterator[tuple[str, set[str
         for name in inner:
             path = slashes(join(folder, name))
             if is_left_over(name):
-                found.passed_over.append(PassedOver(path, "partial-file", _INTERRUPTED))
+                found.passed_over.append(PassedOver(path, *INTERRUPTED))
             elif not is_link(path) or _leads_out(path, home):
                 waiting.append(path)
 
@@ -224,5 +194,5 @@ def _remote(root: str, found: Found) -> dict[str, set[str]]:
         folders.setdefault(folder, set()).add(name)
     for folder in [folder for folder in folders if any(map(is_left_over, folder.split("/")))]:
         del folders[folder]
-        found.passed_over.append(PassedOver(folder, "partial-file", _INTERRUPTED))
+        found.passed_over.append(PassedOver(folder, *INTERRUPTED))
     return folders
