@@ -720,3 +720,11 @@ def test_a_pattern_may_be_a_name(tmp_path, monkeypatch):
     hint = batch("runs[1]/bert_model.ckpt", "--output-root", "out", code=2).output
     (pattern,) = re.findall(r"--glob (.*)", hint)
     batch("--glob", *shlex.split(pattern), "--output-root", "out", "--dry-run")
+
+
+def test_outputs_among_the_checkpoints_give_no_other_names(tmp_path):
+    shutil.copytree(DATA / "xlm" / "causal", tmp_path / "models" / "xlm")
+    for status in ("done", "skipped"):
+        report = report_of(tmp_path / "models", "--output-root", tmp_path / "models")
+        assert report[status] == 1
+        assert report["failed"] == 0

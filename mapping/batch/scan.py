@@ -22,6 +22,7 @@ from tfreader.prefixes import V1_SHARD, prefix_of
 from tfreader.sharded import INDEX
 from tfreader.system import is_link
 
+from ..places import RECORD
 from ..sources.npy import SHAPES_FILE
 
 _PARTIAL = re.compile(
@@ -112,6 +113,8 @@ def verdict_of(
         return None if has_values else ("graph-alone", "a SavedModel's graph without variables")
     if _TORCH_STATE.fullmatch(name):
         return "pytorch", "training state of PyTorch"
+    if RECORD in beside and name.removesuffix(INDEX).endswith(".safetensors"):
+        return "pytorch", "PyTorch weights, which tfreader wrote"
     if name.endswith((*MODEL_ENDINGS, *(ending + INDEX for ending in MODEL_ENDINGS), ".pth")):
         return checkpoint_of(name)
     if name.endswith(".pt") or torch_files({name}, ()):
