@@ -25,7 +25,7 @@ from tfreader.locate import STATE_FILE
 from tfreader.mapping.batch import Job, Outcome, PassedOver, matching, root_of, scan
 from tfreader.mapping.places import FILE_SUFFIXES
 from tfreader.mapping.target import is_callable
-from tfreader.paths import above, as_path, found_as, is_url, join, place, slashes
+from tfreader.paths import above, as_path, check_access, found_as, is_url, join, place, slashes
 from tfreader.system import ignores_case
 
 from .options import HOW, Command, options, pairs, paths
@@ -104,9 +104,9 @@ def from_glob(
 ) -> list[Job]:
     """A job for each checkpoint of which a file matches; outputs lie to each other as they do.
 
-    Raises click.UsageError where a pattern matches none.
+    Raises click.UsageError where a pattern matches none, AccessDeniedError where this user may not
+    look.
     """
-
     roots: dict[str, str] = {}  # by the checkpoint
     spelled: set[str] = set()
     left: dict[str, PassedOver] = {}
@@ -114,6 +114,8 @@ def from_glob(
         found, is_name = matching(pattern)
         left |= {one.path: one for one in found.passed_over if one.path not in left}
         if not found.checkpoints:
+            if not is_url(pattern):
+                check_access(root_of(pattern) or ".")
             braces = "; braces are no pattern here: repeat --glob" if "{" in pattern else ""
             others = "".join(f"; {path}: {why}" for path, _, why in [*left.values()][:3])
             raise click.UsageError(f"{pattern}: no jobs there{braces}{others}")

@@ -31,6 +31,7 @@ from tfreader.mapping.batch import Job, Outcome, scan
 from tfreader.mapping.family import Beside
 from tfreader.mapping.records.audit import verify_against, verify_output
 from tfreader.mapping.records.manifest import _without_folders
+from tfreader.system import ignores_case
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 440000000\n"
 
@@ -728,3 +729,21 @@ def test_outputs_among_the_checkpoints_give_no_other_names(tmp_path):
         report = report_of(tmp_path / "models", "--output-root", tmp_path / "models")
         assert report[status] == 1
         assert report["failed"] == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_what_this_user_may_not_look_into_is_told(tmp_path):
+    (tmp_path / "locked").mkdir()
+    tmp_path.chmod(0o700)
+    names = str(tmp_path / "locked" / "*"), str(tmp_path / "locked" / "model.ckpt")
+    os.seteuid(65534)
+    try:
+        results = [
+            CliRunner().invoke(main, ["batch", "--glob", name, "--output-root", "out"])
+            for name in names
+        ]
+        assert not ignores_case(str(tmp_path / "locked" / "out"))
+    finally:
+        os.seteuid(0)
+    for result in results:
+        assert (result.exit_code, "not accessible to this user" in result.output) == (1, True)

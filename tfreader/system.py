@@ -90,7 +90,8 @@ def most_descriptors() -> float:
 
 def ignores_case(folder: str) -> bool:
     """Whether names that differ by case are one in a folder, or in the one that it will lie in."""
-    home = next(path for path in (Path(folder), *Path(folder).absolute().parents) if path.is_dir())
+    here = Path(folder).absolute()
+    home = next(path for path in (here, *here.parents) if os.path.isdir(path))
     with suppress(OSError), tempfile.TemporaryDirectory(prefix=".tfreader.", dir=home) as probe:
         return os.path.exists(os.path.join(home, os.path.basename(probe).upper()))
     return False
