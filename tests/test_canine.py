@@ -148,7 +148,7 @@ def test_segments_that_the_original_makes_in_any_case(tmp_path):
         ({"upsampling_kernel_size": 2}, "upsampling_kernel_size = 2 in"),
         ({"local_transformer_stride": 0}, "expected 1 or more"),
         ({"num_attention_heads": 5}, "not a multiple of num_attention_heads = 5"),
-        ({"hidden_act": "swish"}, "hidden_act = 'swish', known are"),
+        ({"hidden_act": "mish"}, "hidden_act = 'mish', known are"),
         ({"upsampling_kernal_size": 2}, "'upsampling_kernel_size' meant"),
     ],
 )

@@ -104,4 +104,4 @@ def test_braces_of_a_name_are_not_taken_for_those_of_several(tmp_path):
         assert "\nl_{0...1}/" in shown and "\nl_\\{0...1\\}/" in shown
     assert r"l_\{0...1\}/w" in tfreader.open(tmp_path / "model")._repr_html_()
     assert "\nl_{0...1}/w " in inspect()  # where each has a line of its own
-    assert " found 1 variables" in inspect("--filter", r"l_\{0...1\}/w")
+    assert " found 1 variable," in inspect("--filter", r"l_\{0...1\}/w")

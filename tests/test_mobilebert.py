@@ -251,7 +251,7 @@ def test_what_is_bert_in_all_but_its_config_is_one_by_name_alone(tmp_path):
         ({"intra_bottleneck_size": 10}, "intra_bottleneck_size = 10"),
         ({"embedding_size": 8}, "embedding_size = 8"),
         ({"num_attention_heads": 3}, "8 is not a multiple of num_attention_heads = 3"),
-        ({"hidden_act": "swish"}, "known are .*relu6"),
+        ({"hidden_act": "mish"}, "known are .*relu6"),
         ({"rescale_embedding": True}, "no conversion is right"),
         ({"use_botleneck": True}, "is 'use_bottleneck' meant"),
     ],

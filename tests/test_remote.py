@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
 import re
@@ -667,7 +668,8 @@ def test_a_model_there_is_compared_to_a_checkpoint_there(upload, tmp_path):
     tensors = load_state_dict(BERT)
     (tmp_path / "model").mkdir()
     torch.save(tensors, tmp_path / "model" / "pytorch_model.bin")
-    (tmp_path / "model" / "config.json").write_text('{"num_attention_heads": 4}')
+    keys = {**json.loads((BERT / "bert_config.json").read_text()), "num_attention_heads": 4}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(keys))
     model, source = upload(tmp_path / "model"), upload(BERT)
     found = compare(f"{model}/", f"{source}/bert_model.ckpt")
     assert found.counts["equal"] == len(tensors)

@@ -274,7 +274,7 @@ def test_null_takes_a_key_out_of_the_originals_config():
         ({"span_prediction": "boundary"}, "predicts spans"),
         ({"table_pruning_config_file": "a.textproto"}, "another model prunes"),
         ({"bert_config": {"softmax_temperature": 0.5}}, "softmax_temperature = 0.5"),
-        ({"bert_config": {"hidden_act": "swish"}}, "hidden_act = 'swish'"),
+        ({"bert_config": {"hidden_act": "mish"}}, "hidden_act = 'mish'"),
         ({"bert_config": 3}, "bert_config = 3, expected an object"),
         ({"bert_config": {"type_vocab_size": 2}}, "type_vocab_sizes = 2, expected a list"),
         ({"disabled_features": 3}, "disabled_features = 3, expected a list of names"),
