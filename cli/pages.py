@@ -28,7 +28,7 @@ from .page import (
 from .show import cause_of, safe, shape, size
 
 if TYPE_CHECKING:
-    from tfreader.mapping import Entry, Plan, Report
+    from tfreader.mapping import Comparison, Entry, Plan, Report
     from tfreader.mapping.suggesting.suggest import Suggestion
     from tfreader.statistics import Statistics
 
@@ -202,8 +202,9 @@ def _details(found: Statistics | None) -> dict[str, Any] | None:
     return {"facts": [*exact.items()]}
 
 
-def verify_page(data: Mapping[str, Any], values: Mapping[str, Statistics]) -> str:
-    """The page of what `verify --against --json` prints, and what the model's values are like."""
+def verify_page(found: Comparison, values: Mapping[str, Statistics]) -> str:
+    """The page of what `verify --against` finds, and what the model's values are like."""
+    data = found.to_data()
     table = sorted(data["table"], key=lambda row: row["ok"])
     columns = [("name", "Tensor"), ("tags", "Found"), ("note", "Remark")]
     columns += [("text", "Shape"), ("type", "Type"), ("number", "Off by")]
@@ -232,8 +233,7 @@ def verify_page(data: Mapping[str, Any], values: Mapping[str, Statistics]) -> st
         if not row["ok"]:
             wrong[row["status"]].append(row["tensor"])
     count = sum(map(len, wrong.values()))
-    others = [without(said, data["model"]) for said in data["problems"]]
-    del others[len(others) - count :]  # the tensors, which the table has
+    others = [without(said, found.model) for said in found.others]
     verdict = ("good", f"{_counted(table, 'tensor')}: the model is the checkpoint's")
     if wrong:
         also = f", and {_counted(others, 'other thing')}" if others else ""

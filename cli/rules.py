@@ -139,15 +139,16 @@ def _check(own: RuleSet, tf_checkpoint: str, fitting: dict[str, Any], as_json: b
 
     with open_source(tf_checkpoint, "auto") as checkpoint:
         report = check_rules(checkpoint, own, **fitting)
-    if as_json:
-        put(_data(report), [], True)
-    for line in () if as_json else _lines(report, fitting["target"]):
-        click.echo(fitted(line))
-    if report.error is not None and as_json:
+    if not as_json:
+        for line in _lines(report, fitting["target"]):
+            click.echo(fitted(line))
+        if report.error is not None:
+            raise report.error
+        return
+    put(_data(report), [], True)
+    if report.error is not None:
         click.echo(safe(f"tfreader: {report.error}"), err=True)
         click.get_current_context().exit(FAILED)
-    if report.error is not None:
-        raise report.error
 
 
 def _data(report: RuleReport) -> dict[str, Any]:

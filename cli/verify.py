@@ -98,7 +98,7 @@ def _compare(model: str, checkpoint: str, as_json: bool, given: dict[str, Any]) 
         if told := _mistaken(model, checkpoint):
             raise CheckpointNotFoundError(told) from error
         raise
-    put_page(lambda: verify_page(found.to_data(), values or {}))
+    put_page(lambda: verify_page(found, values or {}))
     put(found.to_data(), comparison_lines(found), as_json)
     if not found.ok:
         sys.exit(FAILED)

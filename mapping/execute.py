@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from tfreader.checkpoint import Checkpoint, VariableReader, boxes, part_of, whole
-from tfreader.dtypes import Array
+from tfreader.dtypes import Array, bytes_of
 from tfreader.errors import UnsupportedError
 
 from .plan import Entry, Plan
@@ -259,7 +259,7 @@ class _Worker:
         """Write an array of any memory order in the entry's dtype, some rows at a time."""
         is_small = values.nbytes < SMALL
         if values.dtype == entry.dtype and (is_small or values.flags.c_contiguous):
-            self._put(entry, offset, np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+            self._put(entry, offset, bytes_of(values))
             return
         values = values.reshape(1) if values.ndim == 0 else values
         if not values.size:

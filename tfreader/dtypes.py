@@ -21,6 +21,11 @@ def name_of(dtype: np.dtype[Any]) -> str:
     return str(dtype)
 
 
+def bytes_of(values: Array) -> Array:
+    """The bytes of values in row-major order, as a view where they lie so."""
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+
+
 class DType(str):
     """A TensorFlow dtype: its name as a `str`, and how its elements are stored.
 

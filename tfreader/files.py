@@ -10,7 +10,7 @@ from contextlib import closing
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -66,13 +66,18 @@ def open_regular(path: str, flags: int) -> int:
     return os.open(path, flags | BINARY | getattr(os, "O_NONBLOCK", 0))
 
 
+def _open_regular(path: AnyPath) -> IO[bytes]:
+    """A regular file of this machine, or what a URL names."""
+    return open(path, "rb", opener=open_regular) if isinstance(path, Path) else path.open()
+
+
 def read_small(path: AnyPath, limit: int = SMALL) -> bytes:
     """All of a small regular file: a config, a vocabulary, rules, a record.
 
     Raises OSError, whose `strerror` says why, also for what is no regular file or larger than
     `limit` bytes; RemoteError.
     """
-    with open(path, "rb", opener=open_regular) if isinstance(path, Path) else path.open() as file:
+    with _open_regular(path) as file:
         contents = file.read(limit + 1)
     if len(contents) > limit:
         raise OSError(errno.EFBIG, f"more than {limit} bytes, which are all that is read", path)
@@ -96,7 +101,7 @@ def but_it_is(path: str, otherwise: str = "") -> str:
     """A clause for the end of an error message: what the file really is, or else `otherwise`."""
     at = as_path(path)
     try:
-        with open(at, "rb", opener=open_regular) if isinstance(at, Path) else at.open() as file:
+        with _open_regular(at) as file:
             found = clause(path, file)
     except OSError:
         found = ""

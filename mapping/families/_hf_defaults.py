@@ -6,20 +6,13 @@ classes themselves, of the newest transformers and of one that knows what that h
 
 from __future__ import annotations
 
-import json
-import lzma
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-_PACKED = Path(__file__).with_name("hf_defaults.json.xz")
+from ._packed import packed
 
-
-@cache
-def _data() -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(lzma.decompress(_PACKED.read_bytes()))
-    return data
+_data = partial(packed, "hf_defaults.json.xz")
 
 
 def defaults(model_type: str) -> Mapping[str, Any]:

@@ -7,23 +7,15 @@ axes alone whose length is the key's value whatever else a config says.
 
 from __future__ import annotations
 
-import json
-import lzma
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
-from typing import Any
+from functools import cache, partial
 
-_PACKED = Path(__file__).with_name("hf_sizes.json.xz")
+from ._packed import packed
+
+_data = partial(packed, "hf_sizes.json.xz")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
-
-
-@cache
-def _data() -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(lzma.decompress(_PACKED.read_bytes()))
-    return data
 
 
 @cache

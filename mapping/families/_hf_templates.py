@@ -8,16 +8,16 @@ of the class is left as it is.
 from __future__ import annotations
 
 import json
-import lzma
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import combinations, islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
-_PACKED = Path(__file__).with_name("hf_templates.json.xz")
+from ._packed import packed
+
+_data = partial(packed, "hf_templates.json.xz")
 _MOST_NUMBERS = 6  # of a name: n numbers are looked up in 2 ** n ways, and no model has more
 _MOST_LAYERS = 10_000  # a greater number stands for no layer
 
@@ -194,12 +194,6 @@ class Template:
             for name in group.names:
                 lacking += [_filled(name, numbers) for numbers in wanted - found.get(name, set())]
         return sorted(lacking)
-
-
-@cache
-def _data() -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(lzma.decompress(_PACKED.read_bytes()))
-    return data
 
 
 def classes() -> tuple[str, ...]:

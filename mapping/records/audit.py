@@ -106,7 +106,7 @@ def _problems(
     record: AnyPath, manifest: Manifest, digests: Mapping[str, str] | None = None
 ) -> list[str]:
     """What is not as recorded; `digests` are checksums of tensors that are known already."""
-    recorded = Recorded(manifest, digests or {})
+    recorded = Recorded(manifest, digests)
     paths = [record.parent / name for name in manifest["files"]]
     problems = [problem for path in paths for problem in recorded.problems(path)]
     return problems + _strangers(record, manifest)

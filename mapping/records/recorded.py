@@ -8,10 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tfreader.checksum import HASHES
-from tfreader.dtypes import Array
+from tfreader.dtypes import Array, bytes_of
 from tfreader.errors import (
     RemoteError,
     TFReaderError,
@@ -147,5 +145,5 @@ def _torch_tensors(path: AnyPath, kind: str, digests: Mapping[str, str]) -> dict
 
 def _digest(array: Array, kind: str) -> str:
     digest = HASHES[kind]()
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    digest.update(bytes_of(array).data)
     return digest.hexdigest()

@@ -160,7 +160,7 @@ def _differences(
     weights.prefetch([name for _, name in differences])
     stream(plan, source, write)
     weights.check_unchanged()
-    seen.finish(weights, list(weights))
+    seen.finish(weights)
     return differences
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
-import numpy as np
-
 from tfreader.checkpoint import Checkpoint
 from tfreader.checksum import HASHES, Hash
-from tfreader.dtypes import Array
+from tfreader.dtypes import Array, bytes_of
 from tfreader.statistics import Statistics, statistics
 
 
@@ -34,14 +30,14 @@ class Seen:
         self._sizes[name] = self._sizes.get(name, 0) + values.nbytes
         if self._checksum is not None:
             digest = self._hashes.setdefault(name, HASHES[self._checksum]())
-            digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+            digest.update(bytes_of(values).data)
         if self._has_statistics:
             self.statistics.setdefault(name, Statistics(has_histogram=True)).add(values)
 
-    def finish(self, weights: Checkpoint, names: Collection[str]) -> None:
+    def finish(self, weights: Checkpoint) -> None:
         """Forget tensors of which a part was not seen, and take the statistics of those too."""
-        whole = {name for name in names if self._sizes.get(name) == weights.info(name).nbytes}
+        whole = {name for name in weights if self._sizes.get(name) == weights.info(name).nbytes}
         self.digests = {name: self._hashes[name].hexdigest() for name in whole & {*self._hashes}}
         if self._has_statistics:
-            for name in {*names} - {*whole}:
+            for name in {*weights} - whole:
                 self.statistics[name] = statistics(weights, name, has_histogram=True)

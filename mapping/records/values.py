@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from tfreader.checkpoint import Box, Checkpoint, VariableReader, boxes, part_of, whole
-from tfreader.dtypes import Array, name_of
+from tfreader.dtypes import Array, bytes_of, name_of
 
 from ..execute import BLOCK
 from ..plan import Entry
@@ -47,7 +47,7 @@ class Difference:
     def add(self, planned: Array, found: Array) -> None:
         """Count a part of both, the plan's in the type in which it would be written."""
         made, found = map(np.atleast_1d, _comparable(planned, found))
-        if np.array_equal(_bits(made), _bits(found)):
+        if np.array_equal(bytes_of(made), bytes_of(found)):
             return
         is_other = ~((made == found) | _nan(made) & _nan(found))
         count = int(np.count_nonzero(is_other))
@@ -81,10 +81,6 @@ def _comparable(planned: Array, found: Array) -> tuple[Array, Array]:
             return planned.astype(found.dtype), found
         wide = np.complex128 if "c" in planned.dtype.kind + found.dtype.kind else np.float64
         return planned.astype(wide), found.astype(wide)
-
-
-def _bits(values: Array) -> Array:
-    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
 
 
 def _nan(values: Array) -> Any:
